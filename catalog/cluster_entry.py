@@ -1,0 +1,71 @@
+"""The schema of `catalog/clusters/*.yaml`: devices in a hierarchy of network tiers, innermost first."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source
+from meshwright.catalog.quantity import BytesPerSecond, Seconds
+
+
+class Topology(StrEnum):
+    """The shape of a tier, which decides how much of its bandwidth a group of some of its members can use.
+
+    switch: every device's full bandwidth to any peer (NVSwitch, NVL72).
+    mesh: direct links to each peer; a group of g of the n members uses (g-1)/(n-1) of a device's links (HCCS, Infinity Fabric).
+    ring: neighbour links only; a group's ring uses them, others pass through (NVLink bridges, HCCS of the 910A).
+    shared_bus: one path of the node's host that all members share (PCIe).
+    fabric: NICs into a network of switches; a group uses the NICs of the devices it has in each node.
+    """
+
+    SWITCH = "switch"
+    MESH = "mesh"
+    RING = "ring"
+    SHARED_BUS = "shared_bus"
+    FABRIC = "fabric"
+
+
+class TierEntry(Entry):
+    """One level of the network.
+
+    group: devices that one instance of the tier joins; null for the outermost tier, which joins the whole cluster.
+    bandwidth: payload per device and direction.
+    latency: of one message step between two members.
+    efficiency: share of the bandwidth that large collectives sustain.
+    oversubscription: bandwidth into the tier over bandwidth through it (1: full bisection).
+    """
+
+    name: Name
+    group: Count | None
+    topology: Topology
+    bandwidth: BytesPerSecond
+    latency: Seconds
+    efficiency: Fraction
+    oversubscription: Annotated[float, Field(ge=1)] = 1.0
+    source: Source
+
+
+class ClusterEntry(Entry):
+    """A cluster: `devices` of one kind (a catalog name, or a device written out), `devices_per_node`, tiers innermost first."""
+
+    name: Name
+    device: Name | DeviceEntry
+    devices: Count
+    devices_per_node: Count
+    tiers: Annotated[tuple[TierEntry, ...], Field(min_length=1)]
+    source: Source
+
+    @model_validator(mode="after")
+    def _tiers_nest(self) -> Self:
+        groups = [tier.group for tier in self.tiers]
+        if groups[-1] is not None:
+            raise ValueError("the outermost tier joins the whole cluster: its group must be null")
+        sizes = [group for group in groups[:-1] if group is not None]
+        if len(sizes) != len(groups) - 1:
+            raise ValueError("only the outermost tier may have a null group")
+        for inner, outer in zip(sizes, sizes[1:], strict=False):
+            if outer % inner or outer == inner:
+                raise ValueError(f"a tier of {outer} devices is not made of whole tiers of {inner}")
+        return self

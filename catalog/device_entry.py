@@ -1,0 +1,114 @@
+"""The schema of `catalog/devices/*.yaml`: one accelerator, as its driver counts devices."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.quantity import Bytes, BytesPerSecond, FlopPerSecond, Seconds, UsdPerHour, Watts
+
+
+class HostLink(StrEnum):
+    """How a device reaches its host's memory."""
+
+    PCIE3 = "pcie3"
+    PCIE4 = "pcie4"
+    PCIE5 = "pcie5"
+    PCIE6 = "pcie6"
+    C2C = "nvlink-c2c"
+    INFINITY_FABRIC = "infinity-fabric"
+
+
+class MemoryEntry(Entry):
+    """On-package memory.
+
+    `capacity` is what the driver reports as total, which is often less than the brochure's figure.
+    """
+
+    capacity: Bytes
+    bandwidth: BytesPerSecond
+    source: Source
+
+
+class ComputeEntry(Entry):
+    """Matrix units: `peak` is dense, by precision; `units` are what a wave of tiles fills (SM, CU, AI core)."""
+
+    units: Count
+    unit: Name
+    tile_rows: Count
+    tile_columns: Count
+    peak: Annotated[dict[Precision, FlopPerSecond], Field(min_length=1)]
+    source: Source
+
+
+class HostEntry(Entry):
+    """The device's share of its host: memory and its bandwidth, and the link between the two, per direction."""
+
+    memory: Bytes
+    memory_bandwidth: BytesPerSecond
+    link: HostLink
+    link_bandwidth: BytesPerSecond
+    source: Source
+
+
+class PowerEntry(Entry):
+    """Board power at the default limit; for a die or an GCD its share of the package."""
+
+    limit: Watts
+    source: Source
+
+
+class PriceEntry(Entry):
+    """A public hourly price for one device, for comparing plans by cost."""
+
+    hourly: UsdPerHour
+    source: Source
+
+
+class CalibrationEntry(Entry):
+    """The few physical constants that brochures don't print, each measured, with where it was measured.
+
+    matmul_ceiling: share of peak that a large 16-bit matrix product sustains inside a training step.
+    narrow_matmul_ceiling: the same for fp8 and narrower formats, quantisation included.
+    matmul_half_depth: inner dimension K at which a tile spends as long filling its pipeline as multiplying.
+    attention_forward, attention_backward: share of peak that fused attention sustains on long sequences.
+    attention_half_length: sequence length at which fused attention reaches half of that.
+    streaming: share of memory bandwidth that elementwise kernels sustain.
+    kernel_latency: shortest time of one kernel, launch to end, queue full.
+    contention: factor by which compute slows while a collective runs beside it.
+    context: device memory of the driver's context and the communication library.
+    """
+
+    matmul_ceiling: Fraction
+    narrow_matmul_ceiling: Fraction | None = None
+    matmul_half_depth: Count
+    attention_forward: Fraction
+    attention_backward: Fraction
+    attention_half_length: Count
+    streaming: Fraction
+    kernel_latency: Seconds
+    contention: Annotated[float, Field(ge=1, le=2)]
+    context: Bytes
+    source: Source
+
+
+class DeviceEntry(Entry):
+    """One accelerator.
+
+    `reference_cluster` names the catalog cluster whose tiers stand in where a measurement names only the device;
+    `stack` the software stack that training on it normally runs.
+    """
+
+    name: Name
+    vendor: Name
+    family: Name
+    reference_cluster: Name
+    stack: Name
+    memory: MemoryEntry
+    compute: ComputeEntry
+    host: HostEntry
+    power: PowerEntry
+    price: PriceEntry | None = None
+    calibration: CalibrationEntry

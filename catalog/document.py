@@ -1,0 +1,132 @@
+"""Reading a YAML or JSON file that may be hostile: too large, binary, a directory, deeply nested, full of aliases.
+
+Everything that enters meshwright from a file enters here, and every complaint is one InputError that names the file.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from meshwright.catalog.errors import InputError
+
+MAXIMUM_BYTES = 16 * 2**20
+MAXIMUM_DEPTH = 64
+
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML built without libyaml: slower, the same answers
+    from yaml import SafeLoader  # type: ignore[assignment]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _UniqueKeyLoader(SafeLoader):
+    """The safe loader, except that a key given twice is an error, not a silent loss of the first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r:.60} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_text(path: Path) -> str:
+    """Give the text of a file of at most 16 MiB of UTF-8.
+
+    Raises InputError for anything else: no such file, a directory, a device, binary bytes, a file too large.
+    """
+    file = str(path)
+    try:
+        if path.is_dir():
+            raise InputError("is a directory, not a file", file=file)
+        if path.exists() and not path.is_file():
+            raise InputError("is not a regular file", file=file)
+        size = path.stat().st_size
+        if size > MAXIMUM_BYTES:
+            raise InputError(f"is {size / 2**20:.0f} MiB; at most {MAXIMUM_BYTES // 2**20} MiB are read", file=file)
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", file=file) from None
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8 text", file=file) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't be read: {error}", file=file) from None
+    if "\0" in text:
+        raise InputError("is binary, not text", file=file)
+    return text
+
+
+def parse_yaml(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Parse one YAML document. Aliases are refused, since nothing here needs them and they can hide a billion nodes.
+
+    Raises InputError with line and column.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1
+                raise InputError(f"line {line}: aliases (*{event.anchor}) aren't accepted", file=file)
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > MAXIMUM_DEPTH:
+                line = event.start_mark.line + 1
+                raise InputError(f"line {line}: nested more than {MAXIMUM_DEPTH} deep", file=file)
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a safe loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{where}is not valid YAML: {error.problem or error.context}", file=file) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"is not valid YAML: {str(error).splitlines()[0]}", file=file) from None
+
+
+def parse_json(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Parse one JSON document. Raises InputError with line and column."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"line {error.lineno}, column {error.colno}: is not valid JSON: {error.msg}", file=file
+        ) from None
+    except RecursionError:
+        raise InputError("is nested too deep", file=file) from None
+
+
+def read_document(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Read a YAML file, or a JSON one where its name ends in .json. Raises InputError."""
+    text = read_text(path)
+    return parse_json(text, file=str(path)) if path.suffix == ".json" else parse_yaml(text, file=str(path))
+
+
+def validate(schema: type[Model], document: object, *, file: str, path: str = "") -> Model:
+    """Make a `schema` of a parsed document. Raises InputError with the path to the first bad field."""
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(part for part in (path, *map(str, first["loc"])) if part)
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(_sentence(first) + more, file=file, path=where) from None
+
+
+def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    if error["type"] == "extra_forbidden":
+        return "is not a known key"
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    shown = repr(error["input"])
+    return f"{message}" if shown in message or len(shown) > 60 else f"{message} (it is {shown})"

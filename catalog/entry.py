@@ -1,0 +1,18 @@
+"""What all catalog entries share: unknown keys are errors, values never change, and every group of numbers names its source."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Source = Annotated[str, Field(min_length=4)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Entry(BaseModel):
+    """Base of every schema read from a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,0 +1,81 @@
+"""The catalog as a library: entries by name, or read from a file of the user."""
+
+from functools import partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TypeVar
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.document import parse_yaml, read_document, validate
+from meshwright.catalog.entry import Entry
+from meshwright.catalog.errors import InputError
+from meshwright.catalog.hugging_face import is_hugging_face_config, read_hugging_face_config
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.names import match_name
+from meshwright.catalog.stack_entry import StackEntry
+
+Kind = TypeVar("Kind", bound=Entry)
+
+
+def _folder(kind: str) -> Traversable:
+    return files("meshwright.catalog") / kind
+
+
+def entry_names(kind: str) -> tuple[str, ...]:
+    """List the names of one kind ("devices", "clusters", "models", "stacks"), sorted."""
+    return tuple(
+        sorted(item.name.removesuffix(".yaml") for item in _folder(kind).iterdir() if item.name.endswith(".yaml"))
+    )
+
+
+def _named(schema: type[Kind], kind: str, name: str) -> Kind:
+    found = match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
+    file = f"{kind}/{found}.yaml"
+    return validate(schema, parse_yaml((_folder(kind) / f"{found}.yaml").read_text("utf-8"), file=file), file=file)
+
+
+def looks_like_path(name: str) -> bool:
+    """Tell a path from a catalog name: it has a separator, or the suffix of a document."""
+    return "/" in name or "\\" in name or name.endswith((".yaml", ".yml", ".json"))
+
+
+device_named = partial(_named, DeviceEntry, "devices")
+stack_named = partial(_named, StackEntry, "stacks")
+
+
+def find_model(name: str) -> ModelEntry:
+    """Give a model by catalog name, or read it from a file: ours (YAML) or a Hugging Face `config.json`.
+
+    Raises InputError.
+    """
+    if not looks_like_path(name):
+        return _named(ModelEntry, "models", name)
+    path = Path(name)
+    document = read_document(path)
+    if is_hugging_face_config(document):
+        return read_hugging_face_config(document, file=name)
+    return validate(ModelEntry, document, file=name)
+
+
+def find_cluster(name: str) -> ClusterEntry:
+    """Give a cluster by catalog name or file, resized where `:N` follows ("dgx-h100:64").
+
+    Raises InputError.
+    """
+    base, colon, size = name.rpartition(":")
+    if not colon or "/" in size or "\\" in size:
+        base, size = name, ""
+    entry = (
+        validate(ClusterEntry, read_document(Path(base)), file=base)
+        if looks_like_path(base)
+        else _named(ClusterEntry, "clusters", base)
+    )
+    if not colon or not size:
+        if name.endswith(":"):
+            raise InputError(f"{name!r:.80} names no size", hint=f"write {base}:64 for 64 devices of it")
+        return entry
+    if not (size.isascii() and size.isdigit()) or not 1 <= int(size) <= 10**7:
+        raise InputError(f"{size!r:.40} is not a number of devices from 1 to 10,000,000", hint=f"write {base}:64")
+    return entry.model_copy(update={"devices": int(size)})

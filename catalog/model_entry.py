@@ -1,0 +1,105 @@
+"""The schema of `catalog/models/*.yaml`: a decoder-only transformer, by the dimensions that decide its cost."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from meshwright.catalog.entry import Count, Entry, Name, Natural, Source
+from meshwright.catalog.quantity import ParameterCount
+
+
+class Norm(StrEnum):
+    """Layer norm has a weight and a bias, RMS norm a weight."""
+
+    LAYER_NORM = "layer_norm"
+    RMS_NORM = "rms_norm"
+
+
+class Positions(StrEnum):
+    """Learned positions are a table of `max_positions` rows; rotary ones and ALiBi have no parameters."""
+
+    LEARNED = "learned"
+    ROTARY = "rotary"
+    ALIBI = "alibi"
+
+
+class LatentAttentionEntry(Entry):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). A null query rank: queries aren't compressed."""
+
+    query_rank: Count | None
+    kv_rank: Count
+    nope_head_dim: Count
+    rope_head_dim: Count
+    value_head_dim: Count
+
+
+class ExpertsEntry(Entry):
+    """A mixture of experts in place of the MLP.
+
+    dense_layers: leading layers that keep a dense MLP of the model's `ffn_hidden`.
+    layer_frequency: of the layers after those, every n-th is a mixture.
+    shared_ffn_hidden: width of the shared experts together, 0 for none.
+    """
+
+    experts: Count
+    top_k: Count
+    ffn_hidden: Count
+    shared_ffn_hidden: Natural = 0
+    shared_expert_gate: bool = False
+    router_bias: bool = False
+    dense_layers: Natural = 0
+    layer_frequency: Count = 1
+
+    @model_validator(mode="after")
+    def _chosen_exist(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} of {self.experts} experts can't be chosen")
+        return self
+
+
+class ModelEntry(Entry):
+    """A model.
+
+    window, window_frequency: where `window` is given, every `window_frequency`-th layer attends to the full sequence and
+    the others to the last `window` tokens; frequency 0 means that no layer attends to the full sequence.
+    norms_per_layer: 2, or 4 where attention and MLP are normed on both sides (Gemma 2).
+    """
+
+    name: Name
+    source: Source
+    published_parameters: ParameterCount | None = None
+    layers: Count
+    hidden: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    ffn_hidden: Count
+    gated_mlp: bool
+    vocab: Count
+    tied_embeddings: bool
+    norm: Norm = Norm.RMS_NORM
+    norms_per_layer: Annotated[int, Field(ge=1, le=4)] = 2
+    final_norm: bool = True
+    embedding_norm: bool = False
+    positions: Positions = Positions.ROTARY
+    max_positions: Natural = 0
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    query_key_norm: bool = False
+    window: Count | None = None
+    window_frequency: Natural = 0
+    latent_attention: LatentAttentionEntry | None = None
+    experts: ExpertsEntry | None = None
+    mtp_layers: Natural = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.positions is Positions.LEARNED and not self.max_positions:
+            raise ValueError("learned positions need max_positions")
+        if self.experts is not None and self.experts.dense_layers >= self.layers:
+            raise ValueError("dense_layers leaves no layer with experts")
+        return self

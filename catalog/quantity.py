@@ -1,0 +1,62 @@
+"""Quantities with units: "80 GiB", "400 Gb/s", "989 TFLOP/s", "5 us". They are parsed once, here, at the edge.
+
+GB is 10^9 bytes, GiB is 2^30, Gb is 10^9 bits. A bare number is an error, never a guess.
+"""
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+_DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+_BYTE_UNITS = {f"{prefix}B": scale for prefix, scale in (_DECIMAL | _BINARY).items()}
+_RATE_UNITS = {f"{unit}/s": scale for unit, scale in _BYTE_UNITS.items()} | {
+    f"{prefix}b/s": scale / 8 for prefix, scale in _DECIMAL.items()
+}
+_FLOP_RATE_UNITS = {f"{prefix}FLOP/s": scale for prefix, scale in _DECIMAL.items()}
+_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+_POWER_UNITS = {"W": 1.0, "kW": 1e3, "MW": 1e6}
+_PRICE_UNITS = {"USD/h": 1.0}
+_COUNT_UNITS = {"parameters": 1.0, "M parameters": 1e6, "B parameters": 1e9, "T parameters": 1e12}
+
+_PATTERN = re.compile(r"\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z].*?)\s*")
+
+
+def parse_quantity(text: object, units: dict[str, float]) -> float:
+    """Give the value of `text` in the base unit of `units` (the one whose scale is 1).
+
+    Raises ValueError with a sentence that names the units it takes.
+    """
+    expected = ", ".join(f'"1 {unit}"' for unit in list(units)[:8])
+    if not isinstance(text, str):
+        raise ValueError(f"needs a number with its unit (such as {expected}), not {text!r:.60}")  # noqa: TRY004
+    match = _PATTERN.fullmatch(text)
+    if match is None or match["unit"] not in units:
+        raise ValueError(f"{text!r:.60} is not a number with one of its units (such as {expected})")
+    value = float(match["number"].replace("_", "")) * units[match["unit"]]
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{text!r:.60} must be positive and finite")
+    return value
+
+
+def _quantity(units: dict[str, float]) -> BeforeValidator:
+    def parse(text: Any) -> float:  # noqa: ANN401 - what a YAML file holds
+        return parse_quantity(text, units)
+
+    return BeforeValidator(parse)
+
+
+def _whole_bytes(text: Any) -> int:  # noqa: ANN401 - what a YAML file holds
+    return round(parse_quantity(text, _BYTE_UNITS))
+
+
+Bytes = Annotated[int, BeforeValidator(_whole_bytes)]
+BytesPerSecond = Annotated[float, _quantity(_RATE_UNITS)]
+FlopPerSecond = Annotated[float, _quantity(_FLOP_RATE_UNITS)]
+Seconds = Annotated[float, _quantity(_TIME_UNITS)]
+Watts = Annotated[float, _quantity(_POWER_UNITS)]
+UsdPerHour = Annotated[float, _quantity(_PRICE_UNITS)]
+ParameterCount = Annotated[float, _quantity(_COUNT_UNITS)]

@@ -1,0 +1,42 @@
+"""The schema of `catalog/stacks/*.yaml`: what a training framework does, as far as time and memory can tell."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from meshwright.catalog.entry import Entry, Name, Share, Source
+from meshwright.catalog.quantity import Seconds
+
+
+class StackEntry(Entry):
+    """One software stack: its switches, and a handful of constants.
+
+    frameworks: how published measurements call it; the longest prefix decides.
+    fused_attention: attention keeps no score matrix (flash attention).
+    fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
+    dropout: attention and hidden dropout are on.
+    gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
+    reduce_bytes: bytes of one gradient element on the wire.
+    master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
+    overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside compute.
+    layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
+    step_overhead: host time of a step outside the layers (data, logging, gradient scaler).
+    allocator_slack: reserved over allocated memory, less one.
+    """
+
+    name: Name
+    source: Source
+    frameworks: tuple[Name, ...] = ()
+    fused_attention: bool
+    fused_elementwise: bool
+    dropout: bool
+    gradient_bytes: Annotated[int, Field(ge=2, le=4)]
+    reduce_bytes: Annotated[int, Field(ge=2, le=4)]
+    master_weights: bool
+    overlap_gradients: bool
+    overlap_parameters: bool
+    overlap_tensor: bool
+    overlap_pipeline: bool
+    layer_launch: Seconds
+    step_overhead: Seconds
+    allocator_slack: Share

@@ -1,0 +1,137 @@
+"""A hybrid parallel layout, and a table of many."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+
+
+class Recompute(StrEnum):
+    """What the backward pass computes again: nothing, the attention core (scores, softmax, context), or whole layers."""
+
+    NONE = "none"
+    SELECTIVE = "selective"
+    FULL = "full"
+
+
+class Schedule(StrEnum):
+    """The order of forward and backward passes in a pipeline; interleaved where virtual_pipeline > 1."""
+
+    GPIPE = "gpipe"
+    ONE_F_ONE_B = "1f1b"
+    INTERLEAVED = "interleaved"
+    ZERO_BUBBLE_H1 = "zb-h1"
+    ZERO_BUBBLE_2P = "zb-2p"
+
+
+class ContextMethod(StrEnum):
+    """How attention sees a sequence cut over devices: keys and values around a ring, or heads exchanged (Ulysses)."""
+
+    RING = "ring"
+    ULYSSES = "ulysses"
+
+
+RECOMPUTES = tuple(Recompute)
+SCHEDULES = tuple(Schedule)
+CONTEXT_METHODS = tuple(ContextMethod)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way to train. Degrees multiply to the world size, expert degrees divide what they borrow from.
+
+    tensor_parallel: devices that share each matrix; sequence_parallel: they also share the tokens between matrices.
+    context_parallel: devices that share each sequence.
+    pipeline_parallel: stages; virtual_pipeline: model chunks a stage.
+    data_parallel: replicas that see different sequences (without context parallelism).
+    expert_parallel: devices that share a layer's experts, out of data x context x tensor parallelism.
+    expert_tensor_parallel: devices that share each expert's matrices.
+    zero_stage: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters sharded over zero_shard devices.
+    zero_shard: size of the group that ZeRO shards over, at most data_parallel x context_parallel.
+    micro_batch: sequences of one forward pass of one replica.
+    """
+
+    tensor_parallel: int = 1
+    sequence_parallel: bool = False
+    context_parallel: int = 1
+    context_method: ContextMethod = ContextMethod.RING
+    pipeline_parallel: int = 1
+    virtual_pipeline: int = 1
+    data_parallel: int = 1
+    expert_parallel: int = 1
+    expert_tensor_parallel: int = 1
+    zero_stage: int = 0
+    zero_shard: int = 1
+    recompute: Recompute = Recompute.NONE
+    schedule: Schedule = Schedule.ONE_F_ONE_B
+    micro_batch: int = 1
+
+    @property
+    def world_size(self) -> int:
+        """Devices in all."""
+        return self.tensor_parallel * self.context_parallel * self.pipeline_parallel * self.data_parallel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutTable:
+    """Many layouts as columns, each an integer array of shape [layouts]; closed sets are stored as their index."""
+
+    tensor_parallel: IntArray
+    sequence_parallel: IntArray
+    context_parallel: IntArray
+    context_method: IntArray
+    pipeline_parallel: IntArray
+    virtual_pipeline: IntArray
+    data_parallel: IntArray
+    expert_parallel: IntArray
+    expert_tensor_parallel: IntArray
+    zero_stage: IntArray
+    zero_shard: IntArray
+    recompute: IntArray
+    schedule: IntArray
+    micro_batch: IntArray
+
+    def __len__(self) -> int:
+        return len(self.tensor_parallel)
+
+    @classmethod
+    def of(cls, layouts: Iterable[Layout]) -> Self:
+        """Make the table of some layouts."""
+        rows = list(layouts)
+        return cls(
+            **{
+                column.name: np.array([_code(getattr(row, column.name)) for row in rows], dtype=np.int64)
+                for column in fields(cls)
+            }
+        )
+
+    def take(self, rows: IntArray | BoolArray) -> Self:
+        """Give the table of some rows: an index array, or a mask of shape [layouts]."""
+        return type(self)(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+    def row(self, index: int) -> Layout:
+        """Give one layout."""
+        values = {column.name: int(getattr(self, column.name)[index]) for column in fields(self)}
+        return Layout(
+            **{
+                **values,
+                "sequence_parallel": bool(values["sequence_parallel"]),
+                "context_method": CONTEXT_METHODS[values["context_method"]],
+                "recompute": RECOMPUTES[values["recompute"]],
+                "schedule": SCHEDULES[values["schedule"]],
+            }  # type: ignore[arg-type]
+        )
+
+
+def _code(value: int | StrEnum) -> int:
+    for closed_set in (RECOMPUTES, SCHEDULES, CONTEXT_METHODS):
+        if value in closed_set:
+            return closed_set.index(value)  # type: ignore[arg-type]
+    return int(value)

@@ -1,0 +1,158 @@
+"""A decoder-only transformer as a sequence of layers, each an attention and an MLP or a mixture of experts."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from meshwright.catalog.model_entry import ExpertsEntry, ModelEntry, Norm, Positions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Ranks and head widths of multi-head latent attention (arXiv 2405.04434, section 2.1)."""
+
+    query_rank: int | None
+    kv_rank: int
+    nope_head_dim: int
+    rope_head_dim: int
+    value_head_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Multi-head attention, grouped where kv_heads < heads; `window` limits how far back a token looks.
+
+    head_dim is the width of a query or key head, value_head_dim that of a value head.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_head_dim: int
+    window: int | None
+    latent: LatentAttention | None
+    qkv_bias: bool
+    output_bias: bool
+    query_key_norm: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mlp:
+    """Two matrices of hidden x ffn_hidden, or three where gated."""
+
+    ffn_hidden: int
+    gated: bool
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A mixture: each token goes to `top_k` of `experts` MLPs of `ffn_hidden`, and to shared ones of `shared_ffn_hidden` in all."""
+
+    experts: int
+    top_k: int
+    ffn_hidden: int
+    shared_ffn_hidden: int
+    shared_gate: bool
+    router_bias: bool
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One transformer layer."""
+
+    attention: Attention
+    mlp: Mlp | Experts
+    norms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """A model. `layers` is in order; equal layers are equal values, so that work is counted once a kind.
+
+    mtp_layers: multi-token-prediction modules behind the last layer (arXiv 2412.19437, section 2.2), each like the last layer.
+    """
+
+    name: str
+    hidden: int
+    vocab: int
+    tied_embeddings: bool
+    norm: Norm
+    final_norm: bool
+    embedding_norm: bool
+    positions: Positions
+    max_positions: int
+    layers: tuple[Layer, ...]
+    mtp_layers: int
+
+    @cached_property
+    def layer_kinds(self) -> tuple[Layer, ...]:
+        """The distinct layers, in order of first appearance."""
+        return tuple(dict.fromkeys(self.layers))
+
+    @cached_property
+    def kind_of_layer(self) -> tuple[int, ...]:
+        """For each layer the index of its kind in `layer_kinds`."""
+        index = {kind: position for position, kind in enumerate(self.layer_kinds)}
+        return tuple(index[layer] for layer in self.layers)
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(isinstance(kind.mlp, Experts) for kind in self.layer_kinds)
+
+
+def transformer_of(entry: ModelEntry) -> Transformer:
+    """Make the frozen model of a catalog entry."""
+    return Transformer(
+        name=entry.name,
+        hidden=entry.hidden,
+        vocab=entry.vocab,
+        tied_embeddings=entry.tied_embeddings,
+        norm=entry.norm,
+        final_norm=entry.final_norm,
+        embedding_norm=entry.embedding_norm,
+        positions=entry.positions,
+        max_positions=entry.max_positions,
+        layers=tuple(_layer(entry, index) for index in range(entry.layers)),
+        mtp_layers=entry.mtp_layers,
+    )
+
+
+def _layer(entry: ModelEntry, index: int) -> Layer:
+    return Layer(attention=_attention(entry, index), mlp=_mlp(entry, index), norms=entry.norms_per_layer)
+
+
+def _attention(entry: ModelEntry, index: int) -> Attention:
+    latent = entry.latent_attention
+    full = entry.window is None or (entry.window_frequency > 0 and (index + 1) % entry.window_frequency == 0)
+    return Attention(
+        heads=entry.heads,
+        kv_heads=entry.kv_heads,
+        head_dim=latent.nope_head_dim + latent.rope_head_dim if latent else entry.head_dim,
+        value_head_dim=latent.value_head_dim if latent else entry.head_dim,
+        window=None if full else entry.window,
+        latent=LatentAttention(**latent.model_dump()) if latent else None,
+        qkv_bias=entry.qkv_bias,
+        output_bias=entry.output_bias,
+        query_key_norm=entry.query_key_norm,
+    )
+
+
+def _mlp(entry: ModelEntry, index: int) -> Mlp | Experts:
+    experts = entry.experts
+    if experts is None or not _has_experts(experts, index):
+        return Mlp(ffn_hidden=entry.ffn_hidden, gated=entry.gated_mlp, bias=entry.mlp_bias)
+    return Experts(
+        experts=experts.experts,
+        top_k=experts.top_k,
+        ffn_hidden=experts.ffn_hidden,
+        shared_ffn_hidden=experts.shared_ffn_hidden,
+        shared_gate=experts.shared_expert_gate,
+        router_bias=experts.router_bias,
+        gated=entry.gated_mlp,
+    )
+
+
+def _has_experts(experts: ExpertsEntry, index: int) -> bool:
+    return index >= experts.dense_layers and (index - experts.dense_layers) % experts.layer_frequency == 0
