@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 from meshwright.catalog.entry import Count, Entry, Name, Natural, Source
 from meshwright.catalog.quantity import ParameterCount
 
+# The bounds are far above any model, and far below what would exhaust memory when the layers are laid out.
+LayerCount = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Dimension = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+
 
 class Norm(StrEnum):
     """Layer norm has a weight and a bias, RMS norm a weight."""
@@ -25,13 +29,13 @@ class Positions(StrEnum):
 
 
 class LatentAttentionEntry(Entry):
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). A null query rank: queries aren't compressed."""
+    """Multi-head latent attention (arXiv 2405.04434, section 2.1). A null query rank: queries aren't compressed."""
 
-    query_rank: Count | None
-    kv_rank: Count
-    nope_head_dim: Count
-    rope_head_dim: Count
-    value_head_dim: Count
+    query_rank: Dimension | None
+    kv_rank: Dimension
+    nope_head_dim: Dimension
+    rope_head_dim: Dimension
+    value_head_dim: Dimension
 
 
 class ExpertsEntry(Entry):
@@ -42,10 +46,10 @@ class ExpertsEntry(Entry):
     shared_ffn_hidden: width of the shared experts together, 0 for none.
     """
 
-    experts: Count
-    top_k: Count
-    ffn_hidden: Count
-    shared_ffn_hidden: Natural = 0
+    experts: Dimension
+    top_k: Dimension
+    ffn_hidden: Dimension
+    shared_ffn_hidden: Annotated[int, Field(ge=0, le=10_000_000, strict=True)] = 0
     shared_expert_gate: bool = False
     router_bias: bool = False
     dense_layers: Natural = 0
@@ -61,22 +65,22 @@ class ExpertsEntry(Entry):
 class ModelEntry(Entry):
     """A model.
 
-    window, window_frequency: where `window` is given, every `window_frequency`-th layer attends to the full sequence and
-    the others to the last `window` tokens; frequency 0 means that no layer attends to the full sequence.
+    window, window_frequency: where `window` is given, every `window_frequency`-th layer attends to the full sequence
+    and the others to the last `window` tokens; frequency 0 means that no layer attends to the full sequence.
     norms_per_layer: 2, or 4 where attention and MLP are normed on both sides (Gemma 2).
     """
 
     name: Name
     source: Source
     published_parameters: ParameterCount | None = None
-    layers: Count
-    hidden: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    ffn_hidden: Count
+    layers: LayerCount
+    hidden: Dimension
+    heads: Dimension
+    kv_heads: Dimension
+    head_dim: Dimension
+    ffn_hidden: Dimension
     gated_mlp: bool
-    vocab: Count
+    vocab: Dimension
     tied_embeddings: bool
     norm: Norm = Norm.RMS_NORM
     norms_per_layer: Annotated[int, Field(ge=1, le=4)] = 2

@@ -1,0 +1,173 @@
+"""The families of Hugging Face `config.json` that are mixtures of experts; see hugging_face_families for the rest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+
+from meshwright.catalog.entry import Count
+from meshwright.catalog.hugging_face_families import Decoder, Flag, Index, Mistral, WindowedDecoder, biases
+from meshwright.catalog.model_entry import Dimension
+
+
+class Mixtral(Mistral):
+    """Mixtral: every layer is a mixture, whose experts have the MLP's width."""
+
+    sliding_window: Dimension | None = None
+    num_local_experts: Dimension
+    num_experts_per_tok: Dimension
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _enough(cls, top_k: int, info: ValidationInfo) -> int:
+        return _chosen(top_k, info.data.get("num_local_experts"))
+
+    def fields(self) -> dict[str, Any]:
+        """Add the mixture."""
+        return super().fields() | {
+            "experts": {
+                "experts": self.num_local_experts,
+                "top_k": self.num_experts_per_tok,
+                "ffn_hidden": self.intermediate_size,
+            }
+        }
+
+
+class Qwen3Moe(WindowedDecoder):
+    """Qwen 3's mixtures: as Qwen 3, except that the window is every layer's, and that heads have no fixed width.
+
+    Every `decoder_sparse_step`-th layer is a mixture, except those that `mlp_only_layers` lists.
+    """
+
+    num_key_value_heads: Dimension | None = 4
+    sliding_window: Dimension | None = 4096
+    use_sliding_window: Flag = False
+    attention_bias: Flag = False
+    num_experts: Dimension = Field(validation_alias=AliasChoices("num_experts", "num_local_experts"))
+    num_experts_per_tok: Dimension
+    moe_intermediate_size: Dimension
+    decoder_sparse_step: Count = 1
+    mlp_only_layers: list[Index] | None = None
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _enough(cls, top_k: int, info: ValidationInfo) -> int:
+        return _chosen(top_k, info.data.get("num_experts"))
+
+    @field_validator("mlp_only_layers")
+    @classmethod
+    def _regular_mixtures(cls, dense: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        layers, step = info.data.get("num_hidden_layers", 0), info.data.get("decoder_sparse_step", 1)
+        if _pattern(_mixtures(layers, step, dense or [])) is None:
+            raise ValueError(
+                "mixtures must come at every n-th layer after the leading dense ones; others can't be planned yet"
+            )
+        return dense
+
+    @property
+    def window_frequency(self) -> int:
+        """Every which layer attends to the full sequence: 1 for all, 0 for none."""
+        return super().window_frequency if self.use_sliding_window else 1
+
+    def fields(self) -> dict[str, Any]:
+        """Add the norms of queries and keys, the biases and the mixture."""
+        mixtures = _mixtures(self.num_hidden_layers, self.decoder_sparse_step, self.mlp_only_layers or [])
+        return (
+            super().fields()
+            | biases(attention=self.attention_bias)
+            | {
+                "query_key_norm": True,
+                "experts": _experts(
+                    mixtures,
+                    experts=self.num_experts,
+                    top_k=self.num_experts_per_tok,
+                    ffn_hidden=self.moe_intermediate_size,
+                ),
+            }
+        )
+
+
+class Deepseek(Decoder):
+    """DeepSeek-V2, V3 and Kimi K2: latent attention, shared experts, leading dense layers.
+
+    `head_dim` and `num_key_value_heads` of these files don't describe the latent attention, and aren't read. Of the
+    layers from `first_k_dense_replace` on, those whose number is a multiple of `moe_layer_freq` are mixtures.
+    """
+
+    intermediate_size: Dimension
+    attention_bias: Flag = False
+    q_lora_rank: Dimension | None
+    kv_lora_rank: Dimension
+    qk_nope_head_dim: Dimension
+    qk_rope_head_dim: Dimension
+    v_head_dim: Dimension
+    n_routed_experts: Dimension
+    n_shared_experts: Index | None
+    num_experts_per_tok: Dimension
+    moe_intermediate_size: Dimension
+    first_k_dense_replace: Index
+    moe_layer_freq: Count = 1
+    num_nextn_predict_layers: Index = 0
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _enough(cls, top_k: int, info: ValidationInfo) -> int:
+        return _chosen(top_k, info.data.get("n_routed_experts"))
+
+    def fields(self) -> dict[str, Any]:
+        """Add the latent attention, the mixture and the multi-token-prediction modules."""
+        layers = range(self.num_hidden_layers)
+        mixtures = [layer >= self.first_k_dense_replace and layer % self.moe_layer_freq == 0 for layer in layers]
+        return (
+            super().fields()
+            | biases(attention=self.attention_bias)
+            | {
+                "head_dim": self.qk_nope_head_dim + self.qk_rope_head_dim,
+                "ffn_hidden": self.intermediate_size,
+                "gated_mlp": True,
+                "latent_attention": {
+                    "query_rank": self.q_lora_rank,
+                    "kv_rank": self.kv_lora_rank,
+                    "nope_head_dim": self.qk_nope_head_dim,
+                    "rope_head_dim": self.qk_rope_head_dim,
+                    "value_head_dim": self.v_head_dim,
+                },
+                "experts": _experts(
+                    mixtures,
+                    experts=self.n_routed_experts,
+                    top_k=self.num_experts_per_tok,
+                    ffn_hidden=self.moe_intermediate_size,
+                    shared_ffn_hidden=(self.n_shared_experts or 0) * self.moe_intermediate_size,
+                ),
+                "mtp_layers": self.num_nextn_predict_layers,
+            }
+        )
+
+
+def _chosen(top_k: int, experts: int | None) -> int:
+    if experts is not None and top_k > experts:
+        raise ValueError(f"{top_k} of {experts} experts can't be chosen")
+    return top_k
+
+
+def _mixtures(layers: int, step: int, dense: Sequence[int]) -> list[bool]:
+    """Tell for each layer whether it is a mixture, by Qwen's rule."""
+    return [layer not in set(dense) and (layer + 1) % step == 0 for layer in range(layers)]
+
+
+def _pattern(mixtures: Sequence[bool]) -> tuple[int, int] | None:
+    """Give the number of leading dense layers, and every which layer from there on is a mixture; None if irregular."""
+    indices = [layer for layer, mixture in enumerate(mixtures) if mixture]
+    if not indices:
+        return len(mixtures), 1
+    first, frequency = indices[0], indices[1] - indices[0] if len(indices) > 1 else len(mixtures)
+    return (first, frequency) if indices == list(range(first, len(mixtures), frequency)) else None
+
+
+def _experts(mixtures: Sequence[bool], **fields: int) -> dict[str, int] | None:
+    """Give the fields of the mixture, None where no layer is one."""
+    pattern = _pattern(mixtures)
+    if pattern is None or not any(mixtures):
+        return None
+    dense_layers, layer_frequency = pattern
+    return fields | {"dense_layers": dense_layers, "layer_frequency": layer_frequency}
