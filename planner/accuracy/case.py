@@ -1,0 +1,250 @@
+"""The schema of a case: everything needed to predict one training step and, where it was measured, what was measured.
+
+`catalog/measurements/README.md` explains the fields. Units are in the names, since the figures are copied from tables.
+A key that isn't listed here is an error. Switches whose text is only told to people (`Remark`) change no prediction.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from meshwright.catalog.entry import Entry, Name, Natural
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.layout import Recompute, Schedule
+from meshwright.planner.accuracy.expert_layers import expert_layers
+
+LARGEST_SIZE = 10**9
+
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE, strict=True)]
+Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Positive = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False, strict=True)]
+Bool = Annotated[bool, Field(strict=True)]
+Remark = Annotated[str, Field(max_length=2000)] | bool
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+def _switch(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+    return {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return float(value)
+    return value
+
+
+def _schedule(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+    if not isinstance(value, str):
+        return value
+    name = value.casefold()
+    if name.startswith("interleaved"):
+        return Schedule.INTERLEAVED
+    return {"1f1b-interleaved": Schedule.INTERLEAVED, "zb-1p": Schedule.ZERO_BUBBLE_H1}.get(name, name)
+
+
+Switch = Annotated[bool, BeforeValidator(_switch), Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
+
+
+class Trust(StrEnum):
+    """How much of what matters is printed at the source."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class MemoryKind(StrEnum):
+    """Who counted: the framework's allocator, the same with its slack, or the driver."""
+
+    ALLOCATED = "allocated"
+    RESERVED = "reserved"
+    NVIDIA_SMI = "nvidia_smi"
+
+
+class CaseExperts(Entry):
+    """A mixture of experts.
+
+    shared_experts, n_shared_experts: how many experts every token visits; shared_expert_ffn: their width together.
+    dense_layers, dense_first: leading layers without experts (-1: none).
+    moe_layer_freq: every n-th layer has experts (-1: all), or a pattern such as "([0]*3+[1]*12)".
+    """
+
+    experts: Size
+    top_k: Size
+    expert_ffn_hidden: Size
+    shared_experts: Natural | None = None
+    n_shared_experts: Natural | None = None
+    shared_expert_ffn: Annotated[int, Field(ge=0, le=LARGEST_SIZE, strict=True)] | None = None
+    dense_layers: Natural | None = None
+    dense_first: Annotated[int, Field(ge=-1, strict=True)] | None = None
+    moe_layer_freq: Annotated[int, Field(strict=True)] | Annotated[str, Field(max_length=200)] = 1
+    capacity_factor: Number | None = None
+    padded_to_capacity: Switch = False
+    dispatcher: Remark | None = None
+    grouped_gemm: Switch = False
+
+    @model_validator(mode="after")
+    def _chosen_exist(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} of {self.experts} experts can't be chosen")
+        return self
+
+    @property
+    def shared_ffn_hidden(self) -> int:
+        """Width of the shared experts together."""
+        if self.shared_expert_ffn is not None:
+            return self.shared_expert_ffn
+        return (self.shared_experts or self.n_shared_experts or 0) * self.expert_ffn_hidden
+
+    def in_layers(self, layers: int) -> tuple[bool, ...]:
+        """Tell of each of `layers` layers whether it has experts. Raises ValueError."""
+        dense = self.dense_layers if self.dense_layers is not None else max(self.dense_first or 0, 0)
+        return expert_layers(self.moe_layer_freq, layers=layers, dense=dense)
+
+
+class CaseLatentAttention(Entry):
+    """Multi-head latent attention, with the names of the Hugging Face configuration."""
+
+    q_lora_rank: Size | None
+    kv_lora_rank: Size
+    qk_nope_head_dim: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Size
+
+
+class CaseModel(Entry):
+    """A decoder-only transformer.
+
+    attention: "alternating full / sliding window N" where every other layer looks back N tokens only.
+    """
+
+    name: Name = "model"
+    layers: Layers
+    hidden: Size
+    heads: Size
+    kv_heads: Size | None = None
+    head_dim: Size | None = None
+    ffn_hidden: Size | None = None
+    gated_mlp: Bool
+    vocab: Size | None = None
+    tied_embeddings: Bool
+    sequence_length: Size
+    parameters_billion: Positive | None = None
+    attention: Annotated[str, Field(pattern=r"^alternating full / sliding window [1-9][0-9]{0,8}$")] | None = None
+    moe: CaseExperts | None = None
+    mla: CaseLatentAttention | None = None
+    mtp_layers: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.head_dim is None and self.mla is None and self.hidden % self.heads:
+            raise ValueError(f"head_dim is needed, since {self.heads} heads don't divide hidden {self.hidden}")
+        if self.ffn_hidden is None and not (self.moe and all(self.moe.in_layers(self.layers))):
+            raise ValueError("ffn_hidden is needed for the layers without experts")
+        if self.moe is not None:
+            self.moe.in_layers(self.layers)
+        return self
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that every other layer looks back."""
+        return int(self.attention.rsplit(" ", 1)[1]) if self.attention else None
+
+
+class CaseCluster(Entry):
+    """`devices` of a catalog device; `inter_node_gbps_per_node` is the network of one node, per direction, in Gb/s."""
+
+    device: Name
+    devices: Annotated[int, Field(ge=1, le=10**7, strict=True)]
+    devices_per_node: Annotated[int, Field(ge=1, le=10**4, strict=True)]
+    inter_node: Remark | None = None
+    inter_node_gbps_per_node: Positive | None = None
+
+
+class CaseLayout(Entry):
+    """Degrees, and the switches that the source names. What is left out takes the framework's usual setting."""
+
+    tensor_parallel: Size = 1
+    sequence_parallel: Bool = False
+    context_parallel: Size = 1
+    context_parallel_method: Text | None = None
+    pipeline_parallel: Size = 1
+    virtual_pipeline: Size = 1
+    data_parallel: Size | None = None
+    expert_parallel: Size = 1
+    expert_tensor_parallel: Size | None = None
+    zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    zero_shard_devices: Size | None = None
+    schedule: Annotated[Schedule, BeforeValidator(_schedule)] | None = None
+    recompute: Recompute | None = None
+    recompute_detail: Remark | None = None
+    flash_attention: Switch | None = None
+    overlap: Annotated[str, Field(pattern=r"^none\b", max_length=200)] | None = None
+    overlap_grad_reduce: Switch | None = None
+    overlap_param_gather: Switch | None = None
+    tp_comm_overlap: Switch | None = None
+    async_tp: Switch | None = None
+    compile: Switch | None = None
+    cuda_graph: Switch | Literal["transformer_engine"] | None = None
+    grad_accumulation: Literal["fp32", "fp16/bf16"] | None = None
+    dropout: Number | None = None
+    reuse_fp32_param: Switch | None = None
+    first_last_pp_layers: Annotated[str, Field(pattern=r"^[0-9]{1,5}(,[0-9]{1,5})*$", max_length=2000)] | None = None
+    asymmetric_pp: Remark | None = None
+    pp_partition: Remark | None = None
+    no_accumulation_fusion: Remark | None = None
+    deterministic: Remark | None = None
+    transformer_impl: Remark | None = None
+    cross_entropy_fusion: Remark | None = None
+    fp8_params: Remark | None = None
+    optimizer: Remark | None = None
+    dispatcher: Remark | None = None
+    kernel: Remark | None = None
+
+
+class CaseBatch(Entry):
+    """Sequences of one optimizer step, and of one forward pass of one replica."""
+
+    global_batch: Size
+    micro_batch: Size | None = None
+
+
+class Measured(Entry):
+    """What was read off: seconds, and bytes with who counted them."""
+
+    step_time_s: Positive | None = None
+    peak_memory_bytes: Annotated[int, Field(ge=1, le=10**15, strict=True)] | None = None
+    peak_memory_kind: MemoryKind | None = None
+    peak_memory_rank: Text | None = None
+    allocated_after_step_bytes: Annotated[int, Field(ge=1, le=10**15, strict=True)] | None = None
+    out_of_memory: Bool = False
+
+    @model_validator(mode="after")
+    def _kind_is_told(self) -> Self:
+        if self.peak_memory_bytes is not None and self.peak_memory_kind is None:
+            raise ValueError("peak_memory_bytes needs peak_memory_kind")
+        return self
+
+
+class Case(Entry):
+    """One training step. What was measured and where is optional: a user's own layouts are cases too."""
+
+    id: Name
+    trust: Trust | None = None
+    source: Text | None = None
+    url: Text | None = None
+    framework: Name | None = None
+    precision: Precision
+    model: CaseModel
+    cluster: CaseCluster
+    layout: CaseLayout
+    batch: CaseBatch
+    measured: Measured | None = None
+    inferred: tuple[Text, ...] = ()
+    unknown: tuple[Text, ...] = ()
+    note: Text | None = None

@@ -1,0 +1,158 @@
+"""The layouts that a case may mean: one where it says all, several where it leaves micro-batch or recompute open."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from meshwright.catalog.errors import InputError
+from meshwright.costmodels.layout import RECOMPUTES, ContextMethod, Layout, Recompute, Schedule
+from meshwright.costmodels.stages import chunk_sizes
+from meshwright.planner.accuracy.case import Case, CaseLayout
+
+ULYSSES_NAMES = ("a2a", "ulysses_cp_algo", "ulysses")
+RING_NAMES = ("p2p", "megatron_cp_algo", "ring")
+
+
+def layouts_of_case(case: Case) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
+    """Give the layouts to choose from, and what had to be assumed of them.
+
+    Where recompute is open the layouts go from none to full; where the micro-batch is open it takes the powers of two
+    that divide a replica's share of the batch.
+
+    Raises InputError where the degrees don't fit each other, the devices, the batch or the model.
+    """
+    layout = _degrees(case)
+    recomputes = RECOMPUTES if case.layout.recompute is None else (case.layout.recompute,)
+    candidates = tuple(
+        replace(layout, recompute=recompute, micro_batch=micro_batch)
+        for recompute in recomputes
+        for micro_batch in _micro_batches(case, layout)
+    )
+    return candidates, tuple(_assumptions(case.layout))
+
+
+def _degrees(case: Case) -> Layout:
+    given = case.layout
+    data_parallel = _data_parallel(case)
+    replicas = data_parallel * given.context_parallel
+    return Layout(
+        tensor_parallel=given.tensor_parallel,
+        sequence_parallel=given.sequence_parallel,
+        context_parallel=given.context_parallel,
+        context_method=_context_method(given),
+        pipeline_parallel=given.pipeline_parallel,
+        virtual_pipeline=_virtual_pipeline(case),
+        data_parallel=data_parallel,
+        expert_parallel=_expert_parallel(case),
+        expert_tensor_parallel=_expert_tensor_parallel(case, replicas),
+        zero_stage=given.zero_stage,
+        zero_shard=_zero_shard(given, replicas),
+        schedule=_schedule(given),
+    )
+
+
+def _data_parallel(case: Case) -> int:
+    given = case.layout
+    others = given.tensor_parallel * given.context_parallel * given.pipeline_parallel
+    devices = case.cluster.devices
+    if devices % others or given.data_parallel not in {None, devices // others}:
+        product = others * (given.data_parallel or 1)
+        raise InputError(
+            f"tensor, context, pipeline and data parallelism multiply to {product}, not to the {devices} devices",
+            path="layout",
+        )
+    return devices // others
+
+
+def _virtual_pipeline(case: Case) -> int:
+    given = case.layout
+    try:
+        chunk_sizes(case.model.layers, given.pipeline_parallel * given.virtual_pipeline)
+    except ValueError as error:
+        raise InputError(str(error), path="layout.virtual_pipeline") from None
+    return given.virtual_pipeline
+
+
+def _expert_parallel(case: Case) -> int:
+    degree = case.layout.expert_parallel
+    if case.model.moe is None and degree > 1:
+        raise InputError(f"expert parallelism {degree} of a model without experts", path="layout.expert_parallel")
+    if case.model.moe is not None and case.model.moe.experts % degree:
+        raise InputError(
+            f"{case.model.moe.experts} experts aren't shared evenly by {degree} devices", path="layout.expert_parallel"
+        )
+    return degree
+
+
+def _expert_tensor_parallel(case: Case, replicas: int) -> int:
+    """Give the degree that is asked for, else Megatron's default, the tensor degree, else 1: the first that fits."""
+    given = case.layout
+    if case.model.moe is None:
+        return 1
+    devices = replicas * given.tensor_parallel
+    wanted = (given.tensor_parallel, 1) if given.expert_tensor_parallel is None else (given.expert_tensor_parallel,)
+    for degree in wanted:
+        if devices % (given.expert_parallel * degree) == 0:
+            return degree
+    raise InputError(
+        f"expert parallelism {given.expert_parallel} x {wanted[-1]} doesn't divide the {devices} devices of a stage",
+        path="layout.expert_parallel",
+    )
+
+
+def _zero_shard(given: CaseLayout, replicas: int) -> int:
+    shard = given.zero_shard_devices or replicas
+    if replicas % shard:
+        raise InputError(
+            f"ZeRO over {shard} devices doesn't divide the {replicas} that hold the same parameters",
+            path="layout.zero_shard_devices",
+        )
+    return shard
+
+
+def _schedule(given: CaseLayout) -> Schedule:
+    if given.virtual_pipeline > 1:
+        return Schedule.INTERLEAVED
+    if given.schedule in {None, Schedule.INTERLEAVED}:
+        return Schedule.ONE_F_ONE_B
+    return given.schedule or Schedule.ONE_F_ONE_B
+
+
+def _context_method(given: CaseLayout) -> ContextMethod:
+    return ContextMethod.ULYSSES if given.context_parallel_method in ULYSSES_NAMES else ContextMethod.RING
+
+
+def _micro_batches(case: Case, layout: Layout) -> tuple[int, ...]:
+    share, rest = divmod(case.batch.global_batch, layout.data_parallel)
+    if rest:
+        raise InputError(
+            f"{case.batch.global_batch} sequences aren't shared evenly by {layout.data_parallel} replicas",
+            path="batch.global_batch",
+        )
+    if case.batch.micro_batch is None:
+        return tuple(_powers_of_two_in(share))
+    if share % case.batch.micro_batch:
+        raise InputError(
+            f"a replica's {share} sequences aren't whole micro-batches of {case.batch.micro_batch}",
+            path="batch.micro_batch",
+        )
+    return (case.batch.micro_batch,)
+
+
+def _powers_of_two_in(share: int) -> Iterator[int]:
+    size = 1
+    while share % size == 0:
+        yield size
+        size *= 2
+
+
+def _assumptions(given: CaseLayout) -> Iterator[str]:
+    method = given.context_parallel_method
+    if given.context_parallel > 1 and method is not None and method not in ULYSSES_NAMES + RING_NAMES:
+        yield f"context parallelism by {method!r:.40} is taken to be a ring"
+    if given.first_last_pp_layers is not None:
+        yield f"stages of {given.first_last_pp_layers:.60} layers are taken to be even"
+    if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
+        yield "the optimizer is counted as Adam"
+    detail = str(given.recompute_detail or "selective recompute")
+    if given.recompute is Recompute.SELECTIVE and "attention core" not in detail:
+        yield f"{detail:.60} is taken to recompute the attention core"

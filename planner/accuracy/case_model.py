@@ -1,0 +1,94 @@
+"""The transformer of a case.
+
+Tables print the dimensions that decide the cost and leave the family unsaid, so it is told by the MLP: gated ones are
+Llama-like (RMS norm, rotary positions, no biases), others GPT-like (layer norm, learned positions, biases everywhere).
+"""
+
+from dataclasses import replace
+
+from meshwright.catalog.model_entry import ExpertsEntry, LatentAttentionEntry, ModelEntry, Norm, Positions
+from meshwright.costmodels.transformer import Transformer, transformer_of
+from meshwright.planner.accuracy.case import CaseExperts, CaseModel
+
+GATED_VOCAB = 32_000
+GPT_VOCAB = 50_257
+
+
+def transformer_of_case(model: CaseModel) -> tuple[Transformer, tuple[str, ...]]:
+    """Give the transformer of a case, and what had to be assumed of it, a sentence each."""
+    assumptions = []
+    vocab = model.vocab
+    if vocab is None:
+        vocab = GATED_VOCAB if model.gated_mlp else GPT_VOCAB
+        assumptions.append(f"the vocabulary isn't given: {vocab:,} tokens, as in models of this family")
+    if model.moe is not None and not _is_balanced(model.moe):
+        assumptions.append("the router is taken to be balanced, whatever the capacity factor drops or pads")
+    return _with_experts(model, _entry(model, vocab)), tuple(assumptions)
+
+
+def _is_balanced(experts: CaseExperts) -> bool:
+    return experts.capacity_factor is None or (experts.capacity_factor == 1 and experts.padded_to_capacity)
+
+
+def _with_experts(model: CaseModel, dense: ModelEntry) -> Transformer:
+    if model.moe is None:
+        return transformer_of(dense)
+    mixture = transformer_of(dense.model_copy(update={"experts": _experts(model.moe)}))
+    plain = transformer_of(dense)
+    chosen = zip(model.moe.in_layers(model.layers), mixture.layers, plain.layers, strict=True)
+    return replace(mixture, layers=tuple(sparse if has else full for has, sparse, full in chosen))
+
+
+def _entry(model: CaseModel, vocab: int) -> ModelEntry:
+    gated = model.gated_mlp
+    return ModelEntry(
+        name=model.name,
+        source="the case",
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads or model.heads,
+        head_dim=model.head_dim or max(model.hidden // model.heads, 1),
+        ffn_hidden=_dense_ffn_hidden(model),
+        gated_mlp=gated,
+        vocab=vocab,
+        tied_embeddings=model.tied_embeddings,
+        norm=Norm.RMS_NORM if gated else Norm.LAYER_NORM,
+        positions=Positions.ROTARY if gated else Positions.LEARNED,
+        max_positions=0 if gated else model.sequence_length,
+        qkv_bias=not gated,
+        output_bias=not gated,
+        mlp_bias=not gated,
+        window=model.window,
+        window_frequency=2 if model.window else 0,
+        latent_attention=_latent(model),
+        mtp_layers=model.mtp_layers,
+    )
+
+
+def _dense_ffn_hidden(model: CaseModel) -> int:
+    if model.ffn_hidden is not None:
+        return model.ffn_hidden
+    # The schema lets it be missing only where every layer has experts, so that no layer is built with it.
+    return model.moe.expert_ffn_hidden if model.moe else 4 * model.hidden
+
+
+def _experts(experts: CaseExperts) -> ExpertsEntry:
+    return ExpertsEntry(
+        experts=experts.experts,
+        top_k=experts.top_k,
+        ffn_hidden=experts.expert_ffn_hidden,
+        shared_ffn_hidden=experts.shared_ffn_hidden,
+    )
+
+
+def _latent(model: CaseModel) -> LatentAttentionEntry | None:
+    if model.mla is None:
+        return None
+    return LatentAttentionEntry(
+        query_rank=model.mla.q_lora_rank,
+        kv_rank=model.mla.kv_lora_rank,
+        nope_head_dim=model.mla.qk_nope_head_dim,
+        rope_head_dim=model.mla.qk_rope_head_dim,
+        value_head_dim=model.mla.v_head_dim,
+    )

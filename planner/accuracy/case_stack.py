@@ -1,0 +1,63 @@
+"""The software of a case: the catalog's stack of its framework, with the case's switches laid over it."""
+
+from collections.abc import Sequence
+
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.planner.accuracy.case import CaseLayout
+
+# A captured graph is launched once a step; what is left a layer is its share of that.
+GRAPH_LAYER_LAUNCH_S = 20e-6
+
+
+def stack_for(
+    framework: str | None, stacks: Sequence[StackEntry], *, default: StackEntry
+) -> tuple[StackEntry, tuple[str, ...]]:
+    """Give the stack whose prefix of `framework` is the longest, else `default`, and what had to be assumed."""
+    name = (framework or "").casefold()
+    matches = [
+        (len(prefix), stack) for stack in stacks for prefix in stack.frameworks if name.startswith(prefix.casefold())
+    ]
+    if matches:
+        return max(matches, key=lambda match: match[0])[1], ()
+    told = f"the catalog has no stack for {framework!r}" if framework else "no framework is named"
+    return default, (f"{told}: it is taken to behave like {default.name}",)
+
+
+def with_switches(stack: StackEntry, layout: CaseLayout) -> StackEntry:
+    """Lay the switches that a case gives over the defaults of its stack."""
+    return stack.model_copy(update=_overlaps(layout) | _kernels(layout) | _formats(layout))
+
+
+def _overlaps(layout: CaseLayout) -> dict[str, bool]:
+    if layout.overlap is not None:
+        every = ("overlap_gradients", "overlap_parameters", "overlap_tensor", "overlap_pipeline")
+        return dict.fromkeys(every, False)
+    given = {
+        "overlap_gradients": layout.overlap_grad_reduce,
+        "overlap_parameters": layout.overlap_param_gather,
+        "overlap_tensor": layout.tp_comm_overlap if layout.tp_comm_overlap is not None else layout.async_tp,
+    }
+    return {name: switch for name, switch in given.items() if switch is not None}
+
+
+def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
+    update: dict[str, bool | float] = {}
+    if layout.flash_attention is not None:
+        update["fused_attention"] = layout.flash_attention
+    if layout.compile is not None:
+        update["fused_elementwise"] = layout.compile
+    if layout.dropout is not None:
+        update["dropout"] = layout.dropout > 0
+    if layout.cuda_graph:
+        update["layer_launch"] = GRAPH_LAYER_LAUNCH_S
+    return update
+
+
+def _formats(layout: CaseLayout) -> dict[str, bool | int]:
+    update: dict[str, bool | int] = {}
+    if layout.grad_accumulation is not None:
+        size = 4 if layout.grad_accumulation == "fp32" else 2
+        update |= {"gradient_bytes": size, "reduce_bytes": size}
+    if layout.reuse_fp32_param:
+        update["master_weights"] = False
+    return update

@@ -1,0 +1,170 @@
+"""Predicting given layouts: cases in, step time and memory of each out."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from meshwright.catalog.errors import MeshwrightError
+from meshwright.catalog.library import entry_names, stack_named
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import RECOMPUTES, Layout, LayoutTable
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
+from meshwright.planner.accuracy.case import Case, MemoryKind
+from meshwright.planner.accuracy.case_cluster import Machine, cluster_of_case, machine_named
+from meshwright.planner.accuracy.case_file import load_cases
+from meshwright.planner.accuracy.case_layout import layouts_of_case
+from meshwright.planner.accuracy.case_model import transformer_of_case
+from meshwright.planner.accuracy.case_stack import stack_for, with_switches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What the cost model says of one case.
+
+    breakdown: seconds by cause, which sum to step_time_s.
+    memory_breakdown: bytes by cause, which sum to the allocated ones.
+    peak_memory_bytes: of the worst rank, by who counts.
+    memory_limit_bytes: what the device has.
+    assumptions: what the case left open and how it was filled, a sentence each.
+    """
+
+    layout: Layout
+    step_time_s: float
+    tokens_per_s: float
+    mfu: float
+    peak_memory_bytes: Mapping[MemoryKind, int]
+    memory_limit_bytes: int
+    breakdown: Mapping[str, float]
+    memory_breakdown: Mapping[str, int]
+    assumptions: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device holds it."""
+        return self.peak_memory_bytes[MemoryKind.NVIDIA_SMI] <= self.memory_limit_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A case with its prediction, or with the reason why there is none. `file` is empty for a case made in Python."""
+
+    case: Case
+    file: str
+    predicted: Predicted | None
+    failure: MeshwrightError | None
+
+    @property
+    def error(self) -> str | None:
+        """Why the case can't be predicted, with what to do about it; None where it can."""
+        if self.failure is None:
+            return None
+        return f"{self.failure.message}; {self.failure.hint}" if self.failure.hint else self.failure.message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filed:
+    case: Case
+    file: str
+
+
+Watch = Callable[[Sequence[_Filed]], Iterable[_Filed]]
+
+
+def estimate(sources: Iterable[str | Path | Case], *, watch: Watch = iter) -> list[Estimate]:
+    """Predict the step time and memory of cases.
+
+    Args:
+        sources: files of cases, or cases.
+        watch: given all cases, hands them on one by one; a progress bar does.
+
+    Raises InputError where a file is wrong. A case that is well formed but can't be predicted doesn't raise: its
+    estimate says why.
+
+    """
+    filed = [item for source in sources for item in _file(source)]
+    stacks = [stack_named(name) for name in entry_names("stacks")]
+    machine = cache(machine_named)
+    return [_estimate(item, machine=machine, stacks=stacks) for item in watch(filed)]
+
+
+def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> tuple[Job, tuple[str, ...]]:
+    """Give the job of a case, without its layout, and what had to be assumed of it. Raises InputError."""
+    model, of_model = transformer_of_case(case.model)
+    cluster, of_cluster = cluster_of_case(case.cluster, machine)
+    stack, of_stack = stack_for(case.framework, stacks, default=machine.stack)
+    job = Job(
+        model=model,
+        cluster=cluster,
+        stack=with_switches(stack, case.layout),
+        precision=case.precision,
+        global_batch=case.batch.global_batch,
+        sequence_length=case.model.sequence_length,
+    )
+    return job, (*of_model, *of_cluster, *of_stack)
+
+
+def _file(source: str | Path | Case) -> Iterator[_Filed]:
+    if isinstance(source, Case):
+        yield _Filed(case=source, file="")
+        return
+    for case in load_cases(Path(source)):
+        yield _Filed(case=case, file=str(source))
+
+
+def _estimate(item: _Filed, *, machine: Callable[[str], Machine], stacks: Sequence[StackEntry]) -> Estimate:
+    try:
+        job, of_job = job_of_case(item.case, machine(item.case.cluster.device), stacks)
+        candidates, of_layout = layouts_of_case(item.case)
+        predicted = _predict(job, LayoutTable.of(candidates), case=item.case, assumptions=(*of_job, *of_layout))
+    except MeshwrightError as failure:
+        return Estimate(case=item.case, file=item.file, predicted=None, failure=failure)
+    return Estimate(case=item.case, file=item.file, predicted=predicted, failure=None)
+
+
+def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str, ...]) -> Predicted:
+    time = predict_time(job, table)
+    memory = predict_memory(job, table)
+    fits = memory.nvidia_smi_bytes <= job.cluster.device.memory_bytes
+    row = _choose(table, time=time, memory=memory, fits=fits)
+    step_time_s = float(time.step_time_s[row])
+    if not (math.isfinite(step_time_s) and step_time_s > 0 and math.isfinite(memory.nvidia_smi_bytes[row])):
+        raise MeshwrightError("the case is outside what the cost model can count")
+    peak = job.cluster.device.peak(job.precision) * job.cluster.devices
+    memory_breakdown = {cause: round(float(bytes_[row])) for cause, bytes_ in memory.breakdown.items()}
+    return Predicted(
+        layout=table.row(row),
+        step_time_s=step_time_s,
+        tokens_per_s=job.tokens_per_step / step_time_s,
+        mfu=time.model_flop / step_time_s / peak,
+        peak_memory_bytes={
+            MemoryKind.ALLOCATED: sum(memory_breakdown.values()),
+            MemoryKind.RESERVED: round(float(memory.reserved_bytes[row])),
+            MemoryKind.NVIDIA_SMI: round(float(memory.nvidia_smi_bytes[row])),
+        },
+        memory_limit_bytes=job.cluster.device.memory_bytes,
+        breakdown={cause: float(seconds[row]) for cause, seconds in time.breakdown.items()},
+        memory_breakdown=memory_breakdown,
+        assumptions=(*assumptions, *_chosen(case, table.row(row), any_fits=bool(fits.any()))),
+    )
+
+
+def _choose(table: LayoutTable, *, time: TimePrediction, memory: MemoryPrediction, fits: np.ndarray) -> int:
+    """Give the row that will have been run: least recompute that fits, then fastest; where none fits, the smallest."""
+    if not fits.any():
+        return int(np.argmin(memory.nvidia_smi_bytes))
+    least = next(code for code in range(len(RECOMPUTES)) if (fits & (table.recompute == code)).any())
+    return int(np.argmin(np.where(fits & (table.recompute == least), time.step_time_s, np.inf)))
+
+
+def _chosen(case: Case, layout: Layout, *, any_fits: bool) -> Iterator[str]:
+    why = "" if any_fits else ", though nothing fits"
+    if case.layout.recompute is None:
+        yield f"recompute isn't given: {layout.recompute}, the least that fits{why}"
+    if case.batch.micro_batch is None:
+        yield f"the micro-batch isn't given: {layout.micro_batch}, the fastest that fits{why}"
