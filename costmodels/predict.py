@@ -1,19 +1,175 @@
-"""The cost model's two entry points. [in work]"""
+"""The cost model's two entry points: step time and peak memory of many layouts at once."""
+
+from dataclasses import fields
 
 import numpy as np
 
+from meshwright.costmodels.attention import core_flop
+from meshwright.costmodels.collectives import Group, send_s
+from meshwright.costmodels.device_memory import peak_memory
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import LayoutTable
+from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
+from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
+from meshwright.costmodels.schedule import bubble_s, micro_batches
+from meshwright.costmodels.stage_table import StageTable, stage_table
+from meshwright.costmodels.state import stage_parameters
+from meshwright.costmodels.synchronisation import (
+    StageWork,
+    exposed_communication_s,
+    optimizer_s,
+    slowest_stage,
+    tied_embedding_s,
+)
+from meshwright.costmodels.transformer import Experts, Layer
+from meshwright.costmodels.vocabulary import embedding_s, head_s
 
-
-def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
-    """Predict the step time of each layout."""
-    n = np.ones(len(layouts))
-    return TimePrediction(breakdown={"matmul": n * 3.0, "bubble": 0.1 * layouts.pipeline_parallel}, model_flop=1e18)
+# What a layer's time depends on; layouts that differ elsewhere share its evaluation.
+LAYER_COLUMNS = (
+    "tensor_parallel",
+    "sequence_parallel",
+    "context_parallel",
+    "context_method",
+    "expert_parallel",
+    "expert_tensor_parallel",
+    "micro_batch",
+    "recompute",
+)
 
 
 def predict_memory(job: Job, layouts: LayoutTable) -> MemoryPrediction:
     """Predict the peak memory of the worst rank of each layout."""
-    n = 1e11 / (layouts.tensor_parallel * layouts.pipeline_parallel)
-    return MemoryPrediction(breakdown={"parameters": n}, reserved_bytes=n * 1.05, nvidia_smi_bytes=n * 1.05 + 1e9)
+    return peak_memory(job, layouts, stage_table(job.model, layouts))
+
+
+def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
+    """Predict the step time of each layout.
+
+    A step is the slowest stage's work on all micro-batches, the bubble in which it waits for the other stages, what isn't hidden
+    of the replicas' communication, and the optimizer.
+
+    Raises MissingData where the device has no peak for the job's precision.
+    """
+    stages = stage_table(job.model, layouts)
+    distinct, back = _distinct_layer_rows(layouts)
+    kinds = [_taken(layer_time(job, layer, distinct), back) for layer in job.model.layer_kinds]
+    embedding = embedding_s(job, layouts)
+    head = head_s(job, layouts)
+    work = _stage_work(stages, kinds, embedding, head)
+    per_micro_batch = work.forward_s + work.backward_s
+    slowest = slowest_stage(per_micro_batch, stages)
+    total = micro_batches(job.global_batch, layouts)
+    rows = np.arange(len(layouts))
+    layers = stages.layers[rows, slowest]
+    breakdown = {
+        str(cause): total * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
+        for cause in Cause
+    }
+    breakdown["recompute"] = total * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
+    breakdown["embedding_and_head"] = total * (
+        stages.first[rows, slowest] * (embedding[0] + embedding[1]) + stages.last[rows, slowest] * (head[0] + head[1])
+    )
+    breakdown["bubble"] = bubble_s(
+        layouts,
+        total_s=per_micro_batch,
+        weight_gradient_s=_weight_gradient_s(stages, kinds),
+        multiplicity=stages.multiplicity,
+        slowest=slowest,
+    )
+    breakdown["pipeline_communication"] = _pipeline_communication_s(job, layouts, total)
+    parameters = stage_parameters(job, layouts, stages)
+    gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=total)
+    step_s = optimizer_s(job, layouts, parameters)
+    last_to_end = slowest_stage(gradients_s + gathers_s + step_s, stages)
+    breakdown["gradient_communication"] = gradients_s[rows, last_to_end] + tied_embedding_s(job, layouts)
+    breakdown["parameter_communication"] = gathers_s[rows, last_to_end]
+    breakdown["optimizer"] = step_s[rows, last_to_end]
+    breakdown["step_overhead"] = np.full(len(layouts), job.stack.step_overhead)
+    return TimePrediction(breakdown=breakdown, model_flop=model_flop(job))
+
+
+def model_flop(job: Job) -> float:
+    """Count the operations of one step's forward and backward pass, without recomputation.
+
+    Six for each active parameter of a matrix and token, and the causal attention core three times (forward, and twice that backward).
+    """
+    model = job.model
+    per_token = 6.0 * model.hidden * model.vocab * (1 + model.mtp_layers)
+    core = 0.0
+    for layer in (*model.layers, *(model.layers[-1],) * model.mtp_layers):
+        count = layer_parameters(model, layer)
+        router = layer.mlp.experts * model.hidden if isinstance(layer.mlp, Experts) else 0
+        down = _latent_down_parameters(model.hidden, layer)
+        per_token += 6.0 * (count.attention_sharded + count.mlp_sharded + count.active_experts + router + down)
+        core += 3.0 * core_flop(job, layer.attention)
+    return per_token * job.tokens_per_step + core * job.global_batch
+
+
+def _latent_down_parameters(hidden: int, layer: Layer) -> int:
+    latent = layer.attention.latent
+    return hidden * ((latent.query_rank or 0) + latent.kv_rank + latent.rope_head_dim) if latent else 0
+
+
+def _distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
+    """Give the layouts that differ in what a layer's time depends on, and for each layout which of those it is."""
+    code = np.zeros(len(layouts), dtype=np.int64)
+    for name in LAYER_COLUMNS:
+        column = getattr(layouts, name)
+        _, code = np.unique(code * (column.max(initial=0) + 1) + column, return_inverse=True)
+    _, first, back = np.unique(code, return_index=True, return_inverse=True)
+    return layouts.take(first), back
+
+
+def _taken(time: LayerTime, rows: IntArray) -> LayerTime:
+    return LayerTime(
+        **{
+            item.name: {
+                cause: np.broadcast_to(seconds, rows.max(initial=0) + 1)[rows]
+                for cause, seconds in getattr(time, item.name).items()
+            }
+            for item in fields(time)
+        }
+    )
+
+
+def _sum(part: Pass) -> FloatArray:
+    return np.asarray(sum(part.values()))
+
+
+def _both(time: LayerTime, cause: Cause) -> FloatArray:
+    return time.forward[cause] + time.backward[cause]
+
+
+def _stage_work(
+    stages: StageTable,
+    kinds: list[LayerTime],
+    embedding: tuple[FloatArray, FloatArray],
+    head: tuple[FloatArray, FloatArray],
+) -> StageWork:
+    """Add up the layers of each distinct stage; recomputation is part of the backward pass."""
+    forward = stages.first * embedding[0][:, np.newaxis] + stages.last * head[0][:, np.newaxis]
+    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis]
+    for kind, time in enumerate(kinds):
+        layers = stages.layers[:, :, kind]
+        forward = forward + layers * _sum(time.forward)[:, np.newaxis]
+        backward = backward + layers * (_sum(time.backward) + _sum(time.recompute))[:, np.newaxis]
+    return StageWork(forward_s=forward, backward_s=backward)
+
+
+def _weight_gradient_s(stages: StageTable, kinds: list[LayerTime]) -> FloatArray:
+    """Give the seconds of weight gradients, half of the backward products, of each distinct stage."""
+    total = np.zeros(stages.index.shape)
+    for kind, time in enumerate(kinds):
+        total = total + stages.layers[:, :, kind] * 0.5 * time.backward[Cause.MATMUL][:, np.newaxis]
+    return total
+
+
+def _pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray) -> FloatArray:
+    """Each chunk receives activations and gradients of each micro-batch; while the pipeline fills and drains nothing can hide them."""
+    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
+    group = Group(size=layouts.pipeline_parallel, stride=stride)
+    message_s = send_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held)
+    steady = 0.0 if job.stack.overlap_pipeline else total * layouts.virtual_pipeline
+    return np.where(layouts.pipeline_parallel > 1, 2.0 * message_s * (steady + layouts.pipeline_parallel - 1), 0.0)

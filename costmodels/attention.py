@@ -1,0 +1,82 @@
+"""Time of the attention core: scores, softmax and the weighted sum of values.
+
+Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that backward, since
+scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). It reaches a share of peak that grows with the sequence,
+s / (s + half_length).
+
+Unfused: two batched products over the full square, and the score matrix in memory: the fused softmax reads and writes it, dropout again
+with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors).
+"""
+
+import numpy as np
+
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, tokens_of
+from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.transformer import Attention
+
+SIXTEEN_BIT = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
+
+
+def core_precision(precision: Precision) -> Precision:
+    """Give the precision of the attention core: 16-bit also where the projections are narrower."""
+    return SIXTEEN_BIT.get(precision, Precision.BF16)
+
+
+def attended_pairs(attention: Attention, sequence_length: int) -> float:
+    """Count the (query, key) pairs of one causal sequence; a window of w keeps the last w keys of each query."""
+    window = min(attention.window or sequence_length, sequence_length)
+    return window * (sequence_length - window / 2.0)
+
+
+def core_flop(job: Job, attention: Attention) -> float:
+    """Count the operations of one sequence's causal attention core, forward, all heads."""
+    pairs = attended_pairs(attention, job.sequence_length)
+    return 2.0 * pairs * attention.heads * (attention.head_dim + attention.value_head_dim)
+
+
+def core_time_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of one micro-batch's attention core, forward and backward."""
+    if job.stack.fused_attention:
+        return _fused_s(job, attention, layouts)
+    return _unfused_s(job, attention, layouts)
+
+
+def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    device = job.cluster.device
+    calibration = device.calibration
+    shards = layouts.tensor_parallel * layouts.context_parallel
+    flop = layouts.micro_batch * core_flop(job, attention) / shards
+    reach = min(attention.window or job.sequence_length, job.sequence_length)
+    rate = device.peak(core_precision(job.precision)) * reach / (reach + calibration.attention_half_length)
+    forward_s = flop / (rate * calibration.attention_forward) + calibration.kernel_latency
+    backward_s = 2.5 * flop / (rate * calibration.attention_backward) + calibration.kernel_latency
+    return forward_s, backward_s
+
+
+def _unfused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    device, length = job.cluster.device, float(job.sequence_length)
+    queries = length / layouts.context_parallel
+    count = layouts.micro_batch * attention.heads / layouts.tensor_parallel
+    ones = np.ones(len(layouts))
+    scores = Matmul(rows=queries, columns=ones * length, inner=ones * attention.head_dim, count=count)
+    values = Matmul(rows=queries, columns=ones * attention.value_head_dim, inner=ones * length, count=count)
+    precision = core_precision(job.precision)
+    products_s = matmul_time_s(device, precision, scores) + matmul_time_s(device, precision, values)
+    elements = count * queries * length
+    bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
+    dropout = job.stack.dropout
+    forward_bytes = 2.0 * ACTIVATION_BYTES + (2.0 * ACTIVATION_BYTES + 1.0 if dropout else 0.0)
+    backward_bytes = 3.0 * ACTIVATION_BYTES + (2.0 * ACTIVATION_BYTES + 1.0 if dropout else 0.0)
+    return (
+        products_s + forward_bytes * elements / bandwidth,
+        2.0 * products_s + backward_bytes * elements / bandwidth,
+    )
+
+
+def key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give the bytes of the keys and values of a device's own tokens, which context parallelism passes on."""
+    width = local_kv_heads(attention, layouts) * (attention.head_dim + attention.value_head_dim)
+    return ACTIVATION_BYTES * tokens_of(job, layouts).computed * width

@@ -1,0 +1,123 @@
+"""Time of collectives on the tiers that a group of ranks really spans.
+
+A group is `size` ranks, `stride` apart, of a cluster whose tiers hold consecutive ranks. On a tier of g devices such a group has
+m = min(size, max(1, g / stride)) members, and the devices of the instance belong to min(stride, g) groups that run at once.
+
+A ring passes n - 1 of n shares through every member, so reduce-scatter and all-gather of B bytes take
+
+    t = B (n - 1) / n / bus + steps latency,    all-reduce twice that,
+
+where the bus is the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m members of a node
+use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a group with one member a
+node one. Meshes give a group of m of g members (m - 1) / (g - 1) of a device's links.
+
+Source of the ring cost: Thakur, Rabenseifner, Gropp (2005), "Optimization of Collective Communication Operations in MPICH".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.catalog.cluster_entry import Topology
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.hardware.cluster import Cluster, Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Ranks that communicate: `size` of them, `stride` apart; arrays of one shape."""
+
+    size: IntArray
+    stride: IntArray
+
+
+def _members(tier: Tier, group: Group) -> FloatArray:
+    """Members of the group inside one instance of the tier."""
+    return np.minimum(group.size, np.maximum(1.0, tier.group / group.stride))
+
+
+def _tier_bus(cluster: Cluster, level: int, group: Group) -> FloatArray:
+    """Bytes/s at which a ring of the group moves data through one tier, infinite where the group doesn't need it."""
+    tier = cluster.tiers[level]
+    inner_members = _members(cluster.tiers[level - 1], group) if level else np.ones(group.size.shape)
+    members = _members(tier, group)
+    share = np.ones(group.size.shape)
+    if tier.topology is Topology.MESH:
+        peers = tier.group / (cluster.tiers[level - 1].group if level else 1)
+        crossing = members / inner_members
+        share = np.maximum(crossing - 1.0, 1.0) / max(peers - 1.0, 1.0)
+    bus = tier.bandwidth_bytes_per_s * tier.efficiency * share * inner_members / tier.oversubscription
+    return np.where(members > inner_members, bus, np.inf)
+
+
+def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
+    """Give the bus bandwidth of a ring through the group, infinite for a group of one."""
+    return np.min([_tier_bus(cluster, level, group) for level in range(len(cluster.tiers))], axis=0)
+
+
+def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
+    """Latency of the n - 1 steps of a ring, each on the tier that it crosses."""
+    total = np.zeros(group.size.shape)
+    inner_members = np.ones(group.size.shape)
+    for tier in cluster.tiers:
+        members = _members(tier, group)
+        total = total + tier.latency_s * np.maximum(members / inner_members - 1.0, 0.0)
+        inner_members = members
+    return total
+
+
+def _tree_latency_s(cluster: Cluster, group: Group) -> FloatArray:
+    """Latency of going up a tree whose levels are the tiers."""
+    total = np.zeros(group.size.shape)
+    inner_members = np.ones(group.size.shape)
+    for tier in cluster.tiers:
+        members = _members(tier, group)
+        total = total + tier.latency_s * np.ceil(np.log2(np.maximum(members / inner_members, 1.0)))
+        inner_members = members
+    return total
+
+
+def all_gather_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of an all-gather, or a reduce-scatter, of `whole_bytes` gathered bytes."""
+    size = np.maximum(group.size, 1)
+    transfer_s = whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
+    return np.where(group.size > 1, transfer_s + _ring_latency_s(cluster, group), 0.0)
+
+
+reduce_scatter_s = all_gather_s
+
+
+def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of an all-reduce of a buffer of `whole_bytes`: a ring's volume, a tree's latency."""
+    size = np.maximum(group.size, 1)
+    transfer_s = 2.0 * whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
+    latency_s = 2.0 * np.minimum(_ring_latency_s(cluster, group), _tree_latency_s(cluster, group))
+    return np.where(group.size > 1, transfer_s + latency_s, 0.0)
+
+
+def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of an all-to-all in which each member sends `sent_bytes` in all, its own share included.
+
+    What goes to members outside a tier's instance passes the member's own link into the next tier; tiers work at once.
+    """
+    size = np.maximum(group.size, 1)
+    slowest = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(sent_bytes)))
+    inner_members = np.ones(group.size.shape)
+    for tier in cluster.tiers:
+        members = _members(tier, group)
+        leaving = sent_bytes * np.where(members > inner_members, size - inner_members, 0.0) / size
+        slowest = np.maximum(slowest, leaving * tier.oversubscription / (tier.bandwidth_bytes_per_s * tier.efficiency))
+        inner_members = members
+    return np.where(group.size > 1, slowest + _tree_latency_s(cluster, group), 0.0)
+
+
+def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of a message between neighbours of the group, on the outermost tier that the group crosses."""
+    total = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
+    inner_members = np.ones(group.size.shape)
+    for tier in cluster.tiers:
+        members = _members(tier, group)
+        crossing_s = message_bytes / (tier.bandwidth_bytes_per_s * tier.efficiency) + tier.latency_s
+        total = np.where(members > inner_members, np.maximum(total, crossing_s), total)
+        inner_members = members
+    return np.where(group.size > 1, total, 0.0)

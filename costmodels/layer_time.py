@@ -1,0 +1,169 @@
+"""Time of one layer for one micro-batch on one device: forward, backward, and what is computed again.
+
+Causes: `matmul`, `attention`, `elementwise`, `tensor_communication`, `context_communication`, `expert_communication`, and `host`, the
+time by which the host is slower at launching the layer's kernels than the device at running them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from meshwright.costmodels.attention import core_time_s, key_value_bytes
+from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_work import (
+    ACTIVATION_BYTES,
+    attention_products,
+    elementwise_bytes,
+    expert_rows,
+    mlp_products,
+    tokens_of,
+)
+from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, ContextMethod, FloatArray, LayoutTable, Recompute
+from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.transformer import Experts, Layer
+
+FULL = RECOMPUTES.index(Recompute.FULL)
+SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
+ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
+
+
+class Cause(StrEnum):
+    """What a layer's time goes to."""
+
+    MATMUL = "matmul"
+    ATTENTION = "attention"
+    ELEMENTWISE = "elementwise"
+    TENSOR = "tensor_communication"
+    CONTEXT = "context_communication"
+    EXPERT = "expert_communication"
+    HOST = "host"
+
+
+Pass = dict[Cause, FloatArray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """Seconds by cause, arrays of shape [layouts], of one layer and micro-batch."""
+
+    forward: Pass
+    backward: Pass
+    recompute: Pass
+
+
+def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of some products forward, and of their data and weight gradients."""
+    device, precision = job.cluster.device, job.precision
+    forward = sum(matmul_time_s(device, precision, product) for product in products)
+    backward = sum(
+        matmul_time_s(device, precision, gradient)
+        for product in products
+        for gradient in (
+            Matmul(rows=product.rows, columns=product.inner, inner=product.columns, count=product.count),
+            Matmul(rows=product.inner, columns=product.columns, inner=product.rows, count=product.count),
+        )
+    )
+    return np.asarray(forward), np.asarray(backward)
+
+
+def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
+    """Give the time of one layer for one micro-batch."""
+    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+    matmul_forward, matmul_backward = products_time_s(job, products)
+    core_forward, core_backward = core_time_s(job, layer.attention, layouts)
+    device = job.cluster.device
+    streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
+    elementwise = elementwise_bytes(job, layer, layouts) / streaming
+    tensor_forward, tensor_backward = _tensor_communication_s(job, layer, layouts)
+    context_forward, context_backward = _context_communication_s(job, layer, layouts, core_forward, core_backward)
+    expert = _expert_communication_s(job, layer, layouts)
+    forward = _with_host(
+        job,
+        {
+            Cause.MATMUL: matmul_forward,
+            Cause.ATTENTION: core_forward,
+            Cause.ELEMENTWISE: elementwise,
+            Cause.TENSOR: tensor_forward,
+            Cause.CONTEXT: context_forward,
+            Cause.EXPERT: expert,
+        },
+    )
+    backward = _with_host(
+        job,
+        {
+            Cause.MATMUL: matmul_backward,
+            Cause.ATTENTION: core_backward,
+            Cause.ELEMENTWISE: 2.0 * elementwise,
+            Cause.TENSOR: tensor_backward,
+            Cause.CONTEXT: context_backward,
+            Cause.EXPERT: expert,
+        },
+    )
+    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(forward, layouts))
+
+
+def _with_host(job: Job, busy: Pass) -> Pass:
+    idle = np.maximum(job.stack.layer_launch - sum(busy.values()), 0.0)
+    return {**busy, Cause.HOST: idle}
+
+
+def _recomputed(forward: Pass, layouts: LayoutTable) -> Pass:
+    """Full recomputation repeats the forward pass with its messages; selective the attention core, whose launches are few."""
+    full, selective = layouts.recompute == FULL, layouts.recompute == SELECTIVE
+    return {
+        cause: np.where(full | (selective & (cause is Cause.ATTENTION)), seconds, 0.0)
+        for cause, seconds in forward.items()
+    }
+
+
+def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    """All-reduce behind attention and behind the MLP, forward and backward; as all-gather and reduce-scatter under sequence parallelism.
+
+    The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv 2205.05198,
+    section 4.2.2) and costs nothing here.
+    """
+    group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
+    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed
+    once = np.where(
+        layouts.sequence_parallel == 1,
+        2.0 * all_gather_s(job.cluster, group, state_bytes),
+        all_reduce_s(job.cluster, group, state_bytes),
+    )
+    if isinstance(layer.mlp, Experts):
+        experts_group = Group(size=layouts.expert_tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
+        pairs_bytes = ACTIVATION_BYTES * job.model.hidden * expert_rows(job, layer.mlp, layouts)
+        total = once * (2 if layer.mlp.shared_ffn_hidden else 1)
+        total = total + 2.0 * all_gather_s(job.cluster, experts_group, pairs_bytes)
+    else:
+        total = 2.0 * once
+    exposed = 0.3 if job.stack.overlap_tensor else 1.0
+    return exposed * total, exposed * total
+
+
+def _context_communication_s(
+    job: Job, layer: Layer, layouts: LayoutTable, core_forward: FloatArray, core_backward: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Ring attention passes keys and values on while it computes, and backward their gradients too; Ulysses exchanges heads for tokens."""
+    group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
+    attention = layer.attention
+    own = key_value_bytes(job, attention, layouts)
+    ring_forward = all_gather_s(job.cluster, group, own * layouts.context_parallel)
+    heads = attention.heads / layouts.tensor_parallel
+    query_output = ACTIVATION_BYTES * tokens_of(job, layouts).computed * heads * attention.head_dim * 2.0
+    ulysses = all_to_all_s(job.cluster, group, own + query_output)
+    is_ulysses = layouts.context_method == ULYSSES
+    forward = np.where(is_ulysses, ulysses, np.maximum(ring_forward - core_forward, 0.0))
+    backward = np.where(is_ulysses, ulysses, np.maximum(2.0 * ring_forward - core_backward, 0.0))
+    several = layouts.context_parallel > 1
+    return np.where(several, forward, 0.0), np.where(several, backward, 0.0)
+
+
+def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Dispatch and combine: each held token goes to its experts' devices and back; the backward pass does the same."""
+    if not isinstance(layer.mlp, Experts):
+        return np.zeros(len(layouts))
+    group = Group(size=layouts.expert_parallel, stride=layouts.expert_tensor_parallel)
+    sent = ACTIVATION_BYTES * job.model.hidden * expert_rows(job, layer.mlp, layouts) / layouts.expert_tensor_parallel
+    return 2.0 * all_to_all_s(job.cluster, group, sent)

@@ -1,0 +1,141 @@
+"""The work of one layer on one device: its matrix products, attention, elementwise traffic and messages.
+
+Shapes are those that a device sees after tensor, context and expert parallelism. `tokens` are the rows of its matrix products,
+micro_batch x sequence_length / context_parallel; `held_tokens` those that it holds between them, fewer by tensor_parallel under
+sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp
+
+ACTIVATION_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Tokens of one micro-batch on one device, arrays of shape [layouts]."""
+
+    computed: FloatArray
+    held: FloatArray
+
+
+def tokens_of(job: Job, layouts: LayoutTable) -> Tokens:
+    """Give the tokens of one micro-batch on one device."""
+    computed = layouts.micro_batch * job.sequence_length / layouts.context_parallel
+    return Tokens(
+        computed=computed, held=computed / np.where(layouts.sequence_parallel == 1, layouts.tensor_parallel, 1)
+    )
+
+
+def _product(rows: FloatArray, columns: FloatArray | float, inner: FloatArray | float, count: float = 1.0) -> Matmul:
+    shape = rows.shape
+    return Matmul(
+        rows=rows,
+        columns=np.broadcast_to(np.asarray(columns, dtype=float), shape),
+        inner=np.broadcast_to(np.asarray(inner, dtype=float), shape),
+        count=np.broadcast_to(np.asarray(count, dtype=float), shape),
+    )
+
+
+def local_kv_heads(attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give key and value heads on a device: copied where there are fewer of them than tensor ranks."""
+    return np.maximum(attention.kv_heads / layouts.tensor_parallel, 1.0)
+
+
+def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Matmul, ...]:
+    """Give the projections of an attention, forward.
+
+    Latent attention: down-projections of queries and keys run on the held tokens with whole weights, up-projections are split
+    by heads (arXiv 2405.04434, section 2.1.2).
+    """
+    tokens, hidden = tokens_of(job, layouts), job.model.hidden
+    heads = attention.heads / layouts.tensor_parallel
+    output = _product(tokens.computed, hidden, heads * attention.value_head_dim)
+    latent = attention.latent
+    if latent is None:
+        columns = (heads + local_kv_heads(attention, layouts)) * attention.head_dim
+        columns = columns + local_kv_heads(attention, layouts) * attention.value_head_dim
+        return (_product(tokens.computed, columns, hidden), output)
+    up = _product(tokens.computed, heads * (latent.nope_head_dim + latent.value_head_dim), latent.kv_rank)
+    down = _product(tokens.held, latent.kv_rank + latent.rope_head_dim, hidden)
+    if latent.query_rank is None:
+        return (_product(tokens.computed, heads * attention.head_dim, hidden), down, up, output)
+    return (
+        _product(tokens.held, latent.query_rank, hidden),
+        _product(tokens.computed, heads * attention.head_dim, latent.query_rank),
+        down,
+        up,
+        output,
+    )
+
+
+def _mlp_products(rows: FloatArray, hidden: int, width: FloatArray | float, *, gated: bool) -> tuple[Matmul, ...]:
+    return (_product(rows, width * (2 if gated else 1), hidden), _product(rows, hidden, width))
+
+
+def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
+    """Give the (token, expert) pairs that a device computes: those of its expert group, over the group's expert ranks."""
+    distinct = tokens_of(job, layouts).computed / layouts.tensor_parallel
+    return distinct * experts.top_k * layouts.expert_tensor_parallel
+
+
+def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Matmul, ...]:
+    """Give the products of a dense MLP, or of router, shared and routed experts, forward.
+
+    Routed experts are grouped products: each local expert has its share of the rows, rounded up to half a tile on average.
+    """
+    tokens, hidden = tokens_of(job, layouts), job.model.hidden
+    if isinstance(mlp, Mlp):
+        return _mlp_products(tokens.computed, hidden, mlp.ffn_hidden / layouts.tensor_parallel, gated=mlp.gated)
+    local_experts = mlp.experts / layouts.expert_parallel
+    rows = expert_rows(job, mlp, layouts) / local_experts + job.cluster.device.tile_rows / 2
+    width = mlp.ffn_hidden / layouts.expert_tensor_parallel
+    products = [
+        _product(tokens.held, mlp.experts, hidden),
+        _product(rows, width * (2 if mlp.gated else 1), hidden, local_experts),
+        _product(rows, hidden, width, local_experts),
+    ]
+    if mlp.shared_ffn_hidden:
+        shared_width = mlp.shared_ffn_hidden / layouts.tensor_parallel
+        products.extend(_mlp_products(tokens.computed, hidden, shared_width, gated=mlp.gated))
+    return tuple(products)
+
+
+def elementwise_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Give the bytes that the forward pass reads and writes outside products and attention; the backward pass moves twice that.
+
+    Each norm reads and writes the hidden state; each residual reads two and writes one, with one more byte a value for a dropout mask,
+    and two passes more where bias, dropout and addition aren't fused.
+    """
+    tokens, hidden, stack = tokens_of(job, layouts), job.model.hidden, job.stack
+    state = ACTIVATION_BYTES * hidden * tokens.held
+    passes = layer.norms * 2.0 + 2 * (3.0 + (0.5 if stack.dropout else 0.0) + (0.0 if stack.fused_elementwise else 2.0))
+    total = passes * state + _attention_elementwise_bytes(job, layer.attention, layouts)
+    if isinstance(layer.mlp, Mlp):
+        width = tokens.computed * layer.mlp.ffn_hidden / layouts.tensor_parallel
+        return total + _activation_bytes(stack, width, gated=layer.mlp.gated)
+    rows = expert_rows(job, layer.mlp, layouts)
+    width = rows * layer.mlp.ffn_hidden / layouts.expert_tensor_parallel
+    width = width + tokens.computed * layer.mlp.shared_ffn_hidden / layouts.tensor_parallel
+    permutation = 4 * ACTIVATION_BYTES * hidden * rows
+    return total + permutation + _activation_bytes(stack, width, gated=layer.mlp.gated)
+
+
+def _activation_bytes(stack: StackEntry, width: FloatArray, *, gated: bool) -> FloatArray:
+    passes = (3.0 if gated else 2.0) * (1.0 if stack.fused_elementwise else 2.0)
+    return passes * ACTIVATION_BYTES * width
+
+
+def _attention_elementwise_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give the bytes of splitting, rotating and transposing queries, keys and values: each read and written once."""
+    heads = attention.heads / layouts.tensor_parallel
+    width = (heads + local_kv_heads(attention, layouts)) * attention.head_dim
+    width = width + local_kv_heads(attention, layouts) * attention.value_head_dim
+    return 2 * ACTIVATION_BYTES * tokens_of(job, layouts).computed * width

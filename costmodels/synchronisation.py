@@ -1,0 +1,141 @@
+"""Keeping the replicas equal: gradient reduction, parameter gathers and the optimizer step of each stage.
+
+ZeRO 0 all-reduces gradients once a step; 1 reduce-scatters them and all-gathers the new parameters; 2 must reduce-scatter after
+each micro-batch, since it keeps no whole gradients; 3 also gathers a layer's parameters before each forward and backward pass
+(Rajbhandari et al. 2020, section 7).
+
+What can hide: a reduction started by bucket runs beside what is left of the last micro-batch's backward pass, all but the last layer's
+bucket; a parameter gather beside the forward pass, all but the first layer's. Without overlap a reduction starts when a stage's last
+backward pass ends, and the first stage's ends last, so that the others' hide behind it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, reduce_scatter_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.stage_table import StageTable
+from meshwright.costmodels.state import (
+    MASTER_BYTES,
+    MOMENTS_BYTES,
+    PARAMETER_BYTES,
+    StageParameters,
+    data_group,
+    expert_data_group,
+    expert_shard_group,
+    padded_vocabulary,
+    shard_group,
+    shards,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageWork:
+    """What a stage computes in a step, [layouts, stages]: seconds of one micro-batch forward and backward."""
+
+    forward_s: FloatArray
+    backward_s: FloatArray
+
+
+def _widened(group: Group) -> Group:
+    return Group(size=group.size[:, np.newaxis], stride=group.stride[:, np.newaxis])
+
+
+def gradient_reduction_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
+    """Give the seconds of one reduction of all gradients of each distinct stage, [layouts, stages]."""
+    total = np.zeros(parameters.dense.shape)
+    for count, whole, shard in (
+        (parameters.dense, data_group(layouts), shard_group(layouts)),
+        (parameters.experts, expert_data_group(layouts), expert_shard_group(layouts)),
+    ):
+        whole_bytes = job.stack.reduce_bytes * count
+        replicas = Group(size=whole.size // np.maximum(shard.size, 1), stride=whole.stride * shard.size)
+        within_s = reduce_scatter_s(job.cluster, _widened(shard), whole_bytes)
+        across_s = all_reduce_s(job.cluster, _widened(replicas), whole_bytes / shard.size[:, np.newaxis])
+        sharded_s = within_s + across_s
+        reduced_s = all_reduce_s(job.cluster, _widened(whole), whole_bytes)
+        total = total + np.where(layouts.zero_stage[:, np.newaxis] >= 1, sharded_s, reduced_s)
+    return total
+
+
+def parameter_gather_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
+    """Give the seconds of one all-gather of all parameters of each distinct stage, [layouts, stages]; 0 without ZeRO."""
+    total = np.zeros(parameters.dense.shape)
+    for count, shard in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
+        total = total + all_gather_s(job.cluster, _widened(shard), PARAMETER_BYTES * count)
+    return np.where(layouts.zero_stage[:, np.newaxis] >= 1, total, 0.0)
+
+
+def exposed_communication_s(
+    job: Job,
+    layouts: LayoutTable,
+    stages: StageTable,
+    parameters: StageParameters,
+    work: StageWork,
+    *,
+    total: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Give the exposed seconds of gradient reductions and of parameter gathers in a step, [layouts, stages].
+
+    Args:
+        job: the job.
+        layouts: the layouts.
+        stages: their distinct stages.
+        parameters: what each holds.
+        work: what each computes.
+        total: micro-batches of a step, [layouts].
+
+    """
+    reduction_s = gradient_reduction_s(job, layouts, parameters)
+    gather_s = parameter_gather_s(job, layouts, parameters)
+    layers = np.maximum(stages.layers.sum(axis=2), 1)
+    stage_3 = layouts.zero_stage[:, np.newaxis] == 3
+    every_micro_batch = layouts.zero_stage[:, np.newaxis] >= 2
+    repeats = np.where(every_micro_batch, total[:, np.newaxis], 1.0)
+    backward_messages_s = reduction_s + np.where(stage_3, gather_s, 0.0)
+    if job.stack.overlap_gradients:
+        exposed = np.maximum(backward_messages_s - work.backward_s * (1.0 - 1.0 / layers), backward_messages_s / layers)
+    else:
+        finished_early_s = stages.index * work.backward_s
+        exposed = np.where(every_micro_batch, backward_messages_s, np.maximum(reduction_s - finished_early_s, 0.0))
+    gradients_s = repeats * exposed
+    gathers = np.where(stage_3, total[:, np.newaxis], 1.0)
+    if job.stack.overlap_parameters:
+        hidden = np.maximum(gather_s - work.forward_s * (1.0 - 1.0 / layers), gather_s / layers)
+    else:
+        hidden = gather_s
+    return gradients_s, gathers * hidden
+
+
+def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
+    """Give the seconds of summing a tied embedding's gradient over the first and the last stage, [layouts]."""
+    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
+    pair = Group(
+        size=np.minimum(layouts.pipeline_parallel, 2), stride=stride * np.maximum(layouts.pipeline_parallel - 1, 1)
+    )
+    word_table = job.model.hidden * padded_vocabulary(job, layouts) / layouts.tensor_parallel
+    seconds = all_reduce_s(job.cluster, pair, job.stack.gradient_bytes * word_table)
+    return seconds if job.model.tied_embeddings else np.zeros(len(layouts))
+
+
+def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
+    """Give the seconds of the optimizer step of each distinct stage, [layouts, stages].
+
+    Gradients are read for the norm, and scaled; the update reads the gradient, reads and writes moments and master weights, and writes the
+    parameter: all bound by memory bandwidth.
+    """
+    device = job.cluster.device
+    gradient_bytes = job.stack.gradient_bytes
+    update_bytes = gradient_bytes + 2 * (MOMENTS_BYTES + MASTER_BYTES) + PARAMETER_BYTES
+    clip_bytes = 3 * gradient_bytes
+    total = np.zeros(parameters.dense.shape)
+    for count, group in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
+        total = total + count * (update_bytes + clip_bytes) / shards(layouts, group, from_stage=1)
+    return total / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)
+
+
+def slowest_stage(seconds: FloatArray, stages: StageTable) -> IntArray:
+    """Give which distinct stage takes longest, [layouts]."""
+    return np.argmax(np.where(stages.multiplicity > 0, seconds, -1.0), axis=1)

@@ -1,0 +1,51 @@
+"""The two ends of a model: embedding on the first stage, head and loss on the last."""
+
+import numpy as np
+
+from meshwright.costmodels.collectives import Group, all_reduce_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_time import products_time_s
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
+from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.state import padded_vocabulary
+
+LOSS_BYTES_FORWARD = 12
+LOSS_BYTES_BACKWARD = 8
+
+
+def _streaming_s(job: Job, moved_bytes: FloatArray) -> FloatArray:
+    device = job.cluster.device
+    return moved_bytes / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)
+
+
+def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of the embedding of one micro-batch, forward and backward: a gather of rows, and its tensor all-reduce."""
+    tokens = tokens_of(job, layouts).computed
+    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens
+    group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
+    return (
+        _streaming_s(job, 3.0 * state_bytes) + all_reduce_s(job.cluster, group, state_bytes),
+        _streaming_s(job, 4.0 * state_bytes),
+    )
+
+
+def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of head and loss of one micro-batch, forward and backward.
+
+    The head is a product with the vocabulary's shard; the loss goes over its fp32 logits: 16-bit logits written as fp32, maximum and sum
+    of exponentials forward, softmax minus target backward. Multi-token prediction runs it once more a module. Tensor parallelism
+    all-reduces the gradient of the head's input.
+    """
+    tokens = tokens_of(job, layouts).computed
+    vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
+    ones = np.ones(len(layouts))
+    product = Matmul(rows=tokens, columns=vocabulary, inner=ones * job.model.hidden, count=ones)
+    forward, backward = products_time_s(job, (product,))
+    group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
+    message_s = all_reduce_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens)
+    times = 1 + job.model.mtp_layers
+    return (
+        times * (forward + _streaming_s(job, LOSS_BYTES_FORWARD * tokens * vocabulary)),
+        times * (backward + _streaming_s(job, LOSS_BYTES_BACKWARD * tokens * vocabulary) + message_s),
+    )
