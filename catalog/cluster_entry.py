@@ -1,6 +1,7 @@
 """The schema of `catalog/clusters/*.yaml`: devices in a hierarchy of network tiers, innermost first."""
 
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +15,7 @@ class Topology(StrEnum):
     """The shape of a tier, which decides how much of its bandwidth a group of some of its members can use.
 
     switch: every device's full bandwidth to any peer (NVSwitch, NVL72).
-    mesh: direct links to each peer; a group of g of the n members uses (g-1)/(n-1) of a device's links (HCCS, Infinity Fabric).
+    mesh: direct links to each peer; g of the n members use (g-1)/(n-1) of a device's links (HCCS, Infinity Fabric).
     ring: neighbour links only; a group's ring uses them, others pass through (NVLink bridges, HCCS of the 910A).
     shared_bus: one path of the node's host that all members share (PCIe).
     fabric: NICs into a network of switches; a group uses the NICs of the devices it has in each node.
@@ -48,7 +49,7 @@ class TierEntry(Entry):
 
 
 class ClusterEntry(Entry):
-    """A cluster: `devices` of one kind (a catalog name, or a device written out), `devices_per_node`, tiers innermost first."""
+    """`devices` of one kind (a catalog name, or a device written out), `devices_per_node`, tiers innermost first."""
 
     name: Name
     device: Name | DeviceEntry
@@ -65,7 +66,7 @@ class ClusterEntry(Entry):
         sizes = [group for group in groups[:-1] if group is not None]
         if len(sizes) != len(groups) - 1:
             raise ValueError("only the outermost tier may have a null group")
-        for inner, outer in zip(sizes, sizes[1:], strict=False):
+        for inner, outer in pairwise(sizes):
             if outer % inner or outer == inner:
                 raise ValueError(f"a tier of {outer} devices is not made of whole tiers of {inner}")
         return self

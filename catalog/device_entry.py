@@ -19,6 +19,7 @@ class HostLink(StrEnum):
     PCIE6 = "pcie6"
     C2C = "nvlink-c2c"
     INFINITY_FABRIC = "infinity-fabric"
+    UNIFIED_BUS = "unified-bus"
 
 
 class MemoryEntry(Entry):

@@ -14,6 +14,7 @@ from meshwright.catalog.errors import InputError
 
 MAXIMUM_BYTES = 16 * 2**20
 MAXIMUM_DEPTH = 64
+MAXIMUM_SCALAR = 100_000
 
 try:
     from yaml import CSafeLoader as SafeLoader
@@ -54,7 +55,7 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > MAXIMUM_BYTES:
             raise InputError(f"is {size / 2**20:.0f} MiB; at most {MAXIMUM_BYTES // 2**20} MiB are read", file=file)
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError("no such file", file=file) from None
     except UnicodeDecodeError:
@@ -66,25 +67,36 @@ def read_text(path: Path) -> str:
     return text
 
 
-def parse_yaml(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Parse one YAML document. Aliases are refused, since nothing here needs them and they can hide a billion nodes.
+def _refusal(event: yaml.Event, depth: int) -> str:
+    """Say why an event can't stand in one of our files; empty if it can."""
+    if isinstance(event, yaml.AliasEvent):
+        return f"aliases (*{event.anchor}) aren't accepted"
+    if getattr(event, "tag", None) is not None:
+        return f"tags ({event.tag:.60}) aren't accepted"
+    if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAXIMUM_SCALAR:
+        return f"a value longer than {MAXIMUM_SCALAR:,} characters isn't accepted"
+    return f"nested more than {MAXIMUM_DEPTH} deep" if depth > MAXIMUM_DEPTH else ""
 
-    Raises InputError with line and column.
-    """
+
+def _check_events(text: str, *, file: str) -> None:
+    """Read the events of the text without building anything from them. Raises InputError at the first refused one."""
     depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        refusal = _refusal(event, depth)
+        if refusal:
+            raise InputError(f"line {event.start_mark.line + 1}: {refusal}", file=file)
+
+
+def parse_yaml(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Parse one YAML document.
+
+    Aliases and tags are refused, since nothing here needs them: an alias can hide a billion nodes, a tag can name a
+    type that its text doesn't fit. Raises InputError with line and column.
+    """
     try:
-        for event in yaml.parse(text, Loader=SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
-                raise InputError(f"line {line}: aliases (*{event.anchor}) aren't accepted", file=file)
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > MAXIMUM_DEPTH:
-                line = event.start_mark.line + 1
-                raise InputError(f"line {line}: nested more than {MAXIMUM_DEPTH} deep", file=file)
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a safe loader
+        _check_events(text, file=file)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -93,14 +105,25 @@ def parse_yaml(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the f
         raise InputError(f"is not valid YAML: {str(error).splitlines()[0]}", file=file) from None
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in known:
+            raise ValueError(f"the key {key!r:.60} is given twice")
+        known[key] = value
+    return known
+
+
 def parse_json(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Parse one JSON document. Raises InputError with line and column."""
+    """Parse one JSON document. Raises InputError, with line and column where the fault has one."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise InputError(
             f"line {error.lineno}, column {error.colno}: is not valid JSON: {error.msg}", file=file
         ) from None
+    except ValueError as error:
+        raise InputError(f"is not valid JSON: {error}", file=file) from None
     except RecursionError:
         raise InputError("is nested too deep", file=file) from None
 
@@ -116,10 +139,28 @@ def validate(schema: type[Model], document: object, *, file: str, path: str = ""
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(part for part in (path, *map(str, first["loc"])) if part)
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(_sentence(first) + more, file=file, path=where) from None
+        found = [(_field_path(detail, document), detail) for detail in error.errors(include_url=False)]
+        # Where a field may be of two kinds, pydantic complains once a kind: the deepest is about the kind meant.
+        shallower = {where[:depth] for where, _ in found for depth in range(len(where))}
+        deepest = [(where, detail) for where, detail in found if where not in shallower]
+        where, first = deepest[0]
+        more = len({where for where, _ in deepest}) - 1
+        raise InputError(
+            _sentence(first) + (f" (and {more} more)" if more else ""),
+            file=file,
+            path=".".join(part for part in (path, *where) if part),
+        ) from None
+
+
+def _field_path(detail: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 - pydantic's ErrorDetails, a parsed file
+    """Give the keys that lead to the bad field, without the names that pydantic adds for the kinds of a union."""
+    path: list[str] = []
+    node = document
+    for part in detail["loc"]:
+        if part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int):
+            node = node[part]
+            path.append(str(part))
+    return (*path, str(detail["loc"][-1])) if detail["type"] == "missing" else tuple(path)
 
 
 def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -1,4 +1,7 @@
-"""Names as people type them: case, dots, dashes, underscores and blanks don't matter, and a misspelt one gets the nearest."""
+"""Names as people type them: case, dots, dashes, underscores and blanks don't matter.
+
+A misspelt one gets the nearest names.
+"""
 
 import difflib
 from collections.abc import Iterable

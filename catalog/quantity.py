@@ -22,6 +22,7 @@ _POWER_UNITS = {"W": 1.0, "kW": 1e3, "MW": 1e6}
 _PRICE_UNITS = {"USD/h": 1.0}
 _COUNT_UNITS = {"parameters": 1.0, "M parameters": 1e6, "B parameters": 1e9, "T parameters": 1e12}
 
+_LONGEST = 100
 _PATTERN = re.compile(r"\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z].*?)\s*")
 
 
@@ -33,7 +34,7 @@ def parse_quantity(text: object, units: dict[str, float]) -> float:
     expected = ", ".join(f'"1 {unit}"' for unit in list(units)[:8])
     if not isinstance(text, str):
         raise ValueError(f"needs a number with its unit (such as {expected}), not {text!r:.60}")  # noqa: TRY004
-    match = _PATTERN.fullmatch(text)
+    match = _PATTERN.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None or match["unit"] not in units:
         raise ValueError(f"{text!r:.60} is not a number with one of its units (such as {expected})")
     value = float(match["number"].replace("_", "")) * units[match["unit"]]
@@ -50,7 +51,10 @@ def _quantity(units: dict[str, float]) -> BeforeValidator:
 
 
 def _whole_bytes(text: Any) -> int:  # noqa: ANN401 - what a YAML file holds
-    return round(parse_quantity(text, _BYTE_UNITS))
+    value = round(parse_quantity(text, _BYTE_UNITS))
+    if not 1 <= value < 2**63:
+        raise ValueError(f"{text!r:.60} must be at least one byte and less than 2^63")
+    return value
 
 
 Bytes = Annotated[int, BeforeValidator(_whole_bytes)]

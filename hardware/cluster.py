@@ -1,8 +1,9 @@
 """A cluster of one kind of device in a hierarchy of network tiers."""
 
+import math
 from dataclasses import dataclass
 
-from meshwright.catalog.cluster_entry import ClusterEntry, Topology
+from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry, Topology
 from meshwright.catalog.library import device_named
 from meshwright.hardware.device import Device, device_of
 
@@ -34,26 +35,34 @@ class Cluster:
     tiers: tuple[Tier, ...]
 
 
+def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
+    """Make a tier of `group` devices; where they are fewer than the entry's, a mesh lacks the links to the others."""
+    linked = 1.0
+    if entry.topology is Topology.MESH and entry.group is not None and group < entry.group:
+        linked = (math.ceil(group / inner_group) - 1) / (entry.group / inner_group - 1)
+    return Tier(
+        name=entry.name,
+        group=group,
+        topology=entry.topology,
+        bandwidth_bytes_per_s=entry.bandwidth * linked,
+        latency_s=entry.latency,
+        efficiency=entry.efficiency,
+        oversubscription=entry.oversubscription,
+    )
+
+
 def cluster_of(entry: ClusterEntry) -> Cluster:
     """Make the frozen cluster of a catalog entry. Tiers that its devices don't reach across are left out.
 
     Raises InputError where the entry's device is not in the catalog.
     """
     device = entry.device if not isinstance(entry.device, str) else device_named(entry.device)
-    tiers = []
+    tiers: list[Tier] = []
+    inner_group = 1
     for tier in entry.tiers:
         group = entry.devices if tier.group is None else min(tier.group, entry.devices)
-        tiers.append(
-            Tier(
-                name=tier.name,
-                group=group,
-                topology=tier.topology,
-                bandwidth_bytes_per_s=tier.bandwidth,
-                latency_s=tier.latency,
-                efficiency=tier.efficiency,
-                oversubscription=tier.oversubscription,
-            )
-        )
+        tiers.append(_tier_of(tier, group=group, inner_group=inner_group))
+        inner_group = group
         if group == entry.devices:
             break
     return Cluster(

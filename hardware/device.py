@@ -1,7 +1,7 @@
 """One accelerator, in base units."""
 
-from dataclasses import dataclass, field
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink
 from meshwright.catalog.errors import MissingData
