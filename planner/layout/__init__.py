@@ -1,0 +1,1 @@
+"""The space of parallel layouts: what is legal, and which is best."""

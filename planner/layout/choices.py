@@ -1,0 +1,133 @@
+"""The choices that make a layout, in the order in which they are made.
+
+    mesh        tensor x context x pipeline x data = devices, every ordered factorisation
+    sequence    sequence parallelism off; or on, where tensor > 1
+    pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, and interleaved with each of VIRTUAL_PIPELINES chunks
+    expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
+    batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
+    zero        ZeRO stage 0; and 1 to 3, where data x context > 1
+    recompute   none, selective, full
+
+A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate. What is
+offered depends on the mesh alone: that is how a row pruned early is still counted for every candidate below it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, IntArray, Schedule
+from meshwright.costmodels.transformer import Experts
+from meshwright.planner.layout.rules import BATCH_RULES, EXPERT_RULES, PIPELINE_RULES, SEQUENCE_RULES, Columns, Rule
+
+VIRTUAL_PIPELINES = (2, 3, 4, 5, 6, 7, 8, 12)
+LARGEST_ODD_MICRO_BATCH = 32
+ZERO_STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One choice.
+
+    options: columns that the choice adds, each an array of shape [options].
+    axes, single: where the product of these degrees is 1, only the first `single` options are offered; no axes: always all.
+    rules: what is checked once the choice is made.
+    """
+
+    options: Mapping[str, IntArray]
+    axes: tuple[str, ...] = ()
+    single: int = 1
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of options."""
+        return len(next(iter(self.options.values())))
+
+    def offered(self, columns: Columns) -> IntArray:
+        """Give how many options each row has, shape [rows]; they are the first so many."""
+        rows = len(columns["tensor_parallel"])
+        alone = np.full(rows, bool(self.axes))
+        for axis in self.axes:
+            alone &= columns[axis] == 1
+        return np.where(alone, self.single, self.size)
+
+
+def meshes(devices: int) -> dict[str, IntArray]:
+    """Give every (tensor, context, pipeline, data) of which the product is `devices`, as columns."""
+    divisors = divisors_of(devices)
+    first, second = np.nonzero(devices % np.outer(divisors, divisors) == 0)
+    tensor, context = divisors[first], divisors[second]
+    rest = devices // (tensor * context)
+    row, column = np.nonzero(rest[:, None] % divisors[None, :] == 0)
+    return {
+        "tensor_parallel": tensor[row],
+        "context_parallel": context[row],
+        "pipeline_parallel": divisors[column],
+        "data_parallel": rest[row] // divisors[column],
+    }
+
+
+def divisors_of(number: int) -> IntArray:
+    """Give the divisors of a positive number, ascending."""
+    low = [candidate for candidate in range(1, int(number**0.5) + 1) if number % candidate == 0]
+    return np.array(sorted({*low, *(number // divisor for divisor in low)}), dtype=np.int64)
+
+
+def choices_for(job: Job) -> tuple[Choice, ...]:
+    """Give the choices after the mesh that have rules, in order; `free_choices` follow."""
+    return (
+        Choice(options={"sequence_parallel": _column((0, 1))}, axes=("tensor_parallel",), rules=SEQUENCE_RULES),
+        _pipeline_choice(),
+        _expert_choice(job),
+        Choice(options={"micro_batch": _micro_batches(job.global_batch)}, rules=BATCH_RULES),
+    )
+
+
+def free_choices() -> tuple[Choice, ...]:
+    """Give the choices that no rule forbids."""
+    return (
+        Choice(options={"zero_stage": _column(ZERO_STAGES)}, axes=("data_parallel", "context_parallel")),
+        Choice(options={"recompute": np.arange(len(RECOMPUTES))}),
+    )
+
+
+def _column(values: tuple[int, ...]) -> IntArray:
+    return np.array(values, dtype=np.int64)
+
+
+def _pipeline_choice() -> Choice:
+    plain = (Schedule.ONE_F_ONE_B, Schedule.GPIPE, Schedule.ZERO_BUBBLE_H1)
+    schedules = (*plain, *(Schedule.INTERLEAVED for _ in VIRTUAL_PIPELINES))
+    return Choice(
+        options={
+            "schedule": _column(tuple(SCHEDULES.index(schedule) for schedule in schedules)),
+            "virtual_pipeline": _column((1,) * len(plain) + VIRTUAL_PIPELINES),
+        },
+        axes=("pipeline_parallel",),
+        rules=PIPELINE_RULES,
+    )
+
+
+def _expert_choice(job: Job) -> Choice:
+    counts = {kind.mlp.experts for kind in job.model.layer_kinds if isinstance(kind.mlp, Experts)}
+    if not counts:
+        return Choice(options={"expert_parallel": _column((1,)), "experts_over_tensor": _column((0,))})
+    degrees = divisors_of(int(np.gcd.reduce(sorted(counts))))
+    return Choice(
+        options={
+            "expert_parallel": np.tile(degrees, 2),
+            "experts_over_tensor": np.repeat(_column((0, 1)), len(degrees)),
+        },
+        axes=("tensor_parallel",),
+        single=len(degrees),
+        rules=EXPERT_RULES,
+    )
+
+
+def _micro_batches(global_batch: int) -> IntArray:
+    small = range(1, min(LARGEST_ODD_MICRO_BATCH, global_batch) + 1)
+    powers = (2**exponent for exponent in range(global_batch.bit_length()))
+    return _column(tuple(sorted({size for size in (*small, *powers) if global_batch % size == 0})))

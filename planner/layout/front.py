@@ -1,0 +1,65 @@
+"""The layouts worth remembering while a large space goes by in chunks: the Pareto front of each mesh.
+
+Within a mesh (tensor, context, pipeline, data and expert degrees) a layout is dropped when another one is no slower and needs no
+more memory. What any objective puts first, for any limit on time, is on the front, so nothing that could be asked for is lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+
+MESH_COLUMNS = ("tensor_parallel", "context_parallel", "pipeline_parallel", "data_parallel", "expert_parallel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """Some layouts with their step times and peak bytes (as nvidia-smi counts), each of shape [layouts]."""
+
+    layouts: LayoutTable
+    step_time_s: FloatArray
+    peak_bytes: FloatArray
+
+    def take(self, rows: IntArray) -> Self:
+        """Give some rows."""
+        return type(self)(
+            layouts=self.layouts.take(rows), step_time_s=self.step_time_s[rows], peak_bytes=self.peak_bytes[rows]
+        )
+
+    def reduced(self) -> Self:
+        """Give the front of each mesh, in the same order; of layouts equal in time and memory, the first."""
+        mesh = mesh_numbers(self.layouts)
+        order = np.lexsort([self.peak_bytes, self.step_time_s, mesh])
+        ranks = np.unique(self.peak_bytes, return_inverse=True)[1].reshape(-1)
+        # Later meshes start below all ranks of earlier ones, so that one running minimum serves them all.
+        depth = ranks[order] - mesh[order] * (len(ranks) + 1)
+        least = np.minimum.accumulate(depth)
+        better = np.ones(len(order), dtype=bool)
+        better[1:] = depth[1:] < least[:-1]
+        return self.take(np.sort(order[better]))
+
+
+def mesh_numbers(layouts: LayoutTable) -> IntArray:
+    """Number the distinct meshes of a table from 0, shape [layouts]."""
+    numbers = np.zeros(len(layouts), dtype=np.int64)
+    for name in MESH_COLUMNS:
+        values, inverse = np.unique(getattr(layouts, name), return_inverse=True)
+        numbers = numbers * len(values) + inverse.reshape(-1)
+    return np.unique(numbers, return_inverse=True)[1].reshape(-1)
+
+
+def joined(fronts: Sequence[Front]) -> Front:
+    """Give one front of several, not reduced."""
+    return Front(
+        layouts=LayoutTable(
+            **{
+                column.name: np.concatenate([getattr(front.layouts, column.name) for front in fronts])
+                for column in fields(LayoutTable)
+            }
+        ),
+        step_time_s=np.concatenate([front.step_time_s for front in fronts]),
+        peak_bytes=np.concatenate([front.peak_bytes for front in fronts]),
+    )

@@ -1,0 +1,104 @@
+"""Which rank does what: Megatron's rank order, and the process groups that it implies.
+
+Ranks count through the axes of an order, first axis fastest:
+
+    MESH_ORDER     rank = tensor + T x (context + C x (data + D x pipeline))
+    EXPERT_ORDER   rank = expert_tensor + T' x (expert + E x (expert_data + D' x pipeline))
+
+Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. An axis of size n and stride s
+groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0. `data_context` is what ZeRO shards over:
+context and data are neighbours in the order, so it is an axis too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshwright.catalog.errors import InputError
+from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.stages import stage_layers
+
+MESH_ORDER = ("tensor", "context", "data", "pipeline")
+EXPERT_ORDER = ("expert_tensor", "expert", "expert_data", "pipeline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of the mesh: groups of `size` ranks, `stride` apart."""
+
+    size: int
+    stride: int
+
+    def coordinate(self, rank: int) -> int:
+        """Give the position of a rank in its group."""
+        return rank // self.stride % self.size
+
+    def members(self, rank: int) -> tuple[int, ...]:
+        """Give the ranks of a rank's group, ascending."""
+        first = rank - self.coordinate(rank) * self.stride
+        return tuple(first + position * self.stride for position in range(self.size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankPlan:
+    """What a launcher tells one rank.
+
+    coordinates: position on each axis. groups: ranks of its group on each axis, ascending, itself among them.
+    chunks: for each model chunk the layers it holds, numbered from 0. embedding, head: whether it holds those too.
+    """
+
+    rank: int
+    coordinates: Mapping[str, int]
+    groups: Mapping[str, tuple[int, ...]]
+    stage: int
+    chunks: tuple[tuple[int, ...], ...]
+    embedding: bool
+    head: bool
+
+
+def mesh_axes(layout: Layout) -> dict[str, Axis]:
+    """Give the axes of a layout: those of MESH_ORDER, of EXPERT_ORDER, and data_context."""
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    expert = layout.expert_tensor_parallel * layout.expert_parallel
+    sizes = {
+        "tensor": layout.tensor_parallel,
+        "context": layout.context_parallel,
+        "data": layout.data_parallel,
+        "pipeline": layout.pipeline_parallel,
+        "expert_tensor": layout.expert_tensor_parallel,
+        "expert": layout.expert_parallel,
+        "expert_data": stage // expert,
+    }
+    axes = _strided(MESH_ORDER, sizes) | _strided(EXPERT_ORDER[:-1], sizes)
+    both = Axis(size=layout.context_parallel * layout.data_parallel, stride=layout.tensor_parallel)
+    return axes | {"data_context": both}
+
+
+def rank_plan(layout: Layout, *, layers: int, rank: int) -> RankPlan:
+    """Give one rank's part of a layout of a model of so many layers.
+
+    Raises InputError where the layout has no such rank.
+    """
+    if not 0 <= rank < layout.world_size:
+        raise InputError(
+            f"rank {rank} is outside of the plan's {layout.world_size} ranks",
+            hint=f"ranks go from 0 to {layout.world_size - 1}",
+        )
+    axes = mesh_axes(layout)
+    stage = axes["pipeline"].coordinate(rank)
+    return RankPlan(
+        rank=rank,
+        coordinates={name: axis.coordinate(rank) for name, axis in axes.items()},
+        groups={name: axis.members(rank) for name, axis in axes.items()},
+        stage=stage,
+        chunks=stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)[stage],
+        embedding=stage == 0,
+        head=stage == layout.pipeline_parallel - 1,
+    )
+
+
+def _strided(order: tuple[str, ...], sizes: Mapping[str, int]) -> dict[str, Axis]:
+    axes, stride = {}, 1
+    for name in order:
+        axes[name] = Axis(size=sizes[name], stride=stride)
+        stride *= sizes[name]
+    return axes

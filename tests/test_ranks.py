@@ -1,0 +1,95 @@
+"""Ranks and groups: Megatron's own examples by hand, and the law that groups partition the ranks."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshwright.catalog.errors import InputError
+from meshwright.costmodels.layout import Layout
+from meshwright.planner.ranks import MESH_ORDER, mesh_axes, rank_plan
+
+DEGREES = st.integers(min_value=1, max_value=4)
+LAYOUTS = st.builds(
+    Layout,
+    tensor_parallel=DEGREES,
+    context_parallel=DEGREES,
+    pipeline_parallel=DEGREES,
+    data_parallel=DEGREES,
+    virtual_pipeline=st.integers(1, 2),
+)
+
+
+def test_mixture_of_64_ranks_as_megatron_groups_it() -> None:
+    layout = Layout(tensor_parallel=2, pipeline_parallel=2, data_parallel=16, expert_parallel=8)
+    groups = rank_plan(layout, layers=8, rank=0).groups
+    assert groups["tensor"] == (0, 1)
+    assert groups["expert"] == tuple(range(8))
+    assert groups["expert_data"] == (0, 8, 16, 24)
+    assert groups["pipeline"] == (0, 32)
+    assert groups["data"] == tuple(range(0, 32, 2))
+    assert groups["data_context"] == groups["data"]
+    assert groups["expert_tensor"] == (0,)
+
+
+def test_dense_example_of_16_ranks_by_hand() -> None:
+    layout = Layout(tensor_parallel=2, context_parallel=2, data_parallel=2, pipeline_parallel=2)
+    plan = rank_plan(layout, layers=6, rank=13)
+    assert [plan.coordinates[axis] for axis in MESH_ORDER] == [1, 0, 1, 1]
+    assert plan.groups["tensor"] == (12, 13)
+    assert plan.groups["context"] == (13, 15)
+    assert plan.groups["data"] == (9, 13)
+    assert plan.groups["data_context"] == (9, 11, 13, 15)
+    assert plan.groups["pipeline"] == (5, 13)
+    assert (plan.stage, plan.chunks, plan.embedding, plan.head) == (1, ((3, 4, 5),), False, True)
+
+
+def test_chunks_of_an_interleaved_rank() -> None:
+    layout = Layout(pipeline_parallel=2, virtual_pipeline=2)
+    assert rank_plan(layout, layers=8, rank=0).chunks == ((0, 1), (4, 5))
+    assert rank_plan(layout, layers=8, rank=1).chunks == ((2, 3), (6, 7))
+
+
+@pytest.mark.parametrize("rank", [-1, 4])
+def test_rank_outside_of_the_plan(rank: int) -> None:
+    with pytest.raises(InputError, match=f"rank {rank} is outside of the plan's 4 ranks"):
+        rank_plan(Layout(data_parallel=4), layers=2, rank=rank)
+
+
+@given(LAYOUTS, st.data())
+def test_every_axis_partitions_the_ranks(layout: Layout, data: st.DataObject) -> None:
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    expert = data.draw(st.sampled_from([degree for degree in range(1, stage + 1) if stage % degree == 0]))
+    layout = Layout(
+        tensor_parallel=layout.tensor_parallel,
+        context_parallel=layout.context_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        data_parallel=layout.data_parallel,
+        expert_parallel=expert,
+    )
+    for name, axis in mesh_axes(layout).items():
+        seen = {axis.members(rank) for rank in range(layout.world_size)}
+        assert sorted(itertools.chain.from_iterable(seen)) == list(range(layout.world_size)), name
+        assert all(len(group) == axis.size for group in seen), name
+        assert all(group[axis.coordinate(rank)] == rank for group in seen for rank in group), name
+
+
+@given(LAYOUTS)
+def test_coordinates_name_one_rank_and_groups_differ_in_one_axis(layout: Layout) -> None:
+    plans = [rank_plan(layout, layers=64, rank=rank) for rank in range(layout.world_size)]
+    names = [tuple(plan.coordinates[axis] for axis in MESH_ORDER) for plan in plans]
+    degrees = (layout.tensor_parallel, layout.context_parallel, layout.data_parallel, layout.pipeline_parallel)
+    assert sorted(names) == sorted(itertools.product(*map(range, degrees)))
+    for plan, name in zip(plans, names, strict=True):
+        for position, axis in enumerate(MESH_ORDER):
+            others = [names[member][:position] + names[member][position + 1 :] for member in plan.groups[axis]]
+            assert set(others) == {name[:position] + name[position + 1 :]}
+
+
+@given(LAYOUTS)
+def test_stages_hold_every_layer_once(layout: Layout) -> None:
+    layers = 64
+    first_replica = range(0, layout.world_size, layout.world_size // layout.pipeline_parallel)
+    held = [layer for rank in first_replica for chunk in rank_plan(layout, layers=layers, rank=rank).chunks for layer in chunk]
+    assert sorted(held) == list(range(layers))
