@@ -21,7 +21,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The rows of one quantity that share `value` in `dimension` ("file", "device", "trust", "precision", "all")."""
+    """The rows of one quantity that share `value` in `dimension` ("file", "device", "trust", "precision", "quantity")."""
 
     dimension: str
     value: str
@@ -46,7 +46,7 @@ DIMENSIONS: Mapping[str, Callable[[Row], str]] = {
     "device": lambda row: row.case.cluster.device,
     "trust": lambda row: row.trust,
     "precision": lambda row: row.precision_class,
-    "all": lambda _: "all",
+    "quantity": lambda row: row.quantity,
 }
 
 SELECTIONS: Mapping[str, Callable[[Row], bool]] = {

@@ -1,0 +1,1 @@
+"""What the library gives, as JSON and as tables."""

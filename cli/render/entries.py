@@ -1,0 +1,95 @@
+"""Catalog entries: lists of what matters most of each kind, and single entries as they are written."""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+from rich.console import Console
+
+from meshwright.catalog.document import parse_yaml
+from meshwright.catalog.library import device_named, entry_names, find_cluster, find_model, stack_named
+from meshwright.catalog.names import match_name
+from meshwright.catalog.precision import Precision
+from meshwright.cli.render.tables import add_row, plain_table
+from meshwright.cli.render.units import shown_bytes, shown_parameters, shown_rate
+from meshwright.costmodels.parameters import active_parameters, total_parameters
+from meshwright.costmodels.transformer import transformer_of
+
+Facts = Mapping[str, str]
+
+
+def kind_document(kind: str) -> list[str]:
+    """Give the JSON form of a kind: its names."""
+    return list(entry_names(kind))
+
+
+def entry_text(kind: str, name: str) -> str:
+    """Give the file of an entry, with its units and sources. Raises InputError with the nearest names."""
+    found = match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
+    return (files("meshwright.catalog") / kind / f"{found}.yaml").read_text("utf-8")
+
+
+def entry_document(kind: str, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Give the JSON form of an entry: its file, quantities as text with their units. Raises InputError."""
+    return parse_yaml(entry_text(kind, name), file=f"{kind}/{name}.yaml")
+
+
+def render_kind(console: Console, kind: str) -> None:
+    """Print a table of one kind."""
+    rows = list(KINDS[kind]())
+    table = plain_table(kind.capitalize(), list(rows[0]) if rows else ["name"])
+    for row in rows:
+        add_row(table, *row.values())
+    console.print(table)
+
+
+def _devices() -> Iterator[Facts]:
+    for name in entry_names("devices"):
+        device = device_named(name)
+        peak = device.compute.peak
+        fastest = peak.get(Precision.BF16) or peak.get(Precision.FP16)
+        yield {
+            "device": name,
+            "memory": shown_bytes(device.memory.capacity),
+            "bandwidth": shown_rate(device.memory.bandwidth),
+            "16-bit peak": f"{fastest / 1e12:,.0f} TFLOP/s" if fastest else "-",
+            "stands for": device.reference_cluster,
+        }
+
+
+def _clusters() -> Iterator[Facts]:
+    for name in entry_names("clusters"):
+        cluster = find_cluster(name)
+        yield {
+            "cluster": name,
+            "device": cluster.device if isinstance(cluster.device, str) else cluster.device.name,
+            "devices": f"{cluster.devices:,}",
+            "a node": str(cluster.devices_per_node),
+            "tiers, a device": ", ".join(f"{tier.name} {shown_rate(tier.bandwidth)}" for tier in cluster.tiers),
+        }
+
+
+def _models() -> Iterator[Facts]:
+    for name in entry_names("models"):
+        entry = find_model(name)
+        model = transformer_of(entry)
+        yield {
+            "model": name,
+            "layers": str(entry.layers),
+            "hidden": f"{entry.hidden:,}",
+            "parameters": shown_parameters(total_parameters(model)),
+            "active": shown_parameters(active_parameters(model)),
+        }
+
+
+def _stacks() -> Iterator[Facts]:
+    for name in entry_names("stacks"):
+        yield {"stack": name, "frameworks": ", ".join(stack_named(name).frameworks)}
+
+
+KINDS: Mapping[str, Callable[[], Iterator[Facts]]] = {
+    "devices": _devices,
+    "clusters": _clusters,
+    "models": _models,
+    "stacks": _stacks,
+}

@@ -1,0 +1,34 @@
+"""Numbers as people read them: GiB, GB/s, ms."""
+
+
+def shown_bytes(value: float) -> str:
+    """Show bytes in GiB."""
+    return f"{value / 2**30:.1f} GiB"
+
+
+def shown_seconds(value: float) -> str:
+    """Show seconds, or milliseconds below one."""
+    return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def shown_share(value: float) -> str:
+    """Show a fraction as a percentage."""
+    return f"{value * 100:.1f} %"
+
+
+def shown_error(value: float) -> str:
+    """Show a relative error with its sign."""
+    return f"{value * 100:+.1f} %"
+
+
+def shown_rate(value: float) -> str:
+    """Show bytes per second in GB/s."""
+    return f"{value / 1e9:,.4g} GB/s" if value < 1e12 else f"{value / 1e9:,.0f} GB/s"
+
+
+def shown_parameters(value: float) -> str:
+    """Show a count of parameters in millions, billions or trillions."""
+    for scale, letter in ((1e12, "T"), (1e9, "B")):
+        if value >= scale:
+            return f"{value / scale:.4g} {letter}"
+    return f"{value / 1e6:.4g} M"
