@@ -55,8 +55,8 @@ def read_hugging_face_config(document: object, *, file: str) -> ModelEntry:
         raise InputError("is not a Hugging Face config: it holds no keys", file=file)
     config, path = _text_config(document, file=file)
     family = FAMILIES[_model_type(config, file=file, path=path)]
-    fields = validate(family, config, file=file, path=path).fields()
-    return ModelEntry(name=_name(document, file=file), source=f"Hugging Face config {file}", **fields)
+    named = {"name": _name(document, file=file), "source": f"Hugging Face config {file}"}
+    return validate(ModelEntry, named | validate(family, config, file=file, path=path).fields(), file=file, path=path)
 
 
 def _text_config(document: dict[Any, Any], *, file: str) -> tuple[dict[Any, Any], str]:
@@ -83,7 +83,7 @@ def _model_type(config: dict[Any, Any], *, file: str, path: str) -> str:
 
 def _name(document: dict[Any, Any], *, file: str) -> str:
     given = document.get("_name_or_path")
-    from_hub = Path(given).name if isinstance(given, str) else ""
+    from_hub = Path(given).name if isinstance(given, str) and given.isprintable() else ""
     place = Path(file)
     from_file = place.parent.name if place.stem == "config" and place.parent.name else place.stem
     return (from_hub or from_file)[:200]

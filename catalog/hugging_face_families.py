@@ -27,7 +27,7 @@ class LayerType(StrEnum):
 class Decoder(BaseModel):
     """What all families share. Keys that decide neither a count nor a cost are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, validate_default=True)
 
     num_hidden_layers: LayerCount
     hidden_size: Dimension
@@ -106,7 +106,7 @@ class GroupedDecoder(Decoder):
 
     intermediate_size: Dimension
     num_key_value_heads: Dimension | None = None
-    head_dim: Dimension | None = Field(default=None, validate_default=True)
+    head_dim: Dimension | None = None
 
     @field_validator("num_key_value_heads")
     @classmethod
@@ -215,7 +215,7 @@ class Qwen2(WindowedDecoder):
     num_key_value_heads: Dimension | None = 32
     sliding_window: Dimension | None = 4096
     use_sliding_window: Flag = False
-    max_window_layers: Index = Field(default=28, validate_default=True)
+    max_window_layers: Index = 28
 
     @field_validator("max_window_layers")
     @classmethod
@@ -238,9 +238,9 @@ class Qwen2(WindowedDecoder):
 
 
 class Qwen3(Qwen2):
-    """Qwen 3: heads of 128 whatever the hidden size, a norm on each query and key head, biases only where it says so."""
+    """Qwen 3: heads of 128 whatever the hidden size, a norm on each query and key head, biases if it says so."""
 
-    head_dim: Dimension | None = Field(default=128, validate_default=True)
+    head_dim: Dimension | None = 128
     attention_bias: Flag = False
 
     def fields(self) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Gemma(WindowedDecoder):
     full_every: ClassVar[int] = 1
 
     tie_word_embeddings: Flag = True
-    head_dim: Dimension | None = Field(default=256, validate_default=True)
+    head_dim: Dimension | None = 256
     attention_bias: Flag = False
 
     def fields(self) -> dict[str, Any]:

@@ -8,12 +8,12 @@ output width o (of the heads' values), vocabulary V, and n = 2, or 3 where the M
     layer       attention + MLP + norms, biases     the 12 l h^2 of arXiv 2104.04473, section 5
     model       layers + V h (+ V h where the head isn't tied) + positions + final norm
 
-Latent attention (arXiv 2405.04434, section 2.1) goes down to a rank r and up again to the heads' width w, h r + r w, once
-for queries and once for keys and values together. A mixture (arXiv 2101.03961, section 2) has a router, h * experts, and
-one MLP an expert.
+Latent attention (arXiv 2405.04434, section 2.1) goes down to a rank r and up again to the heads' width w, h r + r w,
+once for queries and once for keys and values together. A mixture (arXiv 2101.03961, section 2) has a router,
+h * experts, and one MLP an expert.
 
-Tensor parallelism splits the first matrix of a pair by columns, with its bias, and the second by rows, whose bias is whole
-on every rank, as are norms (arXiv 1909.08053, section 3).
+Tensor parallelism splits the first matrix of a pair by columns, with its bias, and the second by rows, whose bias is
+whole on every rank, as are norms (arXiv 1909.08053, section 3).
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from meshwright.costmodels.transformer import Attention, Experts, LatentAttentio
 class LayerParameters:
     """Parameters of one layer by what splits them.
 
-    attention_sharded: split by tensor parallelism: query, key, value and output matrices, of latent attention those that
-        go up from a rank, and the biases that are split with them.
+    attention_sharded: split by tensor parallelism: query, key, value and output matrices, of latent attention those
+        that go up from a rank, and the biases that are split with them.
     mlp_sharded: split by tensor parallelism: the matrices of a dense MLP or of the shared experts, and the first bias.
     experts: all routed experts' matrices, split by expert and expert tensor parallelism.
     active_experts: the share of `experts` that one token meets; not a part of the total.
