@@ -71,7 +71,7 @@ def _refusal(event: yaml.Event, depth: int) -> str:
     """Say why an event can't stand in one of our files; empty if it can."""
     if isinstance(event, yaml.AliasEvent):
         return f"aliases (*{event.anchor}) aren't accepted"
-    if getattr(event, "tag", None) is not None:
+    if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
         return f"tags ({event.tag:.60}) aren't accepted"
     if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAXIMUM_SCALAR:
         return f"a value longer than {MAXIMUM_SCALAR:,} characters isn't accepted"
@@ -85,7 +85,8 @@ def _check_events(text: str, *, file: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         refusal = _refusal(event, depth)
         if refusal:
-            raise InputError(f"line {event.start_mark.line + 1}: {refusal}", file=file)
+            where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
+            raise InputError(where + refusal, file=file)
 
 
 def parse_yaml(text: str, *, file: str) -> Any:  # noqa: ANN401 - whatever the file holds

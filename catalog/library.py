@@ -76,6 +76,6 @@ def find_cluster(name: str) -> ClusterEntry:
         if name.endswith(":"):
             raise InputError(f"{name!r:.80} names no size", hint=f"write {base}:64 for 64 devices of it")
         return entry
-    if not (size.isascii() and size.isdigit()) or not 1 <= int(size) <= 10**7:
+    if not (size.isascii() and size.isdigit() and len(size) <= 8) or not 1 <= int(size) <= 10**7:
         raise InputError(f"{size!r:.40} is not a number of devices from 1 to 10,000,000", hint=f"write {base}:64")
     return entry.model_copy(update={"devices": int(size)})
