@@ -160,8 +160,14 @@ def _field_path(detail: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 
     for part in detail["loc"]:
         if part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int):
             node = node[part]
-            path.append(str(part))
+            path.append(_shown_key(part))
     return (*path, str(detail["loc"][-1])) if detail["type"] == "missing" else tuple(path)
+
+
+def _shown_key(part: object) -> str:
+    """Show a key on one line, without what a terminal would act on."""
+    text = str(part)
+    return f"{text:.80}" if text.isprintable() else f"{text!r:.80}"
 
 
 def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -105,3 +105,32 @@ def toy_model() -> Callable[..., ModelEntry]:
         }
         | changes
     )
+
+
+@pytest.fixture
+def case_document() -> Callable[..., dict[str, Any]]:
+    """Give a maker of case documents; a keyword argument replaces a part, or lays a mapping over it."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "id": "toy",
+            "precision": "bf16",
+            "model": {
+                "layers": 8,
+                "hidden": 1024,
+                "heads": 16,
+                "ffn_hidden": 4096,
+                "gated_mlp": False,
+                "vocab": 50304,
+                "tied_embeddings": True,
+                "sequence_length": 1024,
+            },
+            "cluster": {"device": "a100-sxm-80gb", "devices": 16, "devices_per_node": 8},
+            "layout": {"tensor_parallel": 2, "pipeline_parallel": 2, "data_parallel": 4, "recompute": "none"},
+            "batch": {"global_batch": 64, "micro_batch": 2},
+        }
+        for part, change in changes.items():
+            document[part] = document.get(part, {}) | change if isinstance(change, dict) else change
+        return document
+
+    return make

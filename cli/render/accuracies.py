@@ -80,7 +80,7 @@ def _row_document(row: Row) -> dict[str, Any]:
 
 
 def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:
-    """Print the summaries, what was foretold of memory, what couldn't be predicted, and the headlines; rows if asked."""
+    """Print the summaries, what was foretold of memory, what couldn't be predicted, headlines; rows if asked."""
     if rows:
         _render_rows(console, result.rows)
     for dimension in ("file", "device", "trust", "precision"):

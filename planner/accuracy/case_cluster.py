@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry
 from meshwright.catalog.device_entry import DeviceEntry
-from meshwright.catalog.library import device_named, find_cluster, stack_named
+from meshwright.catalog.library import device_named, entry_names, find_cluster, stack_named
+from meshwright.catalog.names import canonical_name
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.hardware.cluster import Cluster, cluster_of
 from meshwright.planner.accuracy.case import CaseCluster
@@ -25,6 +26,13 @@ def machine_named(name: str) -> Machine:
     return Machine(device=device, reference=find_cluster(device.reference_cluster), stack=stack_named(device.stack))
 
 
+def _reference(case: CaseCluster, machine: Machine) -> ClusterEntry:
+    """Give the catalog cluster that the printed network names ("... (Jean Zay)"), or else the device's reference cluster."""
+    printed = canonical_name(case.inter_node or "")
+    named = next((name for name in entry_names("clusters") if canonical_name(name) in printed), None)
+    return find_cluster(named) if named else machine.reference
+
+
 def cluster_of_case(case: CaseCluster, machine: Machine) -> tuple[Cluster, tuple[str, ...]]:
     """Give the cluster of a case, and what had to be assumed of it.
 
@@ -32,14 +40,15 @@ def cluster_of_case(case: CaseCluster, machine: Machine) -> tuple[Cluster, tuple
     A domain larger than a node (NVL72) is used up to the largest share of it that divides the job.
     `inter_node_gbps_per_node`, divided among the devices of a node, replaces the bandwidth of the outermost tier.
     """
-    *inner, outermost = machine.reference.tiers
+    reference = _reference(case, machine)
+    *inner, outermost = reference.tiers
     tiers: list[TierEntry] = []
     for tier in reversed(inner):
-        group = _group(tier, case, machine.reference)
+        group = _group(tier, case, reference)
         outer = tiers[0].group if tiers else None
         if outer is None or (outer % group == 0 and outer != group):
             tiers.insert(0, tier.model_copy(update={"group": group}))
-    entry = machine.reference.model_copy(
+    entry = reference.model_copy(
         update={
             "device": machine.device,
             "devices": case.devices,

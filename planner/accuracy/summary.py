@@ -21,7 +21,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The rows of one quantity that share `value` in `dimension` ("file", "device", "trust", "precision", "quantity")."""
+    """The rows of one quantity that share `value` in `dimension`, a key of DIMENSIONS."""
 
     dimension: str
     value: str
