@@ -161,7 +161,10 @@ def _field_path(detail: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 
         if part in node if isinstance(node, dict) else isinstance(node, list) and isinstance(part, int):
             node = node[part]
             path.append(_shown_key(part))
-    return (*path, str(detail["loc"][-1])) if detail["type"] == "missing" else tuple(path)
+    if detail["type"] == "missing":
+        return (*path, str(detail["loc"][-1]))
+    # The key itself is absent where its default doesn't go with the keys that are there.
+    return tuple(path) or tuple(map(str, detail["loc"][:1]))
 
 
 def _shown_key(part: object) -> str:

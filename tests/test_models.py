@@ -1,10 +1,12 @@
 """The shipped models against what their owners published."""
 
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
 
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.library import entry_names, find_model
 from meshwright.costmodels.parameters import active_parameters, mtp_parameters, total_parameters
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of
@@ -118,3 +120,13 @@ def test_leading_layers_of_deepseek_are_dense() -> None:
     model = catalog_model("deepseek-v3")
     assert [isinstance(layer.mlp, Experts) for layer in model.layers] == [False] * 3 + [True] * 58
     assert len(model.layer_kinds) == 2
+
+
+@pytest.mark.parametrize(("key", "size"), [("layers", 10_001), ("hidden", 10**9), ("vocab", 10**30), ("heads", 0)])
+def test_absurd_dimensions_are_refused_before_they_fill_memory(tmp_path: Path, key: str, size: int) -> None:
+    file = tmp_path / "absurd.yaml"
+    llama = find_model("llama-2-7b").model_dump(mode="json", exclude={"published_parameters"})
+    file.write_text(yaml.safe_dump(llama | {key: size}))
+    with pytest.raises(InputError) as raised:
+        find_model(str(file))
+    assert raised.value.path == key
