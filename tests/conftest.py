@@ -111,7 +111,7 @@ def toy_model() -> Callable[..., ModelEntry]:
 def case_document() -> Callable[..., dict[str, Any]]:
     """Give a maker of case documents; a keyword argument replaces a part, or lays a mapping over it."""
 
-    def make(**changes: Any) -> dict[str, Any]:
+    def make(**changes: object) -> dict[str, Any]:
         document: dict[str, Any] = {
             "id": "toy",
             "precision": "bf16",
