@@ -7,7 +7,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -43,6 +43,24 @@ def parse_quantity(text: object, units: dict[str, float]) -> float:
     return value
 
 
+def print_quantity(value: float, units: dict[str, float]) -> str:
+    """Give the shortest text that `parse_quantity` reads back as exactly this value, of equals the one whose unit is first."""
+    numbers = ((value / scale, unit) for unit, scale in units.items())
+    texts = (f"{_plain(number)} {unit}" for number, unit in numbers if 0 < number < math.inf)
+    return min((text for text in texts if parse_quantity(text, units) == value), key=len)
+
+
+def _plain(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")
+
+
+def _printer(units: dict[str, float]) -> PlainSerializer:
+    def to_text(value: float) -> str:
+        return print_quantity(value, units)
+
+    return PlainSerializer(to_text, return_type=str, when_used="json")
+
+
 def _quantity(units: dict[str, float]) -> BeforeValidator:
     def parse(text: Any) -> float:  # noqa: ANN401 - what a YAML file holds
         return parse_quantity(text, units)
@@ -57,10 +75,10 @@ def _whole_bytes(text: Any) -> int:  # noqa: ANN401 - what a YAML file holds
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(_whole_bytes)]
-BytesPerSecond = Annotated[float, _quantity(_RATE_UNITS)]
-FlopPerSecond = Annotated[float, _quantity(_FLOP_RATE_UNITS)]
-Seconds = Annotated[float, _quantity(_TIME_UNITS)]
-Watts = Annotated[float, _quantity(_POWER_UNITS)]
-UsdPerHour = Annotated[float, _quantity(_PRICE_UNITS)]
-ParameterCount = Annotated[float, _quantity(_COUNT_UNITS)]
+Bytes = Annotated[int, BeforeValidator(_whole_bytes), _printer(_BYTE_UNITS)]
+BytesPerSecond = Annotated[float, _quantity(_RATE_UNITS), _printer(_RATE_UNITS)]
+FlopPerSecond = Annotated[float, _quantity(_FLOP_RATE_UNITS), _printer(_FLOP_RATE_UNITS)]
+Seconds = Annotated[float, _quantity(_TIME_UNITS), _printer(_TIME_UNITS)]
+Watts = Annotated[float, _quantity(_POWER_UNITS), _printer(_POWER_UNITS)]
+UsdPerHour = Annotated[float, _quantity(_PRICE_UNITS), _printer(_PRICE_UNITS)]
+ParameterCount = Annotated[float, _quantity(_COUNT_UNITS), _printer(_COUNT_UNITS)]

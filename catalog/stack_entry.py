@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from meshwright.catalog.entry import Entry, Name, Share, Source
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
 from meshwright.catalog.quantity import Seconds
 
 
@@ -13,13 +13,19 @@ class StackEntry(Entry):
 
     frameworks: how published measurements call it; the longest prefix decides.
     fused_attention: attention keeps no score matrix (flash attention).
+    attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
     fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
+    fused_loss: the loss goes over the logits once each way, instead of once an operation.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
     reduce_bytes: bytes of one gradient element on the wire.
     master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside compute.
+    split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
+    gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
+    gathers_per_layer: messages into which ZeRO-3 cuts a layer.
     layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
+    collective_launch: the same for one collective.
     step_overhead: host time of a step outside the layers (data, logging, gradient scaler).
     allocator_slack: reserved over allocated memory, less one.
     """
@@ -28,7 +34,9 @@ class StackEntry(Entry):
     source: Source
     frameworks: tuple[Name, ...] = ()
     fused_attention: bool
+    attention_share: Fraction
     fused_elementwise: bool
+    fused_loss: bool
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
     reduce_bytes: Annotated[int, Field(ge=2, le=4)]
@@ -37,6 +45,10 @@ class StackEntry(Entry):
     overlap_parameters: bool
     overlap_tensor: bool
     overlap_pipeline: bool
+    split_messages: bool
+    gather_efficiency: Fraction
+    gathers_per_layer: Count
     layer_launch: Seconds
+    collective_launch: Seconds
     step_overhead: Seconds
     allocator_slack: Share

@@ -25,6 +25,17 @@ def core_precision(precision: Precision) -> Precision:
     return SIXTEEN_BIT.get(precision, Precision.BF16)
 
 
+def misalignment(head_dim: int) -> float:
+    """Give how much longer products over heads of an awkward width take.
+
+    Matrix units load 16 bytes at a time: rows of 8 two-byte values. Other widths fall back to narrower loads: the four-value and the
+    two-value kernels of BigScience's benchmarks (108 and 150 wide heads) take about four and nine times as long.
+    """
+    if head_dim % 8 == 0:
+        return 1.0
+    return 4.0 if head_dim % 4 == 0 else 9.0
+
+
 def attended_pairs(attention: Attention, sequence_length: int) -> float:
     """Count the (query, key) pairs of one causal sequence; a window of w keeps the last w keys of each query."""
     window = min(attention.window or sequence_length, sequence_length)
@@ -50,7 +61,8 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     shards = layouts.tensor_parallel * layouts.context_parallel
     flop = layouts.micro_batch * core_flop(job, attention) / shards
     reach = min(attention.window or job.sequence_length, job.sequence_length)
-    rate = device.peak(core_precision(job.precision)) * reach / (reach + calibration.attention_half_length)
+    rate = job.stack.attention_share * device.peak(core_precision(job.precision))
+    rate = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
     forward_s = flop / (rate * calibration.attention_forward) + calibration.kernel_latency
     backward_s = 2.5 * flop / (rate * calibration.attention_backward) + calibration.kernel_latency
     return forward_s, backward_s
@@ -65,6 +77,7 @@ def _unfused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Fl
     values = Matmul(rows=queries, columns=ones * attention.value_head_dim, inner=ones * length, count=count)
     precision = core_precision(job.precision)
     products_s = matmul_time_s(device, precision, scores) + matmul_time_s(device, precision, values)
+    products_s = products_s * misalignment(attention.head_dim)
     elements = count * queries * length
     bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     dropout = job.stack.dropout

@@ -79,8 +79,9 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     tensor_forward, tensor_backward = _tensor_communication_s(job, layer, layouts)
     context_forward, context_backward = _context_communication_s(job, layer, layouts, core_forward, core_backward)
     expert = _expert_communication_s(job, layer, layouts)
+    launch_s = _launch_s(job, layer, layouts)
     forward = _with_host(
-        job,
+        launch_s,
         {
             Cause.MATMUL: matmul_forward,
             Cause.ATTENTION: core_forward,
@@ -91,7 +92,7 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
         },
     )
     backward = _with_host(
-        job,
+        launch_s,
         {
             Cause.MATMUL: matmul_backward,
             Cause.ATTENTION: core_backward,
@@ -104,8 +105,17 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     return LayerTime(forward=forward, backward=backward, recompute=_recomputed(forward, layouts))
 
 
-def _with_host(job: Job, busy: Pass) -> Pass:
-    idle = np.maximum(job.stack.layer_launch - sum(busy.values()), 0.0)
+def _launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Give the host's time for launching one layer's forward or backward pass: its kernels, and its collectives."""
+    collectives = np.where(layouts.tensor_parallel > 1, np.where(layouts.sequence_parallel == 1, 4, 2), 0)
+    if isinstance(layer.mlp, Experts):
+        collectives = collectives + np.where(layouts.expert_parallel > 1, 2, 0)
+    collectives = collectives + np.where(layouts.context_parallel > 1, layouts.context_parallel, 0)
+    return job.stack.layer_launch + collectives * job.stack.collective_launch
+
+
+def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:
+    idle = np.maximum(launch_s - sum(busy.values()), 0.0)
     return {**busy, Cause.HOST: idle}
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 
 from meshwright.costmodels.attention import core_flop
-from meshwright.costmodels.collectives import Group, send_s
+from meshwright.costmodels.collectives import Group, all_gather_s, send_s
 from meshwright.costmodels.device_memory import peak_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
@@ -170,6 +170,12 @@ def _pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray)
     """Each chunk receives activations and gradients of each micro-batch; while the pipeline fills and drains nothing can hide them."""
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     group = Group(size=layouts.pipeline_parallel, stride=stride)
-    message_s = send_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held)
+    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
+    if job.stack.split_messages:
+        tensor_group = Group(size=layouts.tensor_parallel, stride=np.ones_like(stride))
+        shared_s = send_s(job.cluster, group, state_bytes / layouts.tensor_parallel)
+        message_s = shared_s + all_gather_s(job.cluster, tensor_group, state_bytes)
+    else:
+        message_s = send_s(job.cluster, group, state_bytes)
     steady = 0.0 if job.stack.overlap_pipeline else total * layouts.virtual_pipeline
     return np.where(layouts.pipeline_parallel > 1, 2.0 * message_s * (steady + layouts.pipeline_parallel - 1), 0.0)

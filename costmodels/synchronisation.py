@@ -68,6 +68,12 @@ def parameter_gather_s(job: Job, layouts: LayoutTable, parameters: StageParamete
     return np.where(layouts.zero_stage[:, np.newaxis] >= 1, total, 0.0)
 
 
+def _message_latencies_s(job: Job, layouts: LayoutTable, layers: IntArray) -> FloatArray:
+    """Give the latency of all messages into which ZeRO-3 cuts a stage's layers, but for the one counted already."""
+    empty = all_gather_s(job.cluster, _widened(shard_group(layouts)), np.zeros((len(layouts), 1)))
+    return empty * (layers * job.stack.gathers_per_layer - 1)
+
+
 def exposed_communication_s(
     job: Job,
     layouts: LayoutTable,
@@ -88,10 +94,12 @@ def exposed_communication_s(
         total: micro-batches of a step, [layouts].
 
     """
-    reduction_s = gradient_reduction_s(job, layouts, parameters)
-    gather_s = parameter_gather_s(job, layouts, parameters)
     layers = np.maximum(stages.layers.sum(axis=2), 1)
     stage_3 = layouts.zero_stage[:, np.newaxis] == 3
+    slowed = np.where(stage_3, 1.0 / job.stack.gather_efficiency, 1.0)
+    latencies_s = np.where(stage_3, _message_latencies_s(job, layouts, layers), 0.0)
+    reduction_s = slowed * gradient_reduction_s(job, layouts, parameters) + latencies_s
+    gather_s = slowed * parameter_gather_s(job, layouts, parameters) + latencies_s
     every_micro_batch = layouts.zero_stage[:, np.newaxis] >= 2
     repeats = np.where(every_micro_batch, total[:, np.newaxis], 1.0)
     backward_messages_s = reduction_s + np.where(stage_3, gather_s, 0.0)

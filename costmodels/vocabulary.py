@@ -10,8 +10,11 @@ from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.state import padded_vocabulary
 
-LOSS_BYTES_FORWARD = 12
-LOSS_BYTES_BACKWARD = 8
+# Bytes moved for each logit, forward and backward. Fused: 16-bit logits are written as fp32 and read, softmax less target is written.
+# Unfused: cast, maximum, difference, exponential, sum and division each go over the fp32 logits, and backward softmax,
+# target, scale and cast.
+FUSED_LOSS_BYTES = (12, 8)
+UNFUSED_LOSS_BYTES = (38, 22)
 
 
 def _streaming_s(job: Job, moved_bytes: FloatArray) -> FloatArray:
@@ -45,7 +48,8 @@ def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     message_s = all_reduce_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens)
     times = 1 + job.model.mtp_layers
+    loss_forward_bytes, loss_backward_bytes = FUSED_LOSS_BYTES if job.stack.fused_loss else UNFUSED_LOSS_BYTES
     return (
-        times * (forward + _streaming_s(job, LOSS_BYTES_FORWARD * tokens * vocabulary)),
-        times * (backward + _streaming_s(job, LOSS_BYTES_BACKWARD * tokens * vocabulary) + message_s),
+        times * (forward + _streaming_s(job, loss_forward_bytes * tokens * vocabulary)),
+        times * (backward + _streaming_s(job, loss_backward_bytes * tokens * vocabulary) + message_s),
     )
