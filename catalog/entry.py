@@ -1,4 +1,4 @@
-"""What all catalog entries share: unknown keys are errors, values never change, and every group of numbers names its source."""
+"""What catalog entries share: unknown keys are errors, values never change, and numbers name their source."""
 
 from typing import Annotated
 

@@ -20,7 +20,8 @@ class StackEntry(Entry):
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
     reduce_bytes: bytes of one gradient element on the wire.
     master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
-    overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside compute.
+    overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
+    compute.
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.

@@ -1,7 +1,7 @@
 """Activations that one layer keeps for the backward pass of one micro-batch, on one device.
 
-The count follows Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), tensor by tensor; for GPT with dropout and unfused attention it
-is their s b h (34 + 5 a s / h). Two-byte values unless said otherwise:
+The count follows Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), tensor by tensor; for GPT with dropout and
+unfused attention it is their s b h (34 + 5 a s / h). Two-byte values unless said otherwise:
 
     norms                input and output of each                      on the held tokens
     attention            queries, keys, values; the weighted values    split by heads
@@ -30,7 +30,7 @@ ROUTER_BYTES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerActivations:
-    """Bytes of one layer and micro-batch, [layouts]: what stays until the backward pass, and all that exists while it is computed."""
+    """Bytes of one layer and micro-batch, [layouts]: what the backward pass finds, and all there is meanwhile."""
 
     kept: FloatArray
     whole: FloatArray

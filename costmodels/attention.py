@@ -1,11 +1,11 @@
 """Time of the attention core: scores, softmax and the weighted sum of values.
 
-Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that backward, since
-scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). It reaches a share of peak that grows with the sequence,
-s / (s + half_length).
+Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that
+backward, since scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). It reaches a share of peak that
+grows with the sequence, s / (s + half_length).
 
-Unfused: two batched products over the full square, and the score matrix in memory: the fused softmax reads and writes it, dropout again
-with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors).
+Unfused: two batched products over the full square, and the score matrix in memory: the fused softmax reads and writes
+it, dropout again with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors).
 """
 
 import numpy as np
@@ -28,8 +28,9 @@ def core_precision(precision: Precision) -> Precision:
 def misalignment(head_dim: int) -> float:
     """Give how much longer products over heads of an awkward width take.
 
-    Matrix units load 16 bytes at a time: rows of 8 two-byte values. Other widths fall back to narrower loads: the four-value and the
-    two-value kernels of BigScience's benchmarks (108 and 150 wide heads) take about four and nine times as long.
+    Matrix units load 16 bytes at a time: rows of 8 two-byte values. Other widths fall back to narrower loads: the
+    four-value and the two-value kernels of BigScience's benchmarks (108 and 150 wide heads) take about four and nine
+    times as long.
     """
     if head_dim % 8 == 0:
         return 1.0

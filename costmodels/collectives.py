@@ -1,17 +1,19 @@
 """Time of collectives on the tiers that a group of ranks really spans.
 
-A group is `size` ranks, `stride` apart, of a cluster whose tiers hold consecutive ranks. On a tier of g devices such a group has
-m = min(size, max(1, g / stride)) members, and the devices of the instance belong to min(stride, g) groups that run at once.
+A group is `size` ranks, `stride` apart, of a cluster whose tiers hold consecutive ranks. On a tier of g devices such
+a group has m = min(size, max(1, g / stride)) members, and the devices of the instance belong to min(stride, g) groups
+that run at once.
 
 A ring passes n - 1 of n shares through every member, so reduce-scatter and all-gather of B bytes take
 
     t = B (n - 1) / n / bus + steps latency,    all-reduce twice that,
 
-where the bus is the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m members of a node
-use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a group with one member a
-node one. Meshes give a group of m of g members (m - 1) / (g - 1) of a device's links.
+where the bus is the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m
+members of a node use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a
+group with one member a node one. Meshes give a group of m of g members (m - 1) / (g - 1) of a device's links.
 
-Source of the ring cost: Thakur, Rabenseifner, Gropp (2005), "Optimization of Collective Communication Operations in MPICH".
+Source of the ring cost: Thakur, Rabenseifner, Gropp (2005), "Optimization of Collective Communication Operations in
+MPICH".
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Peak memory of the worst rank: states, activations in flight, logits and buffers; then the allocator's slack and the driver's context."""
+"""Peak memory of the worst rank: states, activations in flight, logits, buffers; then slack and context."""
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _logits_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
 
 
 def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:
-    """ZeRO-3 holds two layers' gathered parameters (the one in work and the one prefetched) and one layer's whole gradients."""
+    """ZeRO-3 holds two layers' parameters (in work, and prefetched) and one layer's gradients, whole."""
     layers = np.maximum(stages.layers.sum(axis=2), 1)
     one_layer = (parameters.dense + parameters.experts) / layers
     gathered = (2 * PARAMETER_BYTES + job.stack.reduce_bytes) * one_layer

@@ -1,7 +1,7 @@
 """Time of one layer for one micro-batch on one device: forward, backward, and what is computed again.
 
-Causes: `matmul`, `attention`, `elementwise`, `tensor_communication`, `context_communication`, `expert_communication`, and `host`, the
-time by which the host is slower at launching the layer's kernels than the device at running them.
+Causes: `matmul`, `attention`, `elementwise`, `tensor_communication`, `context_communication`, `expert_communication`,
+and `host`, the time by which the host is slower at launching the layer's kernels than the device at running them.
 """
 
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:
 
 
 def _recomputed(forward: Pass, layouts: LayoutTable) -> Pass:
-    """Full recomputation repeats the forward pass with its messages; selective the attention core, whose launches are few."""
+    """Full recomputation repeats the forward pass with its messages; selective the attention core alone."""
     full, selective = layouts.recompute == FULL, layouts.recompute == SELECTIVE
     return {
         cause: np.where(full | (selective & (cause is Cause.ATTENTION)), seconds, 0.0)
@@ -129,10 +129,10 @@ def _recomputed(forward: Pass, layouts: LayoutTable) -> Pass:
 
 
 def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    """All-reduce behind attention and behind the MLP, forward and backward; as all-gather and reduce-scatter under sequence parallelism.
+    """Exchange behind attention and behind the MLP: all-reduce, or all-gather and reduce-scatter of sequence shards.
 
-    The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv 2205.05198,
-    section 4.2.2) and costs nothing here.
+    The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv
+    2205.05198, section 4.2.2) and costs nothing here.
     """
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed
@@ -155,7 +155,7 @@ def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> tup
 def _context_communication_s(
     job: Job, layer: Layer, layouts: LayoutTable, core_forward: FloatArray, core_backward: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Ring attention passes keys and values on while it computes, and backward their gradients too; Ulysses exchanges heads for tokens."""
+    """Ring attention passes keys and values on while it computes, backward their gradients too; Ulysses swaps heads."""
     group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
     attention = layer.attention
     own = key_value_bytes(job, attention, layouts)

@@ -1,8 +1,8 @@
 """The work of one layer on one device: its matrix products, attention, elementwise traffic and messages.
 
-Shapes are those that a device sees after tensor, context and expert parallelism. `tokens` are the rows of its matrix products,
-micro_batch x sequence_length / context_parallel; `held_tokens` those that it holds between them, fewer by tensor_parallel under
-sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2).
+Shapes are those that a device sees after tensor, context and expert parallelism. `tokens` are the rows of its matrix
+products, micro_batch x sequence_length / context_parallel; `held_tokens` those that it holds between them, fewer by
+tensor_parallel under sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2).
 """
 
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ def local_kv_heads(attention: Attention, layouts: LayoutTable) -> FloatArray:
 def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Matmul, ...]:
     """Give the projections of an attention, forward.
 
-    Latent attention: down-projections of queries and keys run on the held tokens with whole weights, up-projections are split
-    by heads (arXiv 2405.04434, section 2.1.2).
+    Latent attention: down-projections of queries and keys run on the held tokens with whole weights, up-projections
+    are split by heads (arXiv 2405.04434, section 2.1.2).
     """
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
     heads = attention.heads / layouts.tensor_parallel
@@ -81,7 +81,7 @@ def _mlp_products(rows: FloatArray, hidden: int, width: FloatArray | float, *, g
 
 
 def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
-    """Give the (token, expert) pairs that a device computes: those of its expert group, over the group's expert ranks."""
+    """Give the (token, expert) pairs that a device computes: those of its expert group, over its expert ranks."""
     distinct = tokens_of(job, layouts).computed / layouts.tensor_parallel
     return distinct * experts.top_k * layouts.expert_tensor_parallel
 
@@ -89,7 +89,8 @@ def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
 def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Matmul, ...]:
     """Give the products of a dense MLP, or of router, shared and routed experts, forward.
 
-    Routed experts are grouped products: each local expert has its share of the rows, rounded up to half a tile on average.
+    Routed experts are grouped products: each local expert has its share of the rows, rounded up to half a tile on
+    average.
     """
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
     if isinstance(mlp, Mlp):
@@ -109,10 +110,10 @@ def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Ma
 
 
 def elementwise_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Give the bytes that the forward pass reads and writes outside products and attention; the backward pass moves twice that.
+    """Give the bytes of the forward pass outside products and attention; the backward pass moves twice that.
 
-    Each norm reads and writes the hidden state; each residual reads two and writes one, with one more byte a value for a dropout mask,
-    and two passes more where bias, dropout and addition aren't fused.
+    Each norm reads and writes the hidden state; each residual reads two and writes one, with one more byte a value
+    for a dropout mask, and two passes more where bias, dropout and addition aren't fused.
     """
     tokens, hidden, stack = tokens_of(job, layouts), job.model.hidden, job.stack
     state = ACTIVATION_BYTES * hidden * tokens.held

@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 
 
 class Recompute(StrEnum):
-    """What the backward pass computes again: nothing, the attention core (scores, softmax, context), or whole layers."""
+    """What the backward pass computes again: nothing, the attention core (scores to context), or whole layers."""
 
     NONE = "none"
     SELECTIVE = "selective"

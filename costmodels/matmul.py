@@ -4,15 +4,16 @@ A product of m x k by k x n is 2 m n k operations. Three things keep it from the
 
 - pipelines and clocks: large products reach `matmul_ceiling` of the peak;
 - depth: a tile spends time on its prologue and epilogue, worth `matmul_half_depth` columns of k;
-- waves: tiles are dealt to the compute units in waves, and the last wave is half empty on average, so a product of `tiles`
+- waves: tiles are dealt to the compute units in waves, and the last wave is half empty on average, so a product of
+  `tiles`
   smallest full-rate tiles costs tiles / units + 1/2 waves.
 
     t_compute = 2 m n (k + half_depth) (1 + units tile_rows tile_columns / (2 m n)) / (ceiling peak)
     t_memory  = bytes (m k + k n + m n) / (streaming bandwidth)
     t         = max(t_compute, t_memory) + kernel_latency
 
-On 3,364 bf16 products measured on A100, H100 and B200 (aiconfigurator-core 0.12.0) this law has a median error of 5 to 8 %; counting
-waves exactly over four tile shapes has the same error, and is not monotone.
+On 3,364 bf16 products measured on A100, H100 and B200 (aiconfigurator-core 0.12.0) this law has a median error of 5
+to 8 %; counting waves exactly over four tile shapes has the same error, and is not monotone.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ NARROW = frozenset({Precision.FP8, Precision.MXFP8, Precision.NVFP4})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matmul:
-    """A product [rows, inner] x [inner, columns], done for `count` independent pairs (experts, attention heads) in one launch.
+    """A product [rows, inner] x [inner, columns], for `count` independent pairs (experts, heads) in one launch.
 
     Each is an array that broadcasts to the shape of the others; a fractional size is the mean over devices.
     """

@@ -47,8 +47,8 @@ def predict_memory(job: Job, layouts: LayoutTable) -> MemoryPrediction:
 def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     """Predict the step time of each layout.
 
-    A step is the slowest stage's work on all micro-batches, the bubble in which it waits for the other stages, what isn't hidden
-    of the replicas' communication, and the optimizer.
+    A step is the slowest stage's work on all micro-batches, the bubble in which it waits for the other stages, what
+    isn't hidden of the replicas' communication, and the optimizer.
 
     Raises MissingData where the device has no peak for the job's precision.
     """
@@ -93,7 +93,8 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
 def model_flop(job: Job) -> float:
     """Count the operations of one step's forward and backward pass, without recomputation.
 
-    Six for each active parameter of a matrix and token, and the causal attention core three times (forward, and twice that backward).
+    Six for each active parameter of a matrix and token, and the causal attention core three times (forward, and twice
+    that backward).
     """
     model = job.model
     per_token = 6.0 * model.hidden * model.vocab * (1 + model.mtp_layers)
@@ -167,7 +168,7 @@ def _weight_gradient_s(stages: StageTable, kinds: list[LayerTime]) -> FloatArray
 
 
 def _pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray) -> FloatArray:
-    """Each chunk receives activations and gradients of each micro-batch; while the pipeline fills and drains nothing can hide them."""
+    """Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain."""
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     group = Group(size=layouts.pipeline_parallel, stride=stride)
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held

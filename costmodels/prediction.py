@@ -28,7 +28,8 @@ class MemoryPrediction:
     """Peak memory of the worst rank, by layout.
 
     breakdown: bytes by cause, each an array of shape [layouts]; they sum to the allocated bytes.
-    reserved_bytes: with the allocator's slack; nvidia_smi_bytes: with the driver's context and communication buffers too.
+    reserved_bytes: with the allocator's slack; nvidia_smi_bytes: with the driver's context and communication buffers
+    too.
     """
 
     breakdown: Mapping[str, FloatArray]

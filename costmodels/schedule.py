@@ -1,11 +1,12 @@
 """Pipeline schedules: how long stages wait for each other, and how many micro-batches each holds.
 
-With P stages, V chunks a stage, M micro-batches, and for stage s the time t_s = f_s + b_s + w_s of one micro-batch (forward, backward by
-data, backward by weights), the slowest stage is busy M max t_s and idle while the others fill and drain:
+With P stages, V chunks a stage, M micro-batches, and for stage s the time t_s = f_s + b_s + w_s of one micro-batch
+(forward, backward by data, backward by weights), the slowest stage is busy M max t_s and idle while the others fill
+and drain:
 
-    GPipe, 1F1B    sum of the other stages' t_s          (P - 1) t for equal stages: Narayanan et al. 2021, arXiv 2104.04473, section 2.2
-    interleaved    the same / V                          section 2.2 there
-    ZB-H1          sum of the others' f_s + b_s - w_s    Qi et al. 2024, arXiv 2401.10241, table 1 (after section 2)
+    GPipe, 1F1B    sum of the other stages' t_s, (P - 1) t for equal stages   arXiv 2104.04473, section 2.2
+    interleaved    the same / V                                               section 2.2 there
+    ZB-H1          sum of the others' f_s + b_s - w_s                         arXiv 2401.10241, section 2
     ZB-2p          sum of the others' max(f_s + b_s - 2 w_s, 0)
 
 Micro-batches that a stage holds at its peak, in units of the stage's own layers:

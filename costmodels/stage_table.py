@@ -1,7 +1,8 @@
 """The distinct pipeline stages of many layouts, as arrays.
 
-Stages that hold the same layers take the same time; of those the earliest has the most micro-batches in flight, so it stands for all of
-them. A layout has few distinct stages (the first, the last, one or two sizes between), however deep its pipeline.
+Stages that hold the same layers take the same time; of those the earliest has the most micro-batches in flight, so it
+stands for all of them. A layout has few distinct stages (the first, the last, one or two sizes between), however deep
+its pipeline.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class StageTable:
     """Distinct stages, arrays of shape [layouts, distinct stages], padded with stages of multiplicity 0.
 
     index: number of the earliest such stage. multiplicity: how many stages are like it.
-    layers: layers of each kind on it, shape [layouts, distinct stages, kinds]; MTP modules count as layers of the last kind.
+    layers: layers of each kind on it, shape [layouts, distinct stages, kinds]; MTP modules count as layers of the
+    last kind.
     first, last: whether it has the embedding, the head.
     """
 

@@ -1,9 +1,10 @@
 """Which layers each pipeline stage holds.
 
-Layers are cut into `pipeline_parallel * virtual_pipeline` contiguous chunks; chunk c is on stage c mod pipeline_parallel. Chunk
-sizes differ by one at most, and the smaller ones are those at the two ends, last before first, where the head and the
-embedding also are: 126 layers on 16 stages give 7, 8, ..., 8, 7. The chunks at the ends may hold nothing but embedding or head, as in
-126 layers on 16 stages of 8 chunks.
+Layers are cut into `pipeline_parallel * virtual_pipeline` contiguous chunks; chunk c is on stage c mod
+pipeline_parallel. Chunk sizes differ by one at most, and the smaller ones are those at the two ends, last before
+first, where the head and the
+embedding also are: 126 layers on 16 stages give 7, 8, ..., 8, 7. The chunks at the ends may hold nothing but
+embedding or head, as in 126 layers on 16 stages of 8 chunks.
 """
 
 

@@ -1,8 +1,8 @@
-"""Parameters, gradients and optimizer states of each stage, and how ZeRO shards them (Rajbhandari et al. 2020, arXiv 1910.02054).
+"""Parameters, gradients and optimizer states of each stage, and how ZeRO shards them (arXiv 1910.02054).
 
-Tensor parallelism splits matrices, expert and expert tensor parallelism the experts. ZeRO shards over `zero_shard` ranks of data and
-context parallelism; experts have fewer copies, so they are sharded over the smaller group of those: optimizer states from stage 1,
-gradients from 2, parameters from 3.
+Tensor parallelism splits matrices, expert and expert tensor parallelism the experts. ZeRO shards over `zero_shard`
+ranks of data and context parallelism; experts have fewer copies, so they are sharded over the smaller group of those:
+optimizer states from stage 1, gradients from 2, parameters from 3.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def shards(layouts: LayoutTable, group: Group, *, from_stage: int) -> FloatArray
 
 
 def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> dict[str, FloatArray]:
-    """Give the bytes of parameters, gradients and optimizer states on one rank of each distinct stage, [layouts, stages].
+    """Give the bytes of parameters, gradients, optimizer states on one rank of each stage, [layouts, stages].
 
     Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are the fp32 shards themselves.
     """

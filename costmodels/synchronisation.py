@@ -1,12 +1,13 @@
 """Keeping the replicas equal: gradient reduction, parameter gathers and the optimizer step of each stage.
 
-ZeRO 0 all-reduces gradients once a step; 1 reduce-scatters them and all-gathers the new parameters; 2 must reduce-scatter after
-each micro-batch, since it keeps no whole gradients; 3 also gathers a layer's parameters before each forward and backward pass
-(Rajbhandari et al. 2020, section 7).
+ZeRO 0 all-reduces gradients once a step; 1 reduce-scatters them and all-gathers the new parameters; 2 must
+reduce-scatter after each micro-batch, since it keeps no whole gradients; 3 also gathers a layer's parameters before
+each forward and backward pass (Rajbhandari et al. 2020, section 7).
 
-What can hide: a reduction started by bucket runs beside what is left of the last micro-batch's backward pass, all but the last layer's
-bucket; a parameter gather beside the forward pass, all but the first layer's. Without overlap a reduction starts when a stage's last
-backward pass ends, and the first stage's ends last, so that the others' hide behind it.
+What can hide: a reduction started by bucket runs beside what is left of the last micro-batch's backward pass, all but
+the last layer's bucket; a parameter gather beside the forward pass, all but the first layer's. Without overlap a
+reduction starts when a stage's last backward pass ends, and the first stage's ends last, so that the others' hide
+behind it.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def gradient_reduction_s(job: Job, layouts: LayoutTable, parameters: StageParame
 
 
 def parameter_gather_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
-    """Give the seconds of one all-gather of all parameters of each distinct stage, [layouts, stages]; 0 without ZeRO."""
+    """Give the seconds of one all-gather of each distinct stage's parameters, [layouts, stages]; 0 without ZeRO."""
     total = np.zeros(parameters.dense.shape)
     for count, shard in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
         total = total + all_gather_s(job.cluster, _widened(shard), PARAMETER_BYTES * count)
@@ -131,7 +132,8 @@ def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
 def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
     """Give the seconds of the optimizer step of each distinct stage, [layouts, stages].
 
-    Gradients are read for the norm, and scaled; the update reads the gradient, reads and writes moments and master weights, and writes the
+    Gradients are read for the norm, and scaled; the update reads the gradient, reads and writes moments and master
+    weights, and writes the
     parameter: all bound by memory bandwidth.
     """
     device = job.cluster.device

@@ -46,7 +46,7 @@ class Mlp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
-    """A mixture: each token goes to `top_k` of `experts` MLPs of `ffn_hidden`, and to shared ones of `shared_ffn_hidden` in all."""
+    """A mixture: a token goes to `top_k` of `experts` MLPs of `ffn_hidden`, and to `shared_ffn_hidden` in all."""
 
     experts: int
     top_k: int
@@ -70,7 +70,8 @@ class Layer:
 class Transformer:
     """A model. `layers` is in order; equal layers are equal values, so that work is counted once a kind.
 
-    mtp_layers: multi-token-prediction modules behind the last layer (arXiv 2412.19437, section 2.2), each like the last layer.
+    mtp_layers: multi-token-prediction modules behind the last layer (arXiv 2412.19437, section 2.2), each like the
+    last layer.
     """
 
     name: str

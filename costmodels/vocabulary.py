@@ -10,7 +10,8 @@ from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.state import padded_vocabulary
 
-# Bytes moved for each logit, forward and backward. Fused: 16-bit logits are written as fp32 and read, softmax less target is written.
+# Bytes moved for each logit, forward and backward. Fused: 16-bit logits are written as fp32 and read, softmax less target
+# is written.
 # Unfused: cast, maximum, difference, exponential, sum and division each go over the fp32 logits, and backward softmax,
 # target, scale and cast.
 FUSED_LOSS_BYTES = (12, 8)
@@ -23,7 +24,7 @@ def _streaming_s(job: Job, moved_bytes: FloatArray) -> FloatArray:
 
 
 def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of the embedding of one micro-batch, forward and backward: a gather of rows, and its tensor all-reduce."""
+    """Give the seconds of embedding one micro-batch, forward and backward: a gather of rows, and an all-reduce."""
     tokens = tokens_of(job, layouts).computed
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
@@ -36,9 +37,9 @@ def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]
 def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     """Give the seconds of head and loss of one micro-batch, forward and backward.
 
-    The head is a product with the vocabulary's shard; the loss goes over its fp32 logits: 16-bit logits written as fp32, maximum and sum
-    of exponentials forward, softmax minus target backward. Multi-token prediction runs it once more a module. Tensor parallelism
-    all-reduces the gradient of the head's input.
+    The head is a product with the vocabulary's shard; the loss goes over its fp32 logits: 16-bit logits written as
+    fp32, maximum and sum of exponentials forward, softmax minus target backward. Multi-token prediction runs it once
+    more a module. Tensor parallelism all-reduces the gradient of the head's input.
     """
     tokens = tokens_of(job, layouts).computed
     vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
