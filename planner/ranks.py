@@ -5,20 +5,21 @@ Ranks count through the axes of an order, first axis fastest:
     MESH_ORDER     rank = tensor + T x (context + C x (data + D x pipeline))
     EXPERT_ORDER   rank = expert_tensor + T' x (expert + E x (expert_data + D' x pipeline))
 
-Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. An axis of size n and stride s
-groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0. `data_context` is what ZeRO shards over:
-context and data are neighbours in the order, so it is an axis too.
+Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. An axis of size n and
+stride s groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0. `data_context` is what
+ZeRO shards over: context and data are neighbours in the order, so it is an axis too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
-from meshwright.costmodels.stages import stage_layers
 
 MESH_ORDER = ("tensor", "context", "data", "pipeline")
 EXPERT_ORDER = ("expert_tensor", "expert", "expert_data", "pipeline")
+
+Chunks = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class RankPlan:
     coordinates: Mapping[str, int]
     groups: Mapping[str, tuple[int, ...]]
     stage: int
-    chunks: tuple[tuple[int, ...], ...]
+    chunks: Chunks
     embedding: bool
     head: bool
 
@@ -73,8 +74,8 @@ def mesh_axes(layout: Layout) -> dict[str, Axis]:
     return axes | {"data_context": both}
 
 
-def rank_plan(layout: Layout, *, layers: int, rank: int) -> RankPlan:
-    """Give one rank's part of a layout of a model of so many layers.
+def rank_plan(layout: Layout, *, stages: Sequence[Chunks], rank: int) -> RankPlan:
+    """Give one rank's part of a layout, of which the stages hold these layers (by stage, by chunk).
 
     Raises InputError where the layout has no such rank.
     """
@@ -90,7 +91,7 @@ def rank_plan(layout: Layout, *, layers: int, rank: int) -> RankPlan:
         coordinates={name: axis.coordinate(rank) for name, axis in axes.items()},
         groups={name: axis.members(rank) for name, axis in axes.items()},
         stage=stage,
-        chunks=stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)[stage],
+        chunks=stages[stage],
         embedding=stage == 0,
         head=stage == layout.pipeline_parallel - 1,
     )

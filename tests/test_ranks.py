@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
-from meshwright.planner.ranks import MESH_ORDER, mesh_axes, rank_plan
+from meshwright.costmodels.stages import stage_layers
+from meshwright.planner.ranks import MESH_ORDER, RankPlan, mesh_axes, rank_plan
 
 DEGREES = st.integers(min_value=1, max_value=4)
 LAYOUTS = st.builds(
@@ -21,9 +22,14 @@ LAYOUTS = st.builds(
 )
 
 
+def plan_of(layout: Layout, *, layers: int, rank: int) -> RankPlan:
+    stages = stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)
+    return rank_plan(layout, stages=stages, rank=rank)
+
+
 def test_mixture_of_64_ranks_as_megatron_groups_it() -> None:
     layout = Layout(tensor_parallel=2, pipeline_parallel=2, data_parallel=16, expert_parallel=8)
-    groups = rank_plan(layout, layers=8, rank=0).groups
+    groups = plan_of(layout, layers=8, rank=0).groups
     assert groups["tensor"] == (0, 1)
     assert groups["expert"] == tuple(range(8))
     assert groups["expert_data"] == (0, 8, 16, 24)
@@ -35,7 +41,7 @@ def test_mixture_of_64_ranks_as_megatron_groups_it() -> None:
 
 def test_dense_example_of_16_ranks_by_hand() -> None:
     layout = Layout(tensor_parallel=2, context_parallel=2, data_parallel=2, pipeline_parallel=2)
-    plan = rank_plan(layout, layers=6, rank=13)
+    plan = plan_of(layout, layers=6, rank=13)
     assert [plan.coordinates[axis] for axis in MESH_ORDER] == [1, 0, 1, 1]
     assert plan.groups["tensor"] == (12, 13)
     assert plan.groups["context"] == (13, 15)
@@ -47,14 +53,14 @@ def test_dense_example_of_16_ranks_by_hand() -> None:
 
 def test_chunks_of_an_interleaved_rank() -> None:
     layout = Layout(pipeline_parallel=2, virtual_pipeline=2)
-    assert rank_plan(layout, layers=8, rank=0).chunks == ((0, 1), (4, 5))
-    assert rank_plan(layout, layers=8, rank=1).chunks == ((2, 3), (6, 7))
+    assert plan_of(layout, layers=8, rank=0).chunks == ((0, 1), (4, 5))
+    assert plan_of(layout, layers=8, rank=1).chunks == ((2, 3), (6, 7))
 
 
 @pytest.mark.parametrize("rank", [-1, 4])
 def test_rank_outside_of_the_plan(rank: int) -> None:
     with pytest.raises(InputError, match=f"rank {rank} is outside of the plan's 4 ranks"):
-        rank_plan(Layout(data_parallel=4), layers=2, rank=rank)
+        plan_of(Layout(data_parallel=4), layers=2, rank=rank)
 
 
 @given(LAYOUTS, st.data())
@@ -77,7 +83,7 @@ def test_every_axis_partitions_the_ranks(layout: Layout, data: st.DataObject) ->
 
 @given(LAYOUTS)
 def test_coordinates_name_one_rank_and_groups_differ_in_one_axis(layout: Layout) -> None:
-    plans = [rank_plan(layout, layers=64, rank=rank) for rank in range(layout.world_size)]
+    plans = [plan_of(layout, layers=64, rank=rank) for rank in range(layout.world_size)]
     names = [tuple(plan.coordinates[axis] for axis in MESH_ORDER) for plan in plans]
     degrees = (layout.tensor_parallel, layout.context_parallel, layout.data_parallel, layout.pipeline_parallel)
     assert sorted(names) == sorted(itertools.product(*map(range, degrees)))
@@ -91,5 +97,7 @@ def test_coordinates_name_one_rank_and_groups_differ_in_one_axis(layout: Layout)
 def test_stages_hold_every_layer_once(layout: Layout) -> None:
     layers = 64
     first_replica = range(0, layout.world_size, layout.world_size // layout.pipeline_parallel)
-    held = [layer for rank in first_replica for chunk in rank_plan(layout, layers=layers, rank=rank).chunks for layer in chunk]
+    held = [
+        layer for rank in first_replica for chunk in plan_of(layout, layers=layers, rank=rank).chunks for layer in chunk
+    ]
     assert sorted(held) == list(range(layers))

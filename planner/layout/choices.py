@@ -8,8 +8,8 @@
     zero        ZeRO stage 0; and 1 to 3, where data x context > 1
     recompute   none, selective, full
 
-A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate. What is
-offered depends on the mesh alone: that is how a row pruned early is still counted for every candidate below it.
+A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate.
+What is offered depends on the mesh alone: that is how a row pruned early is still counted for every candidate below it.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Choice:
     """One choice.
 
     options: columns that the choice adds, each an array of shape [options].
-    axes, single: where the product of these degrees is 1, only the first `single` options are offered; no axes: always all.
+    axes, single: where all these degrees are 1, only the first `single` options are offered; no axes: always all.
     rules: what is checked once the choice is made.
     """
 

@@ -1,7 +1,7 @@
 """The layouts worth remembering while a large space goes by in chunks: the Pareto front of each mesh.
 
-Within a mesh (tensor, context, pipeline, data and expert degrees) a layout is dropped when another one is no slower and needs no
-more memory. What any objective puts first, for any limit on time, is on the front, so nothing that could be asked for is lost.
+Within a mesh (tensor, context, pipeline, data and expert degrees) a layout is dropped when another one is no slower and
+needs no more memory. What any objective puts first, for any limit on time, is on the front: nothing asked for is lost.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Front:
 
 
 def mesh_numbers(layouts: LayoutTable) -> IntArray:
-    """Number the distinct meshes of a table from 0, shape [layouts]."""
+    """Give each layout the number of its mesh, from 0, shape [layouts]."""
     numbers = np.zeros(len(layouts), dtype=np.int64)
     for name in MESH_COLUMNS:
         values, inverse = np.unique(getattr(layouts, name), return_inverse=True)

@@ -4,9 +4,9 @@
     memory   least peak memory among the layouts at most 10 % slower than the fastest
     cost     least price of a token, over the whole cluster and its halves, quarters, ... of whole nodes
 
-Equals under the objective: less time, less memory, then lower degrees in the order of TIE_COLUMNS, then whichever comes first in
-the order in which choices.py offers them. Times and bytes are compared rounded to nine significant digits, so that the last bits
-of another machine's arithmetic decide nothing.
+Equals under the objective: less time, less memory, then lower degrees in the order of TIE_COLUMNS, then whichever comes
+first in the order in which choices.py offers them. Times and bytes are compared rounded to nine significant digits, so
+that the last bits of another machine's arithmetic decide nothing.
 """
 
 from enum import StrEnum

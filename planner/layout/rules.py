@@ -1,7 +1,7 @@
 """What makes a layout legal: named rules over columns of degrees, each with the reason it gives for a rejection.
 
-A rule takes the job and some columns (arrays of shape [layouts]) and gives a mask of shape [layouts]: true where it is kept.
-The rules are those of Megatron-Core's argument checks, read as arithmetic.
+A rule takes the job and some columns (arrays of shape [layouts]) and gives a mask of the same shape: true where it is
+kept. The rules are those of Megatron-Core's argument checks, read as arithmetic.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,23 +24,30 @@ class Rule:
     keeps: Callable[[Job, Columns], BoolArray]
 
 
-def _all_divisible(widths: set[int], by: IntArray) -> BoolArray:
-    return np.array([width % by == 0 for width in sorted(widths)], dtype=bool).reshape(-1, len(by)).all(axis=0)
+def _divides(divisor: IntArray, number: int | IntArray) -> BoolArray:
+    return np.asarray(number % divisor == 0)
+
+
+def _divides_all(divisor: IntArray, numbers: set[int]) -> BoolArray:
+    kept = np.ones(len(divisor), dtype=bool)
+    for number in numbers:
+        kept &= _divides(divisor, number)
+    return kept
 
 
 def _batch_divides(job: Job, columns: Columns) -> BoolArray:
-    return job.global_batch % columns["data_parallel"] == 0
+    return _divides(columns["data_parallel"], job.global_batch)
 
 
 def _heads_divide(job: Job, columns: Columns) -> BoolArray:
-    return _all_divisible({kind.attention.heads for kind in job.model.layer_kinds}, columns["tensor_parallel"])
+    return _divides_all(columns["tensor_parallel"], {kind.attention.heads for kind in job.model.layer_kinds})
 
 
 def _kv_heads_divide(job: Job, columns: Columns) -> BoolArray:
     tensor = columns["tensor_parallel"]
     kept = np.ones(len(tensor), dtype=bool)
     for kv_heads in {kind.attention.kv_heads for kind in job.model.layer_kinds}:
-        kept &= (kv_heads % tensor == 0) | (tensor % kv_heads == 0)
+        kept &= _divides(tensor, kv_heads) | (tensor % kv_heads == 0)
     return kept
 
 
@@ -49,49 +56,52 @@ def _dense_width_divides(job: Job, columns: Columns) -> BoolArray:
         kind.mlp.shared_ffn_hidden if isinstance(kind.mlp, Experts) else kind.mlp.ffn_hidden
         for kind in job.model.layer_kinds
     }
-    return _all_divisible(widths, columns["tensor_parallel"])
+    return _divides_all(columns["tensor_parallel"], widths)
 
 
 def _sequence_splits_in_ring(job: Job, columns: Columns) -> BoolArray:
     context = columns["context_parallel"]
-    return (context == 1) | (job.sequence_length % (2 * context) == 0)
+    return np.asarray((context == 1) | _divides(2 * context, job.sequence_length))
 
 
 def _stages_have_layers(job: Job, columns: Columns) -> BoolArray:
-    return columns["pipeline_parallel"] <= len(job.model.layers)
+    return np.asarray(columns["pipeline_parallel"] <= len(job.model.layers))
 
 
 def _experts_have_sequence_parallel(job: Job, columns: Columns) -> BoolArray:
-    return (columns["sequence_parallel"] == 1) | (columns["tensor_parallel"] == 1) | (not job.model.has_experts)
+    if not job.model.has_experts:
+        return np.ones(len(columns["tensor_parallel"]), dtype=bool)
+    return np.asarray((columns["sequence_parallel"] == 1) | (columns["tensor_parallel"] == 1))
 
 
 def _sequence_splits_over_tensor(job: Job, columns: Columns) -> BoolArray:
     parts = columns["tensor_parallel"] * columns["context_parallel"]
-    return (columns["sequence_parallel"] == 0) | (job.sequence_length % parts == 0)
+    return np.asarray((columns["sequence_parallel"] == 0) | _divides(parts, job.sequence_length))
 
 
 def _chunks_have_layers(job: Job, columns: Columns) -> BoolArray:
-    return columns["pipeline_parallel"] * columns["virtual_pipeline"] <= len(job.model.layers)
+    chunks = columns["pipeline_parallel"] * columns["virtual_pipeline"]
+    return np.asarray(chunks <= len(job.model.layers))
 
 
 def _expert_width_divides(job: Job, columns: Columns) -> BoolArray:
     widths = {kind.mlp.ffn_hidden for kind in job.model.layer_kinds if isinstance(kind.mlp, Experts)}
-    return _all_divisible(widths, columns["expert_tensor_parallel"])
+    return _divides_all(columns["expert_tensor_parallel"], widths)
 
 
 def _expert_mesh_fits(job: Job, columns: Columns) -> BoolArray:  # noqa: ARG001 - the signature of a rule
     stage = columns["tensor_parallel"] * columns["context_parallel"] * columns["data_parallel"]
-    return stage % (columns["expert_parallel"] * columns["expert_tensor_parallel"]) == 0
+    return _divides(columns["expert_parallel"] * columns["expert_tensor_parallel"], stage)
 
 
 def _replica_batch_divides(job: Job, columns: Columns) -> BoolArray:
-    return job.global_batch // columns["data_parallel"] % columns["micro_batch"] == 0
+    return _divides(columns["micro_batch"], job.global_batch // columns["data_parallel"])
 
 
 def _interleaving_fills(job: Job, columns: Columns) -> BoolArray:
     micro_batches = job.global_batch // (columns["data_parallel"] * columns["micro_batch"])
-    interleaved = columns["schedule"] == SCHEDULES.index(Schedule.INTERLEAVED)
-    return ~interleaved | (micro_batches % columns["pipeline_parallel"] == 0)
+    plain = columns["schedule"] != SCHEDULES.index(Schedule.INTERLEAVED)
+    return np.asarray(plain | _divides(columns["pipeline_parallel"], micro_batches))
 
 
 MESH_RULES = (
@@ -99,9 +109,7 @@ MESH_RULES = (
     Rule(reason="tensor parallelism does not divide the attention heads", keeps=_heads_divide),
     Rule(reason="tensor parallelism and the key-value heads do not divide one another", keeps=_kv_heads_divide),
     Rule(reason="tensor parallelism does not divide the width of the MLP", keeps=_dense_width_divides),
-    Rule(
-        reason="the sequence does not split into 2 x context parallelism equal parts", keeps=_sequence_splits_in_ring
-    ),
+    Rule(reason="the sequence does not split into 2 x context parallelism equal parts", keeps=_sequence_splits_in_ring),
     Rule(reason="there are more pipeline stages than layers", keeps=_stages_have_layers),
 )
 SEQUENCE_RULES = (
@@ -109,21 +117,15 @@ SEQUENCE_RULES = (
         reason="experts under tensor parallelism need sequence parallelism",
         keeps=_experts_have_sequence_parallel,
     ),
-    Rule(
-        reason="the sequence does not split over tensor x context parallelism", keeps=_sequence_splits_over_tensor
-    ),
+    Rule(reason="the sequence does not split over tensor x context parallelism", keeps=_sequence_splits_over_tensor),
 )
 PIPELINE_RULES = (Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),)
 EXPERT_RULES = (
     Rule(reason="expert-tensor parallelism does not divide the width of an expert", keeps=_expert_width_divides),
-    Rule(
-        reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits
-    ),
+    Rule(reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits),
 )
 BATCH_RULES = (
     Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),
-    Rule(
-        reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills
-    ),
+    Rule(reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills),
 )
 RULES = (*MESH_RULES, *SEQUENCE_RULES, *PIPELINE_RULES, *EXPERT_RULES, *BATCH_RULES)

@@ -6,25 +6,28 @@
     4  front       the Pareto front of each mesh (front.py), chunk by chunk
     5  order       by the objective, one layout a mesh (objective.py)
 
-Decision variables are the columns of LayoutTable; the constraints are the rules of rules.py and the limit on memory. Since step 3
-sees every feasible layout, the least step time is known exactly: it is the lower bound.
+Decision variables are the columns of LayoutTable; the constraints are the rules of rules.py and the limit on memory.
+Since step 3 sees every feasible layout, the least step time is known exactly: it is the lower bound.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from meshwright.catalog.errors import Infeasible, SolverFailed
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.objective import Objective, best_first, rounded
-from meshwright.planner.layout.space import space_of
+from meshwright.planner.layout.space import Space, space_of
 
 NO_MEMORY = "it needs more memory than the device offers"
+THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,67 +56,65 @@ class SearchResult:
     lower_bound_s: float
 
 
-class _Tally:
-    """What the search has seen so far."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What some layouts came to: the front of those that fit, and of the others how many, and which came closest."""
 
-    def __init__(self) -> None:
-        self.candidates = 0
-        self.feasible = 0
-        self.rejected: Counter[str] = Counter()
-        self.front: Front | None = None
-        self.nearest: tuple[float, Layout] | None = None
-
-    def add(self, front: Front) -> None:
-        """Remember what is worth it of some layouts that fit."""
-        self.feasible += len(front.layouts)
-        self.front = front.reduced() if self.front is None else joined([self.front, front.reduced()]).reduced()
-
-    def miss(self, layouts: LayoutTable, peak_bytes: np.ndarray) -> None:
-        """Count layouts that don't fit, and remember the one that came closest."""
-        self.rejected[NO_MEMORY] += len(layouts)
-        least = int(peak_bytes.argmin())
-        if self.nearest is None or peak_bytes[least] < self.nearest[0]:
-            self.nearest = float(peak_bytes[least]), layouts.row(least)
+    front: Front | None
+    feasible: int
+    misses: int
+    nearest: tuple[float, Layout] | None
 
 
 def search(jobs: Sequence[Job], *, objective: Objective, memory_limit_bytes: int, top: int) -> SearchResult:
     """Find the best layout over one or more jobs, which differ in the number of devices only.
 
-    Raises Infeasible where no layout is legal or none fits in the limit, and SolverFailed where a prediction isn't a number.
+    Raises Infeasible where no layout is legal or none fits, and SolverFailed where a predicted time is no number.
     """
-    tally = _Tally()
-    for job in jobs:
-        _evaluate(job, memory_limit_bytes, tally)
-    if tally.front is None:
-        raise _infeasible(jobs[0], memory_limit_bytes, tally)
-    front = tally.front
+    spaces = [space_of(job) for job in jobs]
+    seen = [
+        part for job, space in zip(jobs, spaces, strict=True) for part in _evaluated(job, space, memory_limit_bytes)
+    ]
+    rejected = sum((Counter(space.rejected) for space in spaces), Counter[str]())
+    rejected[NO_MEMORY] += sum(part.misses for part in seen)
+    fronts = [part.front for part in seen if part.front is not None]
+    if not fronts:
+        nearest = min((part.nearest for part in seen if part.nearest), key=lambda miss: miss[0], default=None)
+        raise _infeasible(jobs[0], memory_limit_bytes, rejected=+rejected, nearest=nearest)
+    front = joined(fronts).reduced()
     order = best_first(objective, front.layouts, step_time_s=front.step_time_s, peak_bytes=front.peak_bytes)
     chosen = _one_a_mesh(front.take(order), limit=top + 1)
     return SearchResult(
         best=chosen[0],
         alternatives=chosen[1:],
-        candidates=tally.candidates,
-        feasible=tally.feasible,
-        rejected=dict(tally.rejected),
+        candidates=sum(space.candidates for space in spaces),
+        feasible=sum(part.feasible for part in seen),
+        rejected=dict(+rejected),
         lower_bound_s=float(front.step_time_s.min()),
     )
 
 
-def _evaluate(job: Job, limit: int, tally: _Tally) -> None:
-    space = space_of(job)
-    tally.candidates += space.candidates
-    tally.rejected.update(space.rejected)
-    for layouts in space.chunks():
-        peak = rounded(predict_memory(job, layouts).nvidia_smi_bytes)
-        fits = peak <= limit
-        if not fits.all():
-            tally.miss(layouts.take(~fits), peak[~fits])
-        if fits.any():
-            kept = layouts.take(fits)
-            tally.add(Front(layouts=kept, step_time_s=_times(job, kept), peak_bytes=peak[fits]))
+def _evaluated(job: Job, space: Space, limit: int) -> list[_Seen]:
+    """Evaluate a space slice by slice. The heavy numpy calls release the interpreter, so threads share the work."""
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        return list(pool.map(lambda part: _seen(job, space.layouts(part), limit), space.slices()))
 
 
-def _times(job: Job, layouts: LayoutTable) -> np.ndarray:
+def _seen(job: Job, layouts: LayoutTable, limit: int) -> _Seen:
+    peak = rounded(predict_memory(job, layouts).nvidia_smi_bytes)
+    fits = peak <= limit
+    kept = layouts.take(fits)
+    front = Front(layouts=kept, step_time_s=_times(job, kept), peak_bytes=peak[fits]) if len(kept) else None
+    least = int(np.where(fits, np.inf, peak).argmin())
+    return _Seen(
+        front=front.reduced() if front else None,
+        feasible=len(kept),
+        misses=len(layouts) - len(kept),
+        nearest=None if fits.all() else (float(peak[least]), layouts.row(least)),
+    )
+
+
+def _times(job: Job, layouts: LayoutTable) -> FloatArray:
     times = predict_time(job, layouts).step_time_s
     wrong = ~(np.isfinite(times) & (times > 0))
     if wrong.any():
@@ -136,22 +137,24 @@ def _one_a_mesh(ordered: Front, *, limit: int) -> tuple[Found, ...]:
     )
 
 
-def _infeasible(job: Job, limit: int, tally: _Tally) -> Infeasible:
+def _infeasible(
+    job: Job, limit: int, *, rejected: Mapping[str, int], nearest: tuple[float, Layout] | None
+) -> Infeasible:
     asked = (
         f"{job.model.name} on {job.cluster.devices} devices of {job.cluster.name} with {job.global_batch} sequences of "
         f"{job.sequence_length} tokens"
     )
-    if tally.nearest is None:
+    if nearest is None:
         return Infeasible(
             f"no layout of {asked} is legal",
-            rejected=dict(tally.rejected),
+            rejected=dict(rejected),
             hint="make the global batch, the heads and the sequence length multiples of what the devices factor into",
         )
-    needed, layout = tally.nearest
+    needed, layout = nearest
     gib = 2**30
     return Infeasible(
         f"no layout of {asked} fits in {limit / gib:.1f} GiB a device",
-        rejected=dict(tally.rejected),
+        rejected=dict(rejected),
         nearest_miss=f"{describe(layout)} needs {needed / gib:.1f} GiB of {limit / gib:.1f} GiB",
         hint="use more devices, devices with more memory, or shorter sequences",
     )

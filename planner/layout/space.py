@@ -2,16 +2,16 @@
 
     rows(0)   = meshes(devices), kept by MESH_RULES
     rows(k)   = repeat(rows(k-1), options offered to each) with the choice's columns, kept by the choice's rules
-    layouts   = rows(last) x ZeRO stages x recompute, in chunks, since nothing there is illegal
+    layouts   = rows(last) x ZeRO stages x recompute, a slice at a time, since nothing there is illegal
 
-`candidates` is the sum over all meshes of the product of the options offered by each choice: every combination before any rule.
-A row that a rule rejects at stage k stands for the product of the options that later choices would have offered to it, and the
-rule that is first in order gets the blame, so that
+`candidates` is the sum over all meshes of the product of the options that each choice offers: every combination before
+any rule. A row that a rule rejects at stage k stands for the product of the options that later choices would have
+offered to it, and the rule that is first in order gets the blame, so that
 
     candidates = legal layouts + sum of rejected
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +21,14 @@ from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, IntArra
 from meshwright.planner.layout.choices import Choice, choices_for, free_choices, meshes
 from meshwright.planner.layout.rules import MESH_RULES, Rule
 
-CHUNK_ROWS = 2**17
+CHUNK_ROWS = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
     """The layouts of one job.
 
-    candidates: combinations before any rule. rejected: how many of them each reason rejected, in the order of the rules.
+    candidates: combinations before any rule. rejected: how many of them each reason rejected, in order of the rules.
     rows: legal rows before the free choices, as columns of shape [rows].
     """
 
@@ -41,18 +41,24 @@ class Space:
         """Number of legal layouts."""
         return int(_leaves(self.rows, free_choices()).sum())
 
-    def chunks(self, *, limit: int = CHUNK_ROWS) -> Iterator[LayoutTable]:
-        """Give all legal layouts in order, about `limit` of them at a time."""
+    def slices(self, *, limit: int = CHUNK_ROWS) -> list[slice]:
+        """Cut the rows so that each slice grows to about `limit` layouts."""
         ends = np.cumsum(_leaves(self.rows, free_choices()))
+        slices: list[slice] = []
         start = 0
         while start < len(ends):
-            before = ends[start - 1] if start else 0
+            before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
-            chunk = {name: column[start:stop] for name, column in self.rows.items()}
-            for choice in free_choices():
-                chunk = _grow(chunk, choice)
-            yield _table(chunk)
+            slices.append(slice(start, stop))
             start = stop
+        return slices
+
+    def layouts(self, part: slice) -> LayoutTable:
+        """Give all legal layouts of a slice of the rows, in order."""
+        rows = {name: column[part] for name, column in self.rows.items()}
+        for choice in free_choices():
+            rows = _grow(rows, choice)
+        return _table(rows)
 
 
 def space_of(job: Job) -> Space:

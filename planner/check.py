@@ -1,0 +1,82 @@
+"""Holding a plan against today: plan again from its own inputs, and say what moved."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from meshwright.catalog.errors import Infeasible
+from meshwright.planner.job_inputs import inputs_today
+from meshwright.planner.plan_schema import Plan
+from meshwright.planner.planning import plan_of
+
+TOLERANCE = 1e-6
+# What an entry says of itself, without an effect on any prediction.
+PROSE = ("source", "published_parameters", "vendor", "family", "reference_cluster", "frameworks", "digest")
+
+
+def replan(plan: Plan) -> Plan:
+    """Plan again from a plan's own inputs, with today's catalog for those that came from it.
+
+    Raises InputError where the catalog no longer has one of them, MissingData and Infeasible.
+    """
+    return plan_of(inputs_today(plan.inputs)).plan
+
+
+def check_plan(plan: Plan) -> tuple[str, ...]:
+    """Give what moved since the plan was made, one readable line each; nothing where the plan still holds.
+
+    Raises InputError and MissingData where it can't be planned again.
+    """
+    try:
+        return differences(plan, replan(plan))
+    except Infeasible as error:
+        return (f"nothing fits any more: {error.message}",)
+
+
+def differences(old: Plan, new: Plan) -> tuple[str, ...]:
+    """Give what differs in layout and predictions (beyond a relative 1e-6), and then the changed inputs behind it.
+
+    Changed inputs alone are no difference: what counts is whether the plan still holds.
+    """
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    moved = list(_moved("layout", before["layout"], after["layout"]))
+    if not moved:  # else these follow from it
+        moved += [*_moved("stages", before["stages"], after["stages"]), *_moved("mesh", before["mesh"], after["mesh"])]
+    moved += _moved("predicted", before["predicted"], after["predicted"])
+    if not moved:
+        return ()
+    causes = _moved("inputs", _without_prose(before["inputs"]), _without_prose(after["inputs"]))
+    version = _moved("meshwright", old.meshwright, new.meshwright)
+    return (*moved, *causes, *version)
+
+
+def _moved(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 - whatever a plan file holds
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            yield from _moved(f"{path}.{key}", old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for position, pair in enumerate(zip(old, new, strict=True)):
+            yield from _moved(f"{path}.{position}", *pair)
+    elif _is_number(old) and _is_number(new):
+        if not math.isclose(old, new, rel_tol=TOLERANCE):
+            yield f"{path}: {_shown(old)} -> {_shown(new)}" + (f" ({new / old - 1:+.2%})" if old else "")
+    elif old != new:
+        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, list):
+        return f"{len(value)} items"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _without_prose(document: Any) -> Any:  # noqa: ANN401 - whatever an entry holds
+    if isinstance(document, dict):
+        return {key: _without_prose(value) for key, value in document.items() if key not in PROSE}
+    return [_without_prose(item) for item in document] if isinstance(document, list) else document

@@ -1,0 +1,90 @@
+"""What must hold between the sections of a plan; a file that breaks it was edited by hand."""
+
+import math
+from collections.abc import Iterator
+
+from meshwright.catalog.errors import InputError
+from meshwright.planner.plan_schema import AxisSection, Plan, PredictedSection
+from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+
+# Each figure is rounded to nine digits, so a sum of some tens of them is off by less than this.
+ROUNDING = 1e-6
+
+
+def require_consistent(plan: Plan, *, file: str) -> None:
+    """Raise InputError with the first contradiction between the sections of a plan, if there is one."""
+    for path, contradiction in contradictions(plan):
+        raise InputError(contradiction, file=file, path=path, hint="make the plan again with `meshwright plan`")
+
+
+def contradictions(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Give each contradiction: the path of the field, and a sentence about it."""
+    yield from _layout(plan)
+    yield from _mesh(plan)
+    yield from _stages(plan)
+    yield from _predicted(plan.predicted)
+    yield from _search(plan)
+
+
+def _layout(plan: Plan) -> Iterator[tuple[str, str]]:
+    layout = plan.layout.layout()
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    if layout.world_size != plan.mesh.devices:
+        yield "layout", f"the degrees multiply to {layout.world_size}, not to the mesh's {plan.mesh.devices} devices"
+    if layout.world_size > plan.inputs.cluster.entry.devices:
+        yield "layout", f"needs {layout.world_size} devices; the cluster has {plan.inputs.cluster.entry.devices}"
+    if stage % (layout.expert_parallel * layout.expert_tensor_parallel):
+        yield "layout.expert_parallel", f"the expert degrees don't divide the {stage} devices of a stage"
+    if plan.inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
+        yield "layout.micro_batch", "the replicas' micro-batches don't make up the global batch"
+
+
+def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:
+    expected = {name: AxisSection.of(axis) for name, axis in mesh_axes(plan.layout.layout()).items()}
+    if plan.mesh.order != MESH_ORDER or plan.mesh.expert_order != EXPERT_ORDER:
+        yield "mesh.order", f"this version numbers ranks by {MESH_ORDER} and {EXPERT_ORDER} only"
+    if plan.mesh.groups != expected:
+        yield "mesh.groups", "aren't those that the layout implies"
+
+
+def _stages(plan: Plan) -> Iterator[tuple[str, str]]:
+    layout, last = plan.layout, len(plan.stages) - 1
+    if len(plan.stages) != layout.pipeline_parallel:
+        yield "stages", f"are {len(plan.stages)}; the layout has {layout.pipeline_parallel}"
+    held: list[int] = []
+    for number, stage in enumerate(plan.stages):
+        path = f"stages.{number}"
+        if stage.stage != number:
+            yield f"{path}.stage", f"is {stage.stage}; the stages must be in order from 0"
+        if len(stage.chunks) != layout.virtual_pipeline:
+            yield f"{path}.chunks", f"are {len(stage.chunks)}; the layout has {layout.virtual_pipeline} a stage"
+        if (stage.embedding, stage.head) != (number == 0, number == last):
+            yield path, "the embedding is on the first stage and the head on the last"
+        held += [layer for chunk in stage.layers() for layer in chunk]
+    layers = plan.inputs.model.entry.layers
+    if sorted(held) != list(range(layers)):
+        yield "stages", f"don't hold each of the model's {layers} layers once"
+
+
+def _predicted(predicted: PredictedSection) -> Iterator[tuple[str, str]]:
+    time_s, peak = sum(predicted.time_breakdown_s.values()), predicted.peak_memory_bytes
+    if not math.isclose(time_s, predicted.step_time_s, rel_tol=ROUNDING):
+        yield "predicted.step_time_s", f"is {predicted.step_time_s} s; its breakdown sums to {time_s:.9g} s"
+    memory = sum(predicted.memory_breakdown_bytes.values())
+    if not math.isclose(memory, peak.allocated, rel_tol=ROUNDING):
+        yield "predicted.peak_memory_bytes.allocated", f"is {peak.allocated}; its breakdown sums to {memory}"
+    if not peak.allocated <= peak.reserved <= peak.nvidia_smi <= predicted.memory_limit_bytes:
+        yield "predicted.peak_memory_bytes", "must rise from allocated to reserved, nvidia_smi and the memory limit"
+
+
+def _search(plan: Plan) -> Iterator[tuple[str, str]]:
+    search = plan.search
+    rejected = sum(search.rejected.values())
+    if search.candidates != search.feasible + rejected:
+        yield (
+            "search.candidates",
+            f"are {search.candidates}, but {search.feasible} feasible and {rejected} rejected ones are listed",
+        )
+    gap = plan.predicted.step_time_s / search.lower_bound_s - 1
+    if not math.isclose(gap, search.gap, abs_tol=ROUNDING):
+        yield "search.gap", f"is {search.gap}; the step time is {gap:.9g} above the lower bound"

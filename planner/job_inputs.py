@@ -1,0 +1,124 @@
+"""From what a user names to the inputs of a plan, and from those to the job that the cost model reads."""
+
+from pathlib import Path
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.document import validate
+from meshwright.catalog.errors import InputError
+from meshwright.catalog.library import device_named, find_cluster, find_model, looks_like_path, stack_named
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.transformer import transformer_of
+from meshwright.hardware.cluster import cluster_of
+from meshwright.planner.plan_schema import Embedded, Inputs, JobSection
+
+
+def inputs_of(
+    model: str | Path | ModelEntry,
+    cluster: str | Path | ClusterEntry,
+    *,
+    stack: str | StackEntry | None = None,
+    **job: object,
+) -> Inputs:
+    """Resolve a model, a cluster and a stack (by default that of the cluster's device) to their entries.
+
+    Args:
+        model: a catalog name, the path of a model file or of a Hugging Face config, or an entry.
+        cluster: a catalog name, optionally with its size ("dgx-h100:64"), a path likewise, or an entry.
+        stack: a catalog name, or an entry.
+        job: the fields of JobSection.
+
+    Raises InputError where something isn't found or is out of range.
+
+    """
+    asked = validate(JobSection, job, file="")
+    resolved_model = _model(model)
+    resolved_cluster, device = _cluster(cluster)
+    return Inputs(
+        job=asked,
+        model=resolved_model,
+        cluster=resolved_cluster,
+        device=device,
+        stack=_stack(stack if stack is not None else device.entry.stack),
+    )
+
+
+def inputs_today(inputs: Inputs) -> Inputs:
+    """Resolve again what came from the catalog by name; what came from files stays as it is embedded.
+
+    Raises InputError where the catalog no longer has such a name.
+    """
+    cluster: Embedded[ClusterEntry] = inputs.cluster
+    if cluster.from_catalog:
+        entry = find_cluster(f"{cluster.entry.name}:{cluster.entry.devices}")
+        device_name = entry.device if isinstance(entry.device, str) else entry.device.name
+        cluster = Embedded[ClusterEntry](from_catalog=True, entry=entry.model_copy(update={"device": device_name}))
+    return Inputs(
+        job=inputs.job,
+        model=_model(inputs.model.entry.name) if inputs.model.from_catalog else inputs.model,
+        cluster=cluster,
+        device=_named_device(str(cluster.entry.device)) if inputs.device.from_catalog else inputs.device,
+        stack=_stack(inputs.stack.entry.name) if inputs.stack.from_catalog else inputs.stack,
+    )
+
+
+def job_of(inputs: Inputs, *, devices: int | None = None) -> Job:
+    """Make the job of the inputs, on so many of the cluster's devices (by default on all).
+
+    Raises MissingData where the device has no peak for the precision.
+    """
+    entry = inputs.cluster.entry
+    update = {"device": inputs.device.entry, "devices": devices or entry.devices}
+    job = Job(
+        model=transformer_of(inputs.model.entry),
+        cluster=cluster_of(entry.model_copy(update=update)),
+        stack=inputs.stack.entry,
+        precision=inputs.job.precision,
+        global_batch=inputs.job.global_batch,
+        sequence_length=inputs.job.sequence_length,
+    )
+    job.cluster.device.peak(job.precision)
+    return job
+
+
+def _model(model: str | Path | ModelEntry) -> Embedded[ModelEntry]:
+    if isinstance(model, ModelEntry):
+        return Embedded[ModelEntry](from_catalog=False, entry=model)
+    name = _spelt(model)
+    return Embedded[ModelEntry](from_catalog=not looks_like_path(name), entry=find_model(name))
+
+
+def _cluster(cluster: str | Path | ClusterEntry) -> tuple[Embedded[ClusterEntry], Embedded[DeviceEntry]]:
+    from_catalog = False
+    if not isinstance(cluster, ClusterEntry):
+        name = _spelt(cluster)
+        from_catalog = not (looks_like_path(name) or looks_like_path(name.rpartition(":")[0]))
+        cluster = find_cluster(name)
+    device = (
+        _named_device(cluster.device)
+        if isinstance(cluster.device, str)
+        else Embedded[DeviceEntry](from_catalog=False, entry=cluster.device)
+    )
+    plain = cluster.model_copy(update={"device": device.entry.name})
+    return Embedded[ClusterEntry](from_catalog=from_catalog, entry=plain), device
+
+
+def _named_device(name: str) -> Embedded[DeviceEntry]:
+    return Embedded[DeviceEntry](from_catalog=True, entry=device_named(name))
+
+
+def _stack(stack: str | StackEntry) -> Embedded[StackEntry]:
+    if isinstance(stack, StackEntry):
+        return Embedded[StackEntry](from_catalog=False, entry=stack)
+    return Embedded[StackEntry](from_catalog=True, entry=stack_named(stack))
+
+
+def _spelt(name: str | Path) -> str:
+    """Give a name or path as the catalog reads it: a Path is never mistaken for a name."""
+    if isinstance(name, Path):
+        return str(name) if looks_like_path(str(name)) else f"./{name}"
+    if not name:
+        raise InputError("the name is empty", hint="`meshwright catalog` lists the names")
+    return name

@@ -1,0 +1,202 @@
+"""The schema of a plan file, format version 1: what was asked, what was found, and what is known of how good it is.
+
+Pydantic checks types and ranges here; `consistency.py` checks that the sections agree with one another.
+"""
+
+from typing import Annotated, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.entry import Count, Entry, Name, Natural
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.layout import ContextMethod, Layout, Recompute, Schedule
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.ranks import Axis, RankPlan, rank_plan
+
+FORMAT_VERSION = 1
+
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
+Seconds = Annotated[float, Field(ge=0)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+ByteCount = Annotated[int, Field(ge=0, strict=True)]
+
+
+class Section(BaseModel):
+    """Base of every part of the plan: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class JobSection(Section):
+    """What is asked, in sequences and tokens; `memory_headroom` is the share of device memory that is left free."""
+
+    precision: Precision
+    global_batch: Annotated[int, Field(ge=1, le=10**7, strict=True)]
+    sequence_length: Annotated[int, Field(ge=1, le=10**8, strict=True)]
+    objective: Objective
+    memory_headroom: Annotated[float, Field(ge=0, lt=1)]
+    top: Annotated[int, Field(ge=0, le=1000, strict=True)]
+
+
+class Embedded(Section, Generic[AnyEntry]):
+    """A catalog entry as it was, written out; `from_catalog`: it was asked for by name, not by a file."""
+
+    from_catalog: bool
+    entry: AnyEntry
+
+
+class Inputs(Section):
+    """All that the plan follows from. A cluster's device stands apart from it; its `device` is only the name."""
+
+    job: JobSection
+    model: Embedded[ModelEntry]
+    cluster: Embedded[ClusterEntry]
+    device: Embedded[DeviceEntry]
+    stack: Embedded[StackEntry]
+
+
+class DigestedInputs(Inputs):
+    """Inputs as a plan holds them; `digest` is of their canonical JSON, so that an edit by hand shows."""
+
+    digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+class LayoutSection(Section):
+    """The layout; the glossary of its fields is that of `meshwright.costmodels.layout.Layout`."""
+
+    tensor_parallel: Count
+    sequence_parallel: Annotated[bool, Field(strict=True)]
+    context_parallel: Count
+    context_method: ContextMethod
+    pipeline_parallel: Count
+    virtual_pipeline: Count
+    data_parallel: Count
+    expert_parallel: Count
+    expert_tensor_parallel: Count
+    zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)]
+    zero_shard: Count
+    recompute: Recompute
+    schedule: Schedule
+    micro_batch: Count
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """Make the section of a layout."""
+        return cls(**{name: getattr(layout, name) for name in cls.model_fields})
+
+    def layout(self) -> Layout:
+        """Give the layout."""
+        return Layout(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+LayerRange = tuple[Natural, Natural]
+
+
+class StageSection(Section):
+    """One pipeline stage: the first and last layer of each of its chunks; whether it has the embedding, the head."""
+
+    stage: Natural
+    chunks: Annotated[tuple[LayerRange, ...], Field(min_length=1)]
+    embedding: bool
+    head: bool
+
+    def layers(self) -> tuple[tuple[int, ...], ...]:
+        """Give the layers of each chunk, from 0."""
+        return tuple(tuple(range(first, last + 1)) for first, last in self.chunks)
+
+
+class AxisSection(Section):
+    """The groups of one axis: `size` ranks, `stride` apart, the first ones where (rank // stride) mod size = 0."""
+
+    size: Count
+    stride: Count
+
+    @classmethod
+    def of(cls, axis: Axis) -> Self:
+        """Make the section of an axis."""
+        return cls(size=axis.size, stride=axis.stride)
+
+
+class MeshSection(Section):
+    """How ranks are numbered. The two orders name axes, fastest first; experts group the same ranks by the second."""
+
+    devices: Count
+    order: tuple[Name, ...]
+    expert_order: tuple[Name, ...]
+    groups: dict[str, AxisSection]
+
+
+class PeakMemory(Section):
+    """Peak of the worst rank: what the allocator hands out, what it reserves, and what nvidia-smi shows."""
+
+    allocated: ByteCount
+    reserved: ByteCount
+    nvidia_smi: ByteCount
+
+
+class PredictedSection(Section):
+    """The predictions for the layout; the breakdowns sum to the step time and to the allocated bytes.
+
+    mfu: model FLOP, recomputation not counted, over what the devices' peak would do in the step.
+    memory_limit_bytes: device memory less the headroom, which nvidia_smi stays within.
+    usd_per_million_tokens: of the devices that the layout uses; null where the catalog has no price.
+    """
+
+    step_time_s: PositiveSeconds
+    tokens_per_s: Annotated[float, Field(gt=0)]
+    mfu: Annotated[float, Field(gt=0)]
+    usd_per_million_tokens: Annotated[float, Field(gt=0)] | None
+    peak_memory_bytes: PeakMemory
+    memory_limit_bytes: ByteCount
+    time_breakdown_s: Annotated[dict[str, Seconds], Field(min_length=1)]
+    memory_breakdown_bytes: Annotated[dict[str, ByteCount], Field(min_length=1)]
+
+
+class SearchSection(Section):
+    """What the search proved.
+
+    candidates = feasible + sum of rejected, each counted under the first rule that it breaks.
+    lower_bound_s: no feasible layout is faster. gap: by how much the plan is slower than that, relative.
+    proof: exhaustive means that every feasible layout was evaluated, so that none is better under the objective.
+    """
+
+    candidates: Count
+    feasible: Count
+    rejected: dict[str, Natural]
+    lower_bound_s: PositiveSeconds
+    gap: Annotated[float, Field(ge=0)]
+    proof: Literal["exhaustive"]
+
+
+class AlternativeSection(Section):
+    """The best layout of another mesh; `slower_by` is relative to the plan's step, negative where it is faster."""
+
+    layout: LayoutSection
+    step_time_s: PositiveSeconds
+    slower_by: Annotated[float, Field(gt=-1)]
+    peak_memory_bytes: ByteCount
+
+
+class Plan(Section):
+    """A plan. `meshwright` is the version that made it."""
+
+    version: Literal[1]
+    meshwright: Name
+    layout: LayoutSection
+    stages: Annotated[tuple[StageSection, ...], Field(min_length=1)]
+    mesh: MeshSection
+    predicted: PredictedSection
+    search: SearchSection
+    alternatives: tuple[AlternativeSection, ...]
+    inputs: DigestedInputs
+
+    def rank(self, rank: int) -> RankPlan:
+        """Give one rank's coordinates, stage, layers and group members.
+
+        Raises InputError where the plan has no such rank.
+        """
+        return rank_plan(self.layout.layout(), stages=[stage.layers() for stage in self.stages], rank=rank)

@@ -1,0 +1,196 @@
+"""From inputs to a plan: the jobs to search, the search, and the plan of what it found."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.errors import MissingData
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.costmodels.stages import stage_layers
+from meshwright.planner.digest import digest_of
+from meshwright.planner.figures import significant, significant_bytes
+from meshwright.planner.job_inputs import inputs_of, job_of
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.search import Found, SearchResult, search
+from meshwright.planner.plan_schema import (
+    FORMAT_VERSION,
+    AlternativeSection,
+    AxisSection,
+    DigestedInputs,
+    Inputs,
+    LayoutSection,
+    MeshSection,
+    PeakMemory,
+    Plan,
+    PredictedSection,
+    SearchSection,
+    StageSection,
+)
+from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedPlan:
+    """A plan, and how long its search took; that is no part of the plan, which is the same whenever it is made."""
+
+    plan: Plan
+    search_s: float
+
+
+def plan(  # noqa: PLR0913 - one argument a field of the job
+    model: str | Path | ModelEntry,
+    cluster: str | Path | ClusterEntry,
+    *,
+    global_batch: int,
+    sequence_length: int,
+    precision: str | Precision = Precision.BF16,
+    objective: str | Objective = Objective.TIME,
+    top: int = 5,
+    memory_headroom: float = 0.05,
+    stack: str | StackEntry | None = None,
+) -> Plan:
+    """Find the best layout for training a model on a cluster.
+
+    Args:
+        model: a catalog name, the path of a model file or of a Hugging Face config, or an entry.
+        cluster: a catalog name, optionally with its size ("dgx-h100:64"), a path likewise, or an entry.
+        global_batch: sequences of one optimizer step.
+        sequence_length: tokens of a sequence.
+        precision: of the matrix products.
+        objective: least step time, least peak memory at most 10 % slower than that, or least price of a token.
+        top: how many alternatives to give.
+        memory_headroom: share of device memory to leave free.
+        stack: the training software; by default that of the cluster's device.
+
+    Raises InputError, MissingData where the catalog lacks a number, and Infeasible where nothing fits.
+
+    """
+    inputs = inputs_of(
+        model,
+        cluster,
+        stack=stack,
+        global_batch=global_batch,
+        sequence_length=sequence_length,
+        precision=precision,
+        objective=objective,
+        top=top,
+        memory_headroom=memory_headroom,
+    )
+    return plan_of(inputs).plan
+
+
+def plan_of(inputs: Inputs) -> TimedPlan:
+    """Make the plan of resolved inputs. Raises MissingData and Infeasible."""
+    jobs = [job_of(inputs, devices=devices) for devices in _sizes(inputs)]
+    start = perf_counter()
+    result = search(
+        jobs, objective=inputs.job.objective, memory_limit_bytes=memory_limit_bytes(inputs), top=inputs.job.top
+    )
+    return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))
+
+
+def memory_limit_bytes(inputs: Inputs) -> int:
+    """Give what a layout may use of a device: its memory less the headroom."""
+    return significant_bytes(inputs.device.entry.memory.capacity * (1 - inputs.job.memory_headroom))
+
+
+def _sizes(inputs: Inputs) -> list[int]:
+    """List how many devices may be used: all; for the least cost also halves of halves, as long as nodes stay whole."""
+    devices, node = inputs.cluster.entry.devices, inputs.cluster.entry.devices_per_node
+    if inputs.job.objective is not Objective.COST:
+        return [devices]
+    if inputs.device.entry.price is None:
+        raise MissingData(
+            f"the catalog has no price for {inputs.device.entry.name}",
+            hint="add price.hourly to the device's file, with its source, or plan for time or memory",
+        )
+    sizes = [devices]
+    while sizes[-1] % (2 * node) == 0:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
+    layout = result.best.layout
+    job = job_of(inputs, devices=layout.world_size)
+    predicted = _predicted(job, layout, limit=memory_limit_bytes(inputs))
+    return Plan(
+        version=FORMAT_VERSION,
+        meshwright=version("meshwright"),
+        layout=LayoutSection.of(layout),
+        stages=_stages(layout, layers=len(job.model.layers)),
+        mesh=MeshSection(
+            devices=layout.world_size,
+            order=MESH_ORDER,
+            expert_order=EXPERT_ORDER,
+            groups={name: AxisSection.of(axis) for name, axis in mesh_axes(layout).items()},
+        ),
+        predicted=predicted,
+        search=SearchSection(
+            candidates=result.candidates,
+            feasible=result.feasible,
+            rejected=dict(result.rejected),
+            lower_bound_s=result.lower_bound_s,
+            gap=significant(max(predicted.step_time_s / result.lower_bound_s - 1, 0.0)),
+            proof="exhaustive",
+        ),
+        alternatives=tuple(_alternative(found, predicted.step_time_s) for found in result.alternatives),
+        inputs=_digested(inputs),
+    )
+
+
+def _digested(inputs: Inputs) -> DigestedInputs:
+    sections = {name: getattr(inputs, name) for name in Inputs.model_fields}
+    return DigestedInputs(**sections, digest=digest_of(inputs.model_dump(mode="json")))
+
+
+def _stages(layout: Layout, *, layers: int) -> tuple[StageSection, ...]:
+    stages = stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)
+    return tuple(
+        StageSection(
+            stage=stage,
+            chunks=tuple((chunk[0], chunk[-1]) for chunk in chunks),
+            embedding=stage == 0,
+            head=stage == len(stages) - 1,
+        )
+        for stage, chunks in enumerate(stages)
+    )
+
+
+def _predicted(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
+    table = LayoutTable.of([layout])
+    time, memory = predict_time(job, table), predict_memory(job, table)
+    step_time_s = float(time.step_time_s[0])
+    device, devices = job.cluster.device, layout.world_size
+    price = device.price_usd_per_hour
+    usd_per_step = None if price is None else price * devices * step_time_s / 3600
+    return PredictedSection(
+        step_time_s=significant(step_time_s),
+        tokens_per_s=significant(job.tokens_per_step / step_time_s),
+        mfu=significant(time.model_flop / (step_time_s * devices * device.peak(job.precision))),
+        usd_per_million_tokens=None if usd_per_step is None else significant(usd_per_step / job.tokens_per_step * 1e6),
+        peak_memory_bytes=PeakMemory(
+            allocated=significant_bytes(memory.allocated_bytes[0]),
+            reserved=significant_bytes(memory.reserved_bytes[0]),
+            nvidia_smi=significant_bytes(memory.nvidia_smi_bytes[0]),
+        ),
+        memory_limit_bytes=limit,
+        time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
+        memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
+    )
+
+
+def _alternative(found: Found, step_time_s: float) -> AlternativeSection:
+    return AlternativeSection(
+        layout=LayoutSection.of(found.layout),
+        step_time_s=found.step_time_s,
+        slower_by=significant(found.step_time_s / step_time_s - 1),
+        peak_memory_bytes=significant_bytes(found.peak_bytes),
+    )
