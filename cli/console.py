@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -29,7 +29,7 @@ def error_console() -> Console:
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Write one JSON document to standard output. Infinities and NaN aren't JSON: they raise ValueError."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def watcher(description: str) -> Callable[[Sequence[Item]], Iterable[Item]]:
@@ -45,14 +45,29 @@ def watcher(description: str) -> Callable[[Sequence[Item]], Iterable[Item]]:
 def print_error(error: MeshwrightError) -> None:
     """Write an error to standard error: what is wrong, what is known of it, and what to do next."""
     console = error_console()
-    console.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    for label, text in _lines(error):
+        console.print(
+            Text.assemble((label, "bold red" if label == "error: " else "bold"), _printable(text)), soft_wrap=True
+        )
+
+
+def _lines(error: MeshwrightError) -> Iterator[tuple[str, str]]:
+    yield "error: ", error.message
     if isinstance(error, Infeasible):
         for reason, count in sorted(error.rejected.items(), key=lambda item: (-item[1], item[0])):
-            console.print(Text(f"  {count:>12,}  {reason}"), soft_wrap=True)
+            yield f"{count:>12,}  ", reason
         if error.nearest_miss:
-            console.print(Text.assemble(("nearest miss: ", "bold"), error.nearest_miss), soft_wrap=True)
+            yield "nearest miss: ", error.nearest_miss
     if isinstance(error, PlanDrift):
         for difference in error.differences:
-            console.print(Text(f"  {difference}"), soft_wrap=True)
+            yield "  ", difference
     if error.hint:
-        console.print(Text.assemble(("hint: ", "bold"), error.hint), soft_wrap=True)
+        yield "hint: ", error.hint
+
+
+def _printable(text: str) -> str:
+    """Show what a terminal would act on by its code: messages quote files that may hold anything."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

@@ -1,6 +1,7 @@
 """The entry point: one command line, and one place where errors become messages and exit codes."""
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -8,7 +9,11 @@ import typer
 from meshwright.catalog.errors import MeshwrightError
 from meshwright.cli.accuracy import accuracy_command
 from meshwright.cli.catalog import catalog_command
+from meshwright.cli.check import check_command
 from meshwright.cli.estimate import estimate_command
+from meshwright.cli.explain import explain_command
+from meshwright.cli.plan import plan_command
+from meshwright.cli.show import show_command
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
@@ -30,13 +35,23 @@ def _root(
 
 app = typer.Typer(name="meshwright", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.callback()(_root)
-app.command("estimate")(estimate_command)
-app.command("accuracy")(accuracy_command)
-app.command("catalog")(catalog_command)
+for _command in (
+    plan_command,
+    estimate_command,
+    accuracy_command,
+    check_command,
+    explain_command,
+    show_command,
+    catalog_command,
+):
+    app.command(_command.__name__.removesuffix("_command"))(_command)
 
 
 def main() -> None:
     """Run the command line. A MeshwrightError is printed to standard error and gives its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="meshwright")
     except MeshwrightError as error:

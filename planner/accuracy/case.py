@@ -162,7 +162,7 @@ class CaseCluster(Entry):
     device: Name
     devices: Annotated[int, Field(ge=1, le=10**7, strict=True)]
     devices_per_node: Annotated[int, Field(ge=1, le=10**4, strict=True)]
-    inter_node: Remark | None = None
+    inter_node: Text | None = None
     inter_node_gbps_per_node: Positive | None = None
 
 

@@ -28,7 +28,7 @@ def machine_named(name: str) -> Machine:
 
 def _reference(case: CaseCluster, machine: Machine) -> ClusterEntry:
     """Give the catalog cluster that the printed network names ("... (Jean Zay)"), else the device's reference."""
-    printed = canonical_name(case.inter_node or "")
+    printed = canonical_name(str(case.inter_node or ""))
     named = next((name for name in entry_names("clusters") if canonical_name(name) in printed), None)
     return find_cluster(named) if named else machine.reference
 

@@ -1,0 +1,58 @@
+"""`meshwright check`: whether a plan still holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwright.catalog.errors import PlanDrift
+
+
+def check_command(
+    file: Annotated[Path, typer.Argument(help="A plan file.")],
+    *,
+    update: Annotated[bool, typer.Option("--update", help="Write the new plan over the old one.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Plan again from the plan's own inputs: exit 0 if unchanged, 6 if the layout or a prediction moved."""
+    differences = _update(file) if update else _compare(file)
+    _report(file, differences, update=update, json=json)
+    if differences and not update:
+        raise PlanDrift(
+            f"{file}: planning again gives a different plan",
+            differences=() if json else differences,
+            hint="`meshwright check --update` writes the new plan over the old one",
+        )
+
+
+def _compare(file: Path) -> tuple[str, ...]:
+    from meshwright.planner import check_plan
+    from meshwright.planner.plan_file import read_plan
+
+    return check_plan(read_plan(file))
+
+
+def _update(file: Path) -> tuple[str, ...]:
+    from meshwright.planner import write_plan
+    from meshwright.planner.check import differences, replan
+    from meshwright.planner.plan_file import read_plan
+
+    old = read_plan(file)
+    new = replan(old)
+    write_plan(new, file)
+    return differences(old, new)
+
+
+def _report(file: Path, differences: tuple[str, ...], *, update: bool, json: bool) -> None:
+    from meshwright.cli.console import output_console, print_json
+
+    if json:
+        print_json({"unchanged": not differences, "differences": list(differences), "updated": update})
+        return
+    console = output_console()
+    if not differences:
+        console.print(f"{file}: unchanged", markup=False)
+    elif update:
+        console.print(f"{file}: updated", markup=False)
+        for difference in differences:
+            console.print(f"  {difference}", markup=False)

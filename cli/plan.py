@@ -1,0 +1,50 @@
+"""`meshwright plan`: the best layout for a model on a cluster."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from meshwright.catalog.precision import Precision
+
+
+def plan_command(  # noqa: PLR0913 - one argument an option
+    model: Annotated[str, typer.Argument(help="A catalog name, a model file, or a Hugging Face config.json.")],
+    cluster: Annotated[str, typer.Argument(help="A catalog name or a cluster file; dgx-h100:64 is 64 devices of it.")],
+    *,
+    global_batch: Annotated[int, typer.Option(help="Sequences of one optimizer step.")],
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
+    precision: Annotated[Precision, typer.Option(help="Format of the matrix products.")] = Precision.BF16,
+    objective: Annotated[
+        Literal["time", "cost", "memory"],
+        typer.Option(help="Least step time, least price of a token, or least memory within 10 % of the fastest."),
+    ] = "time",
+    top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
+    memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
+    stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Find the layout that trains MODEL on CLUSTER best."""
+    from meshwright.cli.console import output_console, print_json
+    from meshwright.cli.render.plans import plan_document, render_plan
+    from meshwright.planner import inputs_of, plan_of, write_plan
+
+    inputs = inputs_of(
+        model,
+        cluster,
+        stack=stack,
+        global_batch=global_batch,
+        sequence_length=sequence_length,
+        precision=precision,
+        objective=objective,
+        top=top,
+        memory_headroom=memory_headroom,
+    )
+    made = plan_of(inputs)
+    if output is not None:
+        write_plan(made.plan, output)
+    if json:
+        print_json(plan_document(made.plan, seconds=made.search_s))
+    else:
+        render_plan(output_console(), made.plan, seconds=made.search_s, file=output)

@@ -1,0 +1,67 @@
+"""An explanation of a plan, as JSON and as tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.cli.render.tables import add_row, bars, plain_table
+from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
+from meshwright.planner.explain import Contrast, Explanation, Loss, Part
+from meshwright.planner.layout.search import describe
+
+LOSSES_SHOWN = 3
+LEAST_SHARE_SHOWN = 0.01
+
+
+def explanation_document(explanation: Explanation) -> dict[str, Any]:
+    """Give the JSON form of an explanation."""
+    return asdict(explanation)
+
+
+def render_explanation(console: Console, explanation: Explanation) -> None:
+    """Print what binds, where time and memory go, what was rejected, and what each alternative loses and where."""
+    console.print(Text(f"The layout: {describe(explanation.layout)}."))
+    shares = ", ".join(f"{part.name} {shown_share(part.share)}" for part in explanation.bounds)
+    console.print(Text(f"The step is bound by {explanation.bound}: {shares}."))
+    verdict = "memory binds" if explanation.memory_binds else "memory doesn't bind"
+    console.print(Text(f"The worst rank fills {shown_share(explanation.memory_share)} of the limit: {verdict}."))
+    bars(console, "Where the time goes", _amounts(explanation.time), shown=shown_seconds, total="step")
+    bars(console, "Where the memory goes", _amounts(explanation.memory), shown=shown_bytes, total="allocated")
+    _render_rejected(console, explanation.rejected)
+    for other in explanation.alternatives:
+        _render_contrast(console, other)
+
+
+def _amounts(parts: Sequence[Part]) -> dict[str, float]:
+    return {part.name: part.amount for part in parts}
+
+
+def _render_rejected(console: Console, rejected: Sequence[Part]) -> None:
+    table = plain_table("Why others were rejected", ["because"], ["candidates", "share"])
+    for part in rejected:
+        add_row(table, part.name, f"{part.amount:,.0f}", shown_share(part.share))
+    if table.row_count:
+        console.print(table)
+
+
+def _render_contrast(console: Console, other: Contrast) -> None:
+    console.print(Text(f"Instead {describe(other.layout)}:", style="bold"))
+    console.print(
+        Text(
+            f"  step {shown_seconds(other.step_time_s)} ({shown_error(other.slower_by)}): {_losses(other.time, shown_seconds)}"
+        )
+    )
+    console.print(Text(f"  memory {shown_bytes(other.peak_bytes)}: {_losses(other.memory, shown_bytes)}"))
+
+
+def _losses(losses: Sequence[Loss], shown: Callable[[float], str]) -> str:
+    """Name the largest differences, without those that are next to nothing beside the largest."""
+    words = [
+        f"{loss.name.replace('_', ' ')} {'+' if loss.amount > 0 else '-'}{shown(abs(loss.amount))}"
+        for loss in losses[:LOSSES_SHOWN]
+        if abs(loss.amount) >= LEAST_SHARE_SHOWN * abs(losses[0].amount)
+    ]
+    return ", ".join(words) or "no difference"

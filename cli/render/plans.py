@@ -1,0 +1,182 @@
+"""A plan, as JSON and as tables."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.cli.render.tables import add_row, bars, plain_table
+from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
+from meshwright.costmodels.layout import Schedule
+from meshwright.planner import Plan
+from meshwright.planner.layout.search import describe
+from meshwright.planner.plan_schema import StageSection
+
+REASONS_SHOWN = 6
+
+
+def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
+    """Give the JSON form of a plan; `seconds` is how long its search took, null for one that was read from a file.
+
+    peak_memory_bytes is what the device must hold (nvidia-smi), with the other kinds beside it.
+    """
+    document = plan.model_dump(mode="json")
+    predicted, peak = document["predicted"], document["predicted"]["peak_memory_bytes"]
+    return {
+        "model": plan.inputs.model.entry.name,
+        "cluster": plan.inputs.cluster.entry.name,
+        "devices": plan.mesh.devices,
+        "layout": document["layout"],
+        "predicted": {
+            "step_time_s": predicted["step_time_s"],
+            "tokens_per_s": predicted["tokens_per_s"],
+            "mfu": predicted["mfu"],
+            "usd_per_million_tokens": predicted["usd_per_million_tokens"],
+            "peak_memory_bytes": peak["nvidia_smi"],
+            "peak_memory_by_kind_bytes": peak,
+            "memory_limit_bytes": predicted["memory_limit_bytes"],
+            "breakdown": predicted["time_breakdown_s"],
+            "memory_breakdown": predicted["memory_breakdown_bytes"],
+        },
+        "search": document["search"] | {"seconds": seconds},
+        "alternatives": document["alternatives"],
+        "stages": document["stages"],
+        "mesh": document["mesh"],
+        "digest": plan.inputs.digest,
+    }
+
+
+def render_plan(console: Console, plan: Plan, *, seconds: float | None, file: Path | None) -> None:
+    """Print a plan: what it comes to, layout, stages, groups, time, memory, the search and the runners-up."""
+    for line in _summary(plan):
+        console.print(Text(line))
+    _render_layout(console, plan)
+    _render_stages(console, plan)
+    _render_groups(console, plan)
+    predicted = plan.predicted
+    bars(console, "Where the time goes", predicted.time_breakdown_s, shown=shown_seconds, total="step")
+    bars(console, "Where the memory goes", predicted.memory_breakdown_bytes, shown=shown_bytes, total="allocated")
+    _render_search(console, plan, seconds=seconds)
+    _render_alternatives(console, plan)
+    if file is not None:
+        console.print(Text(f"written to {file}"))
+
+
+def _summary(plan: Plan) -> Iterator[str]:
+    inputs, predicted = plan.inputs, plan.predicted
+    device, cluster = inputs.device.entry.name, inputs.cluster.entry.name
+    yield f"{inputs.model.entry.name} on {plan.mesh.devices:,} x {device} of {cluster}, {inputs.stack.entry.name}"
+    yield (
+        f"{inputs.job.global_batch:,} sequences of {inputs.job.sequence_length:,} tokens a step, {inputs.job.precision}"
+    )
+    yield (
+        f"{predicted.tokens_per_s:,.0f} tokens/s, MFU {shown_share(predicted.mfu)}, "
+        f"step {shown_seconds(predicted.step_time_s)}, memory {shown_bytes(predicted.peak_memory_bytes.nvidia_smi)} "
+        f"of {shown_bytes(predicted.memory_limit_bytes)}"
+    )
+    if predicted.usd_per_million_tokens is not None:
+        yield f"{predicted.usd_per_million_tokens:.2f} USD per million tokens"
+
+
+def _render_layout(console: Console, plan: Plan) -> None:
+    layout = plan.layout
+    table = plain_table("Layout", ["", "", ""])
+    table.show_header = False
+    micro_batches = plan.inputs.job.global_batch // (layout.data_parallel * layout.micro_batch)
+    add_row(
+        table,
+        "tensor parallel",
+        layout.tensor_parallel,
+        "with sequence parallelism" if layout.sequence_parallel else "",
+    )
+    if layout.context_parallel > 1:
+        add_row(table, "context parallel", layout.context_parallel, layout.context_method)
+    add_row(table, "pipeline parallel", layout.pipeline_parallel, _schedule(plan))
+    add_row(table, "data parallel", layout.data_parallel, "")
+    if plan.inputs.model.entry.experts is not None:
+        cut = f"each cut in {layout.expert_tensor_parallel}" if layout.expert_tensor_parallel > 1 else ""
+        add_row(table, "expert parallel", layout.expert_parallel, cut)
+    add_row(table, "ZeRO stage", layout.zero_stage, f"over {layout.zero_shard} devices" if layout.zero_stage else "")
+    add_row(table, "recompute", layout.recompute, "")
+    add_row(table, "micro-batch", layout.micro_batch, f"{micro_batches} a replica and step")
+    console.print(table)
+
+
+def _schedule(plan: Plan) -> str:
+    if plan.layout.pipeline_parallel == 1:
+        return ""
+    if plan.layout.schedule is Schedule.INTERLEAVED:
+        return f"interleaved, {plan.layout.virtual_pipeline} chunks a stage"
+    return str(plan.layout.schedule)
+
+
+def _render_stages(console: Console, plan: Plan) -> None:
+    table = plain_table("Stages", ["stages", "layers", ""])
+    for (layers, holds), run in groupby(plan.stages, key=lambda stage: (_layers_of(stage), _holds(stage))):
+        numbers = [stage.stage for stage in run]
+        each = " each" if len(numbers) > 1 else ""
+        add_row(table, _range(numbers[0], numbers[-1]), f"{layers}{each}", holds)
+    console.print(table)
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _layers_of(stage: StageSection) -> str:
+    sizes = [len(chunk) for chunk in stage.layers()]
+    total = f"{sum(sizes)} layer{'s' if sum(sizes) != 1 else ''}"
+    if len(sizes) == 1:
+        return total
+    return f"{total} in chunks of {sizes[0] if len(set(sizes)) == 1 else '+'.join(map(str, sizes))}"
+
+
+def _holds(stage: StageSection) -> str:
+    return " and ".join(name for name, there in (("embedding", stage.embedding), ("head", stage.head)) if there)
+
+
+def _render_groups(console: Console, plan: Plan) -> None:
+    table = plain_table("Process groups", ["group"], ["ranks", "apart", "groups"])
+    table.add_column("the first", overflow="fold")
+    for name, axis in plan.mesh.groups.items():
+        if axis.size > 1:
+            shown = [str(rank * axis.stride) for rank in range(min(axis.size, 4))]
+            more = [] if axis.size <= 4 else ["...", str((axis.size - 1) * axis.stride)]
+            count = plan.mesh.devices // axis.size
+            add_row(table, name.replace("_", " "), axis.size, axis.stride, count, ", ".join(shown + more))
+    if table.row_count:
+        console.print(table)
+
+
+def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> None:
+    search = plan.search
+    took = "" if seconds is None else f" in {shown_seconds(seconds)}"
+    table = plain_table(f"Search: {search.candidates:,} candidates{took}", ["outcome"], ["candidates"])
+    add_row(table, "feasible", f"{search.feasible:,}")
+    ordered = sorted(search.rejected.items(), key=lambda item: (-item[1], item[0]))
+    for reason, count in ordered[:REASONS_SHOWN]:
+        add_row(table, f"rejected: {reason}", f"{count:,}")
+    if len(ordered) > REASONS_SHOWN:
+        add_row(table, "rejected for other reasons", f"{sum(count for _, count in ordered[REASONS_SHOWN:]):,}")
+    console.print(table)
+    beside = f"this one is {shown_share(search.gap)} slower" if search.gap else "this one is as fast"
+    console.print(
+        Text(f"No feasible layout is faster than {shown_seconds(search.lower_bound_s)} ({search.proof}); {beside}.")
+    )
+
+
+def _render_alternatives(console: Console, plan: Plan) -> None:
+    table = plain_table("Runners-up, the best of other meshes", ["layout"], ["step", "against it", "memory"])
+    for other in plan.alternatives:
+        add_row(
+            table,
+            describe(other.layout.layout()),
+            shown_seconds(other.step_time_s),
+            shown_error(other.slower_by),
+            shown_bytes(other.peak_memory_bytes),
+        )
+    if table.row_count:
+        console.print(table)
