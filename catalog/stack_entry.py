@@ -22,6 +22,7 @@ class StackEntry(Entry):
     master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
     compute.
+    deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.
@@ -46,6 +47,7 @@ class StackEntry(Entry):
     overlap_parameters: bool
     overlap_tensor: bool
     overlap_pipeline: bool
+    deduplicated_dispatch: bool
     split_messages: bool
     gather_efficiency: Fraction
     gathers_per_layer: Count

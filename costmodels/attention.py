@@ -2,7 +2,8 @@
 
 Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that
 backward, since scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). It reaches a share of peak that
-grows with the sequence, s / (s + half_length).
+grows with the sequence, s / (s + half_length); a ring of context ranks works on one block of keys after another, each
+of s / context_parallel.
 
 Unfused: two batched products over the full square, and the score matrix in memory: the fused softmax reads and writes
 it, dropout again with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors).
@@ -13,10 +14,11 @@ import numpy as np
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, tokens_of
-from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.transformer import Attention
 
+RING = CONTEXT_METHODS.index(ContextMethod.RING)
 SIXTEEN_BIT = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 
 
@@ -61,11 +63,12 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     calibration = device.calibration
     shards = layouts.tensor_parallel * layouts.context_parallel
     flop = layouts.micro_batch * core_flop(job, attention) / shards
-    reach = min(attention.window or job.sequence_length, job.sequence_length)
+    blocks = np.where(layouts.context_method == RING, layouts.context_parallel, 1)
+    reach = min(attention.window or job.sequence_length, job.sequence_length) / blocks
     rate = job.stack.attention_share * device.peak(core_precision(job.precision))
     rate = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
-    forward_s = flop / (rate * calibration.attention_forward) + calibration.kernel_latency
-    backward_s = 2.5 * flop / (rate * calibration.attention_backward) + calibration.kernel_latency
+    forward_s = flop / (rate * calibration.attention_forward) + blocks * calibration.kernel_latency
+    backward_s = 2.5 * flop / (rate * calibration.attention_backward) + blocks * calibration.kernel_latency
     return forward_s, backward_s
 
 

@@ -54,7 +54,8 @@ def _tier_bus(cluster: Cluster, level: int, group: Group) -> FloatArray:
 
 def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
     """Give the bus bandwidth of a ring through the group, infinite for a group of one."""
-    return np.min([_tier_bus(cluster, level, group) for level in range(len(cluster.tiers))], axis=0)
+    slowest: FloatArray = np.min([_tier_bus(cluster, level, group) for level in range(len(cluster.tiers))], axis=0)
+    return slowest
 
 
 def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
@@ -97,17 +98,21 @@ def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> Flo
     return np.where(group.size > 1, transfer_s + latency_s, 0.0)
 
 
-def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray) -> FloatArray:
+def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copies: int = 1) -> FloatArray:
     """Give the seconds of an all-to-all in which each member sends `sent_bytes` in all, its own share included.
 
     What goes to members outside a tier's instance passes the member's own link into the next tier; tiers work at once.
+    Where each value goes to `copies` random members, it enters each instance of a tier that has any of them once: of
+    the g others of g + 1 instances, g (1 - (g / (g + 1))^copies) are expected to.
     """
     size = np.maximum(group.size, 1)
     slowest = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(sent_bytes)))
     inner_members = np.ones(group.size.shape)
     for tier in cluster.tiers:
         members = _members(tier, group)
-        leaving = sent_bytes * np.where(members > inner_members, size - inner_members, 0.0) / size
+        others = size / inner_members - 1.0
+        entered = others * (1.0 - (others / (others + 1.0)) ** copies) / copies
+        leaving = sent_bytes * np.where(members > inner_members, entered, 0.0)
         slowest = np.maximum(slowest, leaving * tier.oversubscription / (tier.bandwidth_bytes_per_s * tier.efficiency))
         inner_members = members
     return np.where(group.size > 1, slowest + _tree_latency_s(cluster, group), 0.0)

@@ -22,6 +22,7 @@ from meshwright.costmodels.layer_work import (
 )
 from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, ContextMethod, FloatArray, LayoutTable, Recompute
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.transformer import Experts, Layer
 
 FULL = RECOMPUTES.index(Recompute.FULL)
@@ -164,8 +165,9 @@ def _context_communication_s(
     query_output = ACTIVATION_BYTES * tokens_of(job, layouts).computed * heads * attention.head_dim * 2.0
     ulysses = all_to_all_s(job.cluster, group, own + query_output)
     is_ulysses = layouts.context_method == ULYSSES
-    forward = np.where(is_ulysses, ulysses, np.maximum(ring_forward - core_forward, 0.0))
-    backward = np.where(is_ulysses, ulysses, np.maximum(2.0 * ring_forward - core_backward, 0.0))
+    contention = job.cluster.device.calibration.contention
+    forward = np.where(is_ulysses, ulysses, exposed_s(ring_forward, core_forward, contention))
+    backward = np.where(is_ulysses, ulysses, exposed_s(2.0 * ring_forward, core_backward, contention))
     several = layouts.context_parallel > 1
     return np.where(several, forward, 0.0), np.where(several, backward, 0.0)
 
@@ -176,4 +178,5 @@ def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> Flo
         return np.zeros(len(layouts))
     group = Group(size=layouts.expert_parallel, stride=layouts.expert_tensor_parallel)
     sent = ACTIVATION_BYTES * job.model.hidden * expert_rows(job, layer.mlp, layouts) / layouts.expert_tensor_parallel
-    return 2.0 * all_to_all_s(job.cluster, group, sent)
+    copies = layer.mlp.top_k if job.stack.deduplicated_dispatch else 1
+    return 2.0 * all_to_all_s(job.cluster, group, sent, copies=copies)

@@ -34,7 +34,9 @@ def tokens_of(job: Job, layouts: LayoutTable) -> Tokens:
     )
 
 
-def _product(rows: FloatArray, columns: FloatArray | float, inner: FloatArray | float, count: float = 1.0) -> Matmul:
+def _product(
+    rows: FloatArray, columns: FloatArray | float, inner: FloatArray | float, count: FloatArray | float = 1.0
+) -> Matmul:
     shape = rows.shape
     return Matmul(
         rows=rows,

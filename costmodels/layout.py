@@ -126,7 +126,7 @@ class LayoutTable:
                 "context_method": CONTEXT_METHODS[values["context_method"]],
                 "recompute": RECOMPUTES[values["recompute"]],
                 "schedule": SCHEDULES[values["schedule"]],
-            }  # type: ignore[arg-type]
+            }
         )
 
 

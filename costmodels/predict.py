@@ -11,6 +11,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
 from meshwright.costmodels.schedule import bubble_s, micro_batches
@@ -78,7 +79,9 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
         multiplicity=stages.multiplicity,
         slowest=slowest,
     )
-    breakdown["pipeline_communication"] = _pipeline_communication_s(job, layouts, total)
+    breakdown["pipeline_communication"] = _pipeline_communication_s(
+        job, layouts, total, per_micro_batch[rows, slowest] / layouts.virtual_pipeline
+    )
     parameters = stage_parameters(job, layouts, stages)
     gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=total)
     step_s = optimizer_s(job, layouts, parameters)
@@ -167,8 +170,14 @@ def _weight_gradient_s(stages: StageTable, kinds: list[LayerTime]) -> FloatArray
     return total
 
 
-def _pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray) -> FloatArray:
-    """Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain."""
+def _pipeline_communication_s(
+    job: Job, layouts: LayoutTable, total: FloatArray, chunk_work_s: FloatArray
+) -> FloatArray:
+    """Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain.
+
+    Interleaved schedules can send while they compute another chunk, of `chunk_work_s`, shape [layouts]; plain ones
+    wait.
+    """
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     group = Group(size=layouts.pipeline_parallel, stride=stride)
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
@@ -178,5 +187,8 @@ def _pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray)
         message_s = shared_s + all_gather_s(job.cluster, tensor_group, state_bytes)
     else:
         message_s = send_s(job.cluster, group, state_bytes)
-    steady = 0.0 if job.stack.overlap_pipeline else total * layouts.virtual_pipeline
-    return np.where(layouts.pipeline_parallel > 1, 2.0 * message_s * (steady + layouts.pipeline_parallel - 1), 0.0)
+    beside_s = exposed_s(2.0 * message_s, chunk_work_s, job.cluster.device.calibration.contention)
+    overlapped = job.stack.overlap_pipeline & (layouts.virtual_pipeline > 1)
+    steady_s = total * layouts.virtual_pipeline * np.where(overlapped, beside_s, 2.0 * message_s)
+    ends_s = 2.0 * message_s * (layouts.pipeline_parallel - 1)
+    return np.where(layouts.pipeline_parallel > 1, steady_s + ends_s, 0.0)

@@ -28,7 +28,8 @@ ZERO_BUBBLE_2P = SCHEDULES.index(Schedule.ZERO_BUBBLE_2P)
 
 def micro_batches(global_batch: int, layouts: LayoutTable) -> FloatArray:
     """Give the micro-batches of one step of one replica, shape [layouts]."""
-    return global_batch / (layouts.micro_batch * layouts.data_parallel)
+    total: FloatArray = global_batch / (layouts.micro_batch * layouts.data_parallel)
+    return total
 
 
 def bubble_s(

@@ -95,7 +95,8 @@ def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
 
     Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are the fp32 shards themselves.
     """
-    totals = {"parameters": 0.0, "gradients": 0.0, "optimizer": 0.0}
+    nothing = np.zeros(parameters.dense.shape)
+    totals = {"parameters": nothing, "gradients": nothing, "optimizer": nothing}
     resident_bytes = PARAMETER_BYTES if job.stack.master_weights else MASTER_BYTES
     optimizer_bytes = MOMENTS_BYTES + (MASTER_BYTES if job.stack.master_weights else 0)
     for count, group in (
@@ -107,4 +108,4 @@ def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
             layouts, group, from_stage=2
         )
         totals["optimizer"] = totals["optimizer"] + optimizer_bytes * count / shards(layouts, group, from_stage=1)
-    return {name: np.asarray(value) for name, value in totals.items()}
+    return totals

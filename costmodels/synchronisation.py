@@ -17,6 +17,7 @@ import numpy as np
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, reduce_scatter_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
     MASTER_BYTES,
@@ -95,6 +96,7 @@ def exposed_communication_s(
         total: micro-batches of a step, [layouts].
 
     """
+    contention = job.cluster.device.calibration.contention
     layers = np.maximum(stages.layers.sum(axis=2), 1)
     stage_3 = layouts.zero_stage[:, np.newaxis] == 3
     slowed = np.where(stage_3, 1.0 / job.stack.gather_efficiency, 1.0)
@@ -105,17 +107,19 @@ def exposed_communication_s(
     repeats = np.where(every_micro_batch, total[:, np.newaxis], 1.0)
     backward_messages_s = reduction_s + np.where(stage_3, gather_s, 0.0)
     if job.stack.overlap_gradients:
-        exposed = np.maximum(backward_messages_s - work.backward_s * (1.0 - 1.0 / layers), backward_messages_s / layers)
+        room_s = work.backward_s * (1.0 - 1.0 / layers)
+        exposed = exposed_s(backward_messages_s, room_s, contention, tail_s=backward_messages_s / layers)
     else:
         finished_early_s = stages.index * work.backward_s
         exposed = np.where(every_micro_batch, backward_messages_s, np.maximum(reduction_s - finished_early_s, 0.0))
     gradients_s = repeats * exposed
     gathers = np.where(stage_3, total[:, np.newaxis], 1.0)
     if job.stack.overlap_parameters:
-        hidden = np.maximum(gather_s - work.forward_s * (1.0 - 1.0 / layers), gather_s / layers)
+        room_s = work.forward_s * (1.0 - 1.0 / layers)
+        exposed = exposed_s(gather_s, room_s, contention, tail_s=gather_s / layers)
     else:
-        hidden = gather_s
-    return gradients_s, gathers * hidden
+        exposed = gather_s
+    return gradients_s, gathers * exposed
 
 
 def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
@@ -148,4 +152,5 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
 
 def slowest_stage(seconds: FloatArray, stages: StageTable) -> IntArray:
     """Give which distinct stage takes longest, [layouts]."""
-    return np.argmax(np.where(stages.multiplicity > 0, seconds, -1.0), axis=1)
+    slowest: IntArray = np.argmax(np.where(stages.multiplicity > 0, seconds, -1.0), axis=1)
+    return slowest
