@@ -49,11 +49,8 @@ def _render_rejected(console: Console, rejected: Sequence[Part]) -> None:
 
 def _render_contrast(console: Console, other: Contrast) -> None:
     console.print(Text(f"Instead {describe(other.layout)}:", style="bold"))
-    console.print(
-        Text(
-            f"  step {shown_seconds(other.step_time_s)} ({shown_error(other.slower_by)}): {_losses(other.time, shown_seconds)}"
-        )
-    )
+    slower = f"{shown_seconds(other.step_time_s)} ({shown_error(other.slower_by)})"
+    console.print(Text(f"  step {slower}: {_losses(other.time, shown_seconds)}"))
     console.print(Text(f"  memory {shown_bytes(other.peak_bytes)}: {_losses(other.memory, shown_bytes)}"))
 
 

@@ -1,0 +1,131 @@
+"""The public surface: what a change here breaks for somebody. Change it on purpose only."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from meshwright.catalog import errors
+from meshwright.cli.main import app
+from meshwright.planner import load_plan, plan, write_plan
+
+EXPORTS = {
+    "meshwright.planner": {
+        "Plan",
+        "RankPlan",
+        "TimedPlan",
+        "check_plan",
+        "estimate",
+        "inputs_of",
+        "load_plan",
+        "plan",
+        "plan_of",
+        "write_plan",
+    },
+    "meshwright.planner.accuracy": {
+        "Accuracy",
+        "Case",
+        "Estimate",
+        "Predicted",
+        "accuracy",
+        "estimate",
+        "load_cases",
+    },
+}
+
+COMMANDS = {
+    "plan": {
+        "model",
+        "cluster",
+        "--global-batch",
+        "--sequence-length",
+        "--precision",
+        "--objective",
+        "--top",
+        "--memory-headroom",
+        "--stack",
+        "-o",
+        "--output",
+        "--json",
+    },
+    "estimate": {"files", "--json"},
+    "accuracy": {"files", "--json", "--rows"},
+    "check": {"file", "--update", "--json"},
+    "explain": {"file", "--json"},
+    "show": {"file", "--json"},
+    "catalog": {"kind", "name", "--json"},
+}
+
+EXIT_CODES = {
+    "MeshwrightError": 1,
+    "InputError": 2,
+    "MissingData": 3,
+    "Infeasible": 4,
+    "SolverFailed": 5,
+    "PlanDrift": 6,
+}
+
+
+@pytest.mark.parametrize("module", EXPORTS)
+def test_exports(module: str) -> None:
+    loaded = importlib.import_module(module)
+    assert set(loaded.__all__) == EXPORTS[module]
+    assert all(hasattr(loaded, name) for name in loaded.__all__)
+
+
+def test_commands_and_options() -> None:
+    group = typer.main.get_command(app)
+    found = {
+        name: {word for parameter in command.params for word in parameter.opts}
+        for name, command in vars(group)["commands"].items()
+    }
+    assert found == COMMANDS
+    assert [parameter.opts for parameter in group.params] == [["--version"]]
+
+
+def test_every_command_says_what_it_does() -> None:
+    for command in vars(typer.main.get_command(app))["commands"].values():
+        assert command.help
+        assert command.help.splitlines()[0].endswith(".")
+
+
+def test_arguments_of_plan() -> None:
+    parameters = inspect.signature(plan).parameters.values()
+    positional = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    keywords = {
+        parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert positional == ["model", "cluster"]
+    assert keywords == {
+        "global_batch": inspect.Parameter.empty,
+        "sequence_length": inspect.Parameter.empty,
+        "precision": "bf16",
+        "objective": "time",
+        "top": 5,
+        "memory_headroom": 0.05,
+        "stack": None,
+    }
+
+
+def test_each_error_has_its_exit_code() -> None:
+    classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
+    codes = {name: value.exit_code for name, value in classes.items() if issubclass(value, errors.MeshwrightError)}
+    assert codes == EXIT_CODES
+
+
+def test_a_launcher_reads_a_rank(tmp_path: Path) -> None:
+    made = plan("llama-3.1-8b", "dgx-h100:8", global_batch=64, sequence_length=4096)
+    write_plan(made, tmp_path / "plan.yaml")
+    rank = load_plan(tmp_path / "plan.yaml").rank(7)
+    assert all(7 in group for group in rank.groups.values())
+
+
+def test_importing_the_library_loads_no_solver_and_no_command_line() -> None:
+    heavy = ("ortools", "pulp", "scipy", "highspy", "typer", "rich", "pandas")
+    code = f"import sys, meshwright.planner; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
