@@ -199,6 +199,20 @@ def test_accuracy_of_shipped_files_by_name() -> None:
     assert "Rows" not in run("accuracy", MEASUREMENTS / "papers_misc.yaml").stdout
 
 
+def test_accuracy_tells_what_was_said_of_memory() -> None:
+    words = ("accuracy", MEASUREMENTS / "bigscience_bloom.yaml")
+    document = run_json(*words)
+    ran_out = document["out_of_memory"]
+    assert len(ran_out) == 3
+    foretold = sum(verdict["foretold_out_of_memory"] for verdict in ran_out)
+    assert all(
+        verdict["foretold_out_of_memory"] is (verdict["predicted_bytes"] > verdict["limit_bytes"])
+        for verdict in ran_out
+    )
+    assert f"{foretold} of the 3 cases that ran out of memory were foretold to." in run(*words).stdout
+    assert "Did it fit?" in run(*words, "--rows").stdout
+
+
 @pytest.mark.parametrize("kind", ["devices", "clusters", "models", "stacks"])
 def test_catalog_lists_and_shows_every_kind(kind: str) -> None:
     names = entry_names(kind)

@@ -83,9 +83,9 @@ def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:
     """Print the summaries, what was foretold of memory, what couldn't be predicted, headlines; rows if asked."""
     if rows:
         _render_rows(console, result.rows)
+        _render_verdicts(console, result)
     for dimension in ("file", "device", "trust", "precision"):
         _render_summaries(console, dimension, [item for item in result.summaries if item.dimension == dimension])
-    _render_verdicts(console, result)
     render_unpredicted(console, result.unpredicted)
     _render_headlines(console, result)
 
@@ -147,5 +147,10 @@ def _render_headlines(console: Console, result: Accuracy) -> None:
         )
     if table.row_count:
         console.print(table)
+    foretold = sum(verdict.foretold_out_of_memory for verdict in result.out_of_memory)
+    if result.out_of_memory:
+        console.print(f"{foretold} of the {len(result.out_of_memory)} cases that ran out of memory were foretold to.")
+    if result.wrongly_refused:
+        console.print(f"{len(result.wrongly_refused)} cases that ran were foretold not to fit (--rows lists them).")
     compared = result.cases - len(result.unpredicted) - result.unmeasured
     console.print(f"{compared} of {result.cases} cases compared, {len(result.unpredicted)} not predicted.")
