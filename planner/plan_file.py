@@ -58,17 +58,11 @@ def write_plan(plan: Plan, path: str | Path) -> None:
 
     Raises InputError where the folder is missing or can't be written to; an existing file is then as it was.
     """
-    target = Path(os.path.realpath(path))
-    file = str(path)
-    if target.exists() and not target.is_file():
-        raise InputError("is not a regular file, so no plan is written over it", file=file)
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent}", file=file, hint="make the folder first")
-    text = plan_json(plan) if target.suffix == ".json" else plan_yaml(plan)
+    text = plan_json(plan) if Path(path).suffix == ".json" else plan_yaml(plan)
     try:
-        _replace(target, text.encode("utf-8"))
+        _replace(_target(path), text.encode("utf-8"))
     except OSError as error:
-        raise InputError(f"can't be written: {error.strerror or error}", file=file) from None
+        raise InputError(f"can't be written: {error.strerror or error}", file=str(path)) from None
 
 
 def plan_yaml(plan: Plan) -> str:
@@ -85,6 +79,16 @@ def plan_json_schema() -> dict[str, Any]:
     """Give the JSON schema of plan files, as shipped in `plan.schema.json`."""
     schema = Plan.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _target(path: str | Path) -> Path:
+    """Give the file to replace, links followed; anything else there, such as a device, is never replaced."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise InputError("is not a regular file, so no plan is written over it", file=str(path))
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent}", file=str(path), hint="make the folder first")
+    return target
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -1,13 +1,22 @@
 """Small synthetic entries that tests of the planner share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from meshwright.catalog.cluster_entry import ClusterEntry
-from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.cluster_entry import ClusterEntry, Topology
+from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink
+from meshwright.catalog.library import stack_named
 from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.transformer import transformer_of
+from meshwright.hardware.cluster import Cluster, Tier, cluster_of
+from meshwright.hardware.device import Device
+from meshwright.planner import Plan, plan
 
 SOURCE = "made up for a test"
 
@@ -50,13 +59,13 @@ DEVICE: dict[str, Any] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_device() -> Callable[..., DeviceEntry]:
     """Give a maker of device entries; keyword arguments replace top-level fields."""
     return lambda **changes: DeviceEntry.model_validate(DEVICE | changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_cluster() -> Callable[..., ClusterEntry]:
     """Give a maker of clusters of toy devices: nodes behind a switch, and a fabric between them."""
 
@@ -86,7 +95,7 @@ def toy_cluster() -> Callable[..., ClusterEntry]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_model() -> Callable[..., ModelEntry]:
     """Give a maker of small dense models; keyword arguments replace fields."""
     return lambda **changes: ModelEntry.model_validate(
@@ -107,7 +116,7 @@ def toy_model() -> Callable[..., ModelEntry]:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def case_document() -> Callable[..., dict[str, Any]]:
     """Give a maker of case documents; a keyword argument replaces a part, or lays a mapping over it."""
 
@@ -132,5 +141,172 @@ def case_document() -> Callable[..., dict[str, Any]]:
         for part, change in changes.items():
             document[part] = document.get(part, {}) | change if isinstance(change, dict) else change
         return document
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_job(toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]) -> Callable[..., Job]:
+    """Give a maker of jobs; keyword arguments beyond the job's own replace fields of the model."""
+
+    def make(devices: int = 8, *, global_batch: int = 16, sequence_length: int = 2048, **model: object) -> Job:
+        return Job(
+            model=transformer_of(toy_model(**model)),
+            cluster=cluster_of(toy_cluster(devices)),
+            stack=stack_named("megatron-core"),
+            precision=Precision.BF16,
+            global_batch=global_batch,
+            sequence_length=sequence_length,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_plan(toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]) -> Plan:
+    """Give a plan of a mixture of experts that needs a pipeline: 16 devices, 32 sequences."""
+    model = toy_model(
+        layers=12, hidden=4096, heads=32, ffn_hidden=16384, experts={"experts": 8, "top_k": 2, "ffn_hidden": 16384}
+    )
+    return plan(model, toy_cluster(16), global_batch=32, sequence_length=4096, top=3)
+
+
+ROUND_CALIBRATION: dict[str, Any] = {
+    "matmul_ceiling": 0.5,
+    "narrow_matmul_ceiling": 0.4,
+    "matmul_half_depth": 100,
+    "attention_forward": 0.5,
+    "attention_backward": 0.25,
+    "attention_half_length": 1000,
+    "streaming": 0.5,
+    "kernel_latency": "10 us",
+    "contention": 1.0,
+    "context": "1 GiB",
+    "source": SOURCE,
+}
+
+ROUND_STACK: dict[str, Any] = {
+    "name": "round",
+    "source": SOURCE,
+    "fused_attention": True,
+    "attention_share": 1.0,
+    "fused_elementwise": True,
+    "fused_loss": True,
+    "dropout": False,
+    "gradient_bytes": 4,
+    "reduce_bytes": 4,
+    "master_weights": True,
+    "overlap_gradients": False,
+    "overlap_parameters": False,
+    "overlap_tensor": False,
+    "overlap_pipeline": False,
+    "deduplicated_dispatch": False,
+    "split_messages": False,
+    "gather_efficiency": 1.0,
+    "gathers_per_layer": 1,
+    "layer_launch": "1 ns",
+    "collective_launch": "1 ns",
+    "step_overhead": "1 ms",
+    "allocator_slack": 0.5,
+}
+
+ROUND_MODEL: dict[str, Any] = {
+    "name": "round",
+    "source": SOURCE,
+    "layers": 8,
+    "hidden": 1024,
+    "heads": 8,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "ffn_hidden": 4096,
+    "gated_mlp": False,
+    "vocab": 51200,
+    "tied_embeddings": False,
+}
+
+
+@pytest.fixture(scope="session")
+def round_cluster() -> Callable[..., Cluster]:
+    """Give a maker of clusters on which times can be worked out by hand.
+
+    A device: 100 TFLOP/s at 16 bits (half of it sustained) and 200 at 8, 1 TB/s (half sustained), 100 units with
+    tiles of 100 x 100, 10 us a kernel. A node of 4: a switch of 100 GB/s, 1 us; between nodes 10 GB/s, 10 us; half of
+    both sustained. `device` and `calibration` replace fields of the device, `node` and `fabric` of its tiers.
+    """
+
+    def make(
+        devices: int = 16,
+        *,
+        per_node: int = 4,
+        device: Mapping[str, Any] | None = None,
+        calibration: Mapping[str, Any] | None = None,
+        node: Mapping[str, Any] | None = None,
+        fabric: Mapping[str, Any] | None = None,
+    ) -> Cluster:
+        base = Device(
+            name="round",
+            vendor="round",
+            family="round",
+            memory_bytes=80 * 2**30,
+            memory_bandwidth_bytes_per_s=1e12,
+            compute_units=100,
+            tile_rows=100,
+            tile_columns=100,
+            peak_flop_per_s={Precision.BF16: 1e14, Precision.FP16: 1e14, Precision.FP8: 2e14},
+            host_memory_bytes=2**40,
+            host_memory_bandwidth_bytes_per_s=1e11,
+            host_link=HostLink.PCIE5,
+            host_link_bandwidth_bytes_per_s=5e10,
+            power_w=500.0,
+            price_usd_per_hour=1.0,
+            calibration=CalibrationEntry.model_validate(ROUND_CALIBRATION).model_copy(update=calibration),
+        )
+        inner = Tier(
+            name="node",
+            group=per_node,
+            topology=Topology.SWITCH,
+            bandwidth_bytes_per_s=1e11,
+            latency_s=1e-6,
+            efficiency=0.5,
+            oversubscription=1.0,
+        )
+        outer = replace(inner, name="fabric", group=devices, topology=Topology.FABRIC)
+        outer = replace(outer, bandwidth_bytes_per_s=1e10, latency_s=1e-5)
+        return Cluster(
+            name="round",
+            device=replace(base, **(device or {})),
+            devices=devices,
+            devices_per_node=per_node,
+            tiers=(replace(inner, **(node or {})), replace(outer, **(fabric or {}))),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def round_job(round_cluster: Callable[..., Cluster]) -> Callable[..., Job]:
+    """Give a maker of jobs on round clusters.
+
+    `model` and `stack` replace fields of a model of GPT's shape and of a stack that overlaps nothing; `cluster` are
+    the keywords of the cluster.
+    """
+
+    def make(
+        *,
+        model: Mapping[str, Any] | None = None,
+        stack: Mapping[str, Any] | None = None,
+        cluster: Mapping[str, Any] | None = None,
+        precision: Precision = Precision.BF16,
+        global_batch: int = 16,
+        sequence_length: int = 1000,
+    ) -> Job:
+        return Job(
+            model=transformer_of(ModelEntry.model_validate(ROUND_MODEL | dict(model or {}))),
+            cluster=round_cluster(**(cluster or {})),
+            stack=StackEntry.model_validate(ROUND_STACK).model_copy(update=stack),
+            precision=precision,
+            global_batch=global_batch,
+            sequence_length=sequence_length,
+        )
 
     return make

@@ -1,0 +1,146 @@
+"""`plan`: what it takes, what it refuses, and what it makes of real models and machines."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.device_entry import DeviceEntry
+from meshwright.catalog.errors import Infeasible, InputError, MissingData
+from meshwright.catalog.library import find_cluster, find_model
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.planner import inputs_of, plan, plan_of
+from meshwright.planner.job_inputs import inputs_today, job_of
+
+JOB: dict[str, Any] = {
+    "global_batch": 1024,
+    "sequence_length": 8192,
+    "precision": "bf16",
+    "objective": "time",
+    "top": 5,
+    "memory_headroom": 0.05,
+}
+
+
+def test_the_demo_is_searched_within_a_second() -> None:
+    made = min(
+        (plan_of(inputs_of("llama-3.1-70b", "dgx-h100:64", **JOB)) for _ in range(3)), key=lambda one: one.search_s
+    )
+    assert made.search_s < 1
+    assert made.plan.mesh.devices == 64
+    assert made.plan.search.feasible > 1000
+    assert 0.2 < made.plan.predicted.mfu < 0.7
+
+
+def test_names_are_matched_as_people_type_them() -> None:
+    typed = inputs_of("Llama 3.1_70B", "DGX-H100:64", **JOB)
+    assert typed == inputs_of("llama-3.1-70b", "dgx-h100:64", **JOB)
+    assert typed.cluster.entry.devices == 64
+    assert typed.cluster.entry.device == typed.device.entry.name == "h100-sxm-80gb"
+    assert typed.stack.entry.name == typed.device.entry.stack
+    assert [typed.model.from_catalog, typed.cluster.from_catalog, typed.device.from_catalog] == [True] * 3
+
+
+def test_files_stay_as_they_were_when_read(tmp_path: Path) -> None:
+    """A cluster's file that names a catalog device: the cluster is the user's, the device the catalog's."""
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(find_model("llama-3.1-8b").model_dump(mode="json")))
+    (tmp_path / "cluster.json").write_text(json.dumps(find_cluster("dgx-h100:16").model_dump(mode="json")))
+    inputs = inputs_of(tmp_path / "model.yaml", f"{tmp_path}/cluster.json:8", **JOB)
+    assert not inputs.model.from_catalog
+    assert not inputs.cluster.from_catalog
+    assert inputs.device.from_catalog
+    assert inputs.cluster.entry.devices == 8
+    (tmp_path / "model.yaml").unlink()
+    assert inputs_today(inputs) == inputs
+
+
+def test_a_path_is_never_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        inputs_of(Path("llama-3.1-8b"), "dgx-h100", **JOB)
+
+
+def test_a_device_written_out_in_a_cluster_is_embedded_once(
+    toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]
+) -> None:
+    inputs = inputs_of(toy_model(), toy_cluster(8), **JOB)
+    assert inputs.cluster.entry.device == "toy-device"
+    assert not inputs.device.from_catalog
+    assert job_of(inputs).cluster.device.memory_bytes == 80 * 2**30
+    assert job_of(inputs, devices=4).cluster.devices == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("global_batch", 0),
+        ("global_batch", -8),
+        ("global_batch", 10**12),
+        ("global_batch", 1.5),
+        ("global_batch", "many"),
+        ("global_batch", True),
+        ("sequence_length", 0),
+        ("precision", "bf17"),
+        ("objective", "speed"),
+        ("top", -1),
+        ("memory_headroom", 1.0),
+        ("memory_headroom", -0.1),
+        ("memory_headroom", float("nan")),
+    ],
+)
+def test_a_job_out_of_range(field: str, value: object) -> None:
+    with pytest.raises(InputError) as caught:
+        inputs_of("llama-3.1-8b", "dgx-h100:8", **JOB | {field: value})
+    assert caught.value.path == field
+
+
+def test_misspelt_names_get_the_nearest() -> None:
+    for model, cluster, stack in (("lama-3.1-8b", "dgx-h100", None), ("llama-3.1-8b", "dgx-h10", None)):
+        with pytest.raises(InputError) as caught:
+            inputs_of(model, cluster, stack=stack, **JOB)
+        assert "did you mean" in caught.value.hint
+    with pytest.raises(InputError, match="no stack is called 'megatron-kore'"):
+        inputs_of("llama-3.1-8b", "dgx-h100", stack="megatron-kore", **JOB)
+
+
+def test_a_precision_that_the_device_lacks() -> None:
+    with pytest.raises(MissingData, match="no nvfp4 peak for h100-sxm-80gb"):
+        plan("llama-3.1-8b", "dgx-h100:8", global_batch=8, sequence_length=2048, precision="nvfp4")
+
+
+def test_no_price_no_cost(
+    toy_model: Callable[..., ModelEntry],
+    toy_cluster: Callable[..., ClusterEntry],
+    toy_device: Callable[..., DeviceEntry],
+) -> None:
+    cluster = toy_cluster(8, device=toy_device(price=None).model_dump(mode="json"))
+    with pytest.raises(MissingData, match="no price for toy-device"):
+        plan(toy_model(), cluster, global_batch=8, sequence_length=2048, objective="cost")
+    made = plan(toy_model(), cluster, global_batch=8, sequence_length=2048)
+    assert made.predicted.usd_per_million_tokens is None
+
+
+def test_least_cost_keeps_nodes_whole(
+    toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]
+) -> None:
+    """A model this small is cheapest on as little as may be used of 48 devices: 24, since 12 would cut a node of 8."""
+    made = plan(toy_model(), toy_cluster(48), global_batch=96, sequence_length=2048, objective="cost")
+    assert made.mesh.devices == made.layout.layout().world_size == 24
+    assert made.inputs.cluster.entry.devices == 48
+
+
+def test_a_model_too_large_for_its_cluster() -> None:
+    with pytest.raises(Infeasible, match=r"no layout of llama-3\.1-405b on 8 devices") as caught:
+        plan("llama-3.1-405b", "dgx-h100:8", global_batch=16, sequence_length=8192)
+    assert "GiB" in caught.value.nearest_miss
+
+
+def test_headroom_is_kept_free() -> None:
+    made = plan("llama-3.1-8b", "dgx-h100:8", global_batch=64, sequence_length=8192, memory_headroom=0.4)
+    capacity = made.inputs.device.entry.memory.capacity
+    assert made.predicted.peak_memory_bytes.nvidia_smi <= 0.6 * capacity
+    assert made.predicted.memory_limit_bytes == pytest.approx(0.6 * capacity)

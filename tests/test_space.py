@@ -1,0 +1,210 @@
+"""The space of layouts against an independent enumerator in plain loops, and its accounts by hand."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, Recompute, Schedule
+from meshwright.costmodels.transformer import Experts, Mlp
+from meshwright.planner.layout.rules import RULES
+from meshwright.planner.layout.space import Space, space_of
+
+MakeJob = Callable[..., Job]
+EXPERTS = {"experts": 8, "top_k": 2, "ffn_hidden": 96, "shared_ffn_hidden": 64, "dense_layers": 1}
+
+
+def divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def is_legal(job: Job, layout: Layout) -> bool:
+    """Say the rules again, one layout at a time."""
+    tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
+    attention = job.model.layers[0].attention
+    experts = next((layer.mlp for layer in job.model.layers if isinstance(layer.mlp, Experts)), None)
+    dense = [layer.mlp.ffn_hidden for layer in job.model.layers if isinstance(layer.mlp, Mlp)]
+    micro_batches, rest = divmod(job.global_batch, layout.data_parallel * layout.micro_batch)
+    broken = [
+        rest > 0,
+        attention.heads % tensor > 0,
+        attention.kv_heads % tensor > 0 and tensor % attention.kv_heads > 0,
+        any(width % tensor for width in dense),
+        context > 1 and job.sequence_length % (2 * context) > 0,
+        layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,
+        pipeline * layout.virtual_pipeline > len(job.model.layers),
+        layout.schedule is Schedule.INTERLEAVED and micro_batches % pipeline > 0,
+    ]
+    if experts is not None:
+        stage = tensor * context * layout.data_parallel
+        broken += [
+            experts.shared_ffn_hidden % tensor > 0,
+            tensor > 1 and not layout.sequence_parallel,
+            experts.ffn_hidden % layout.expert_tensor_parallel > 0,
+            stage % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
+        ]
+    return not any(broken)
+
+
+def by_loops(job: Job) -> tuple[int, set[Layout]]:
+    """Give the number of candidates and the legal ones."""
+    devices = job.cluster.devices
+    experts = next((layer.mlp.experts for layer in job.model.layers if isinstance(layer.mlp, Experts)), 1)
+    micro_batches = [size for size in divisors(job.global_batch) if size <= 32 or size & (size - 1) == 0]
+    found = []
+    for tensor, context, pipeline in itertools.product(divisors(devices), repeat=3):
+        if devices % (tensor * context * pipeline):
+            continue
+        data = devices // (tensor * context * pipeline)
+        pipelines = [(Schedule.ONE_F_ONE_B, 1)]
+        if pipeline > 1:
+            pipelines += [(Schedule.GPIPE, 1), (Schedule.ZERO_BUBBLE_H1, 1)]
+            pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
+        for sequence, (schedule, virtual), expert, expert_tensor, micro_batch, zero, recompute in itertools.product(
+            [False, True] if tensor > 1 else [False],
+            pipelines,
+            divisors(experts),
+            sorted({1, tensor}) if experts > 1 else [1],
+            micro_batches,
+            range(4) if data * context > 1 else [0],
+            Recompute,
+        ):
+            found.append(
+                Layout(
+                    tensor_parallel=tensor,
+                    sequence_parallel=sequence,
+                    context_parallel=context,
+                    pipeline_parallel=pipeline,
+                    virtual_pipeline=virtual,
+                    data_parallel=data,
+                    expert_parallel=expert,
+                    expert_tensor_parallel=expert_tensor,
+                    zero_stage=zero,
+                    zero_shard=data * context,
+                    recompute=recompute,
+                    schedule=schedule,
+                    micro_batch=micro_batch,
+                )
+            )
+    assert len(found) == len(set(found))
+    return len(found), {layout for layout in found if is_legal(job, layout)}
+
+
+def listed(space: Space, *, limit: int) -> list[Layout]:
+    tables = [space.layouts(part) for part in space.slices(limit=limit)]
+    return [table.row(index) for table in tables for index in range(len(table))]
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked"),
+    [
+        (1, {"global_batch": 4}),
+        (8, {"global_batch": 12}),
+        (6, {"global_batch": 6, "sequence_length": 24, "layers": 5}),
+        (12, {"global_batch": 40, "sequence_length": 2048, "heads": 12, "kv_heads": 3, "ffn_hidden": 144, "layers": 3}),
+        (8, {"global_batch": 8, "experts": EXPERTS}),
+        (16, {"global_batch": 4, "sequence_length": 32, "experts": EXPERTS | {"ffn_hidden": 100}, "layers": 4}),
+    ],
+)
+def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object], toy_job: MakeJob) -> None:
+    job = toy_job(devices, **asked)
+    candidates, legal = by_loops(job)
+    space = space_of(job)
+    layouts = listed(space, limit=1000)
+    assert len(layouts) == len(set(layouts)) == space.legal
+    assert set(layouts) == legal
+    assert space.candidates == candidates
+    assert space.candidates == space.legal + sum(space.rejected.values())
+
+
+def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
+    """Two sequences, eight layers. Micro-batches 1 and 2, three recomputes.
+
+    tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 3 schedules and 8 interleaved ones; data 2:
+    4 ZeRO stages: (2 + 4 + 11 + 4) x 2 x 3 = 126. Interleaving with 5 chunks or more needs more than 8 layers:
+    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3. Two sequences are more than half
+    a batch of two: 4 x 3.
+    """
+    space = space_of(toy_job(2, global_batch=2))
+    assert space.candidates == 126
+    assert dict(space.rejected) == {
+        "there are more pipeline chunks than layers": 30,
+        "interleaving needs micro-batches in multiples of the pipeline stages": 9,
+        "the micro-batch does not divide the batch of a replica": 12,
+    }
+    assert space.legal == 75
+
+
+def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:
+    space = space_of(toy_job(7, global_batch=1, layers=4))
+    assert space.legal == 0
+    assert space.slices() == []
+    assert space.candidates == sum(space.rejected.values())
+    assert set(space.rejected) == {
+        "data parallelism does not divide the global batch",
+        "tensor parallelism does not divide the attention heads",
+        "the sequence does not split into 2 x context parallelism equal parts",
+        "there are more pipeline stages than layers",
+    }
+
+
+def test_reasons_are_distinct() -> None:
+    assert len({rule.reason for rule in RULES}) == len(RULES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    devices=st.integers(1, 96),
+    global_batch=st.integers(1, 200),
+    sequence_length=st.sampled_from([1, 6, 128, 384, 4096]),
+    layers=st.integers(2, 40),
+    heads=st.sampled_from([(1, 1), (8, 2), (12, 12), (64, 8)]),
+    mixture=st.booleans(),
+)
+def test_every_candidate_is_legal_or_rejected_once(
+    toy_job: MakeJob,
+    *,
+    devices: int,
+    global_batch: int,
+    sequence_length: int,
+    layers: int,
+    heads: tuple[int, int],
+    mixture: bool,
+) -> None:
+    job = toy_job(
+        devices,
+        global_batch=global_batch,
+        sequence_length=sequence_length,
+        layers=layers,
+        heads=heads[0],
+        kv_heads=heads[1],
+        experts=EXPERTS if mixture else None,
+    )
+    space = space_of(job)
+    tables = [space.layouts(part) for part in space.slices(limit=5000)]
+    assert space.candidates == sum(map(len, tables)) + sum(space.rejected.values())
+    assert min(space.rejected.values(), default=1) > 0
+    for table in tables:
+        world = table.tensor_parallel * table.context_parallel * table.pipeline_parallel * table.data_parallel
+        assert (world == devices).all()
+        assert (global_batch % (table.data_parallel * table.micro_batch) == 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(limit=st.integers(1, 400))
+def test_slices_of_any_size_give_the_same_layouts_in_the_same_order(toy_job: MakeJob, limit: int) -> None:
+    space = space_of(toy_job(4, global_batch=4))
+    assert listed(space, limit=limit) == listed(space, limit=10**6)
+
+
+def test_a_large_space_is_enumerated_without_much_memory(toy_job: MakeJob) -> None:
+    """A mixture on 2,048 devices: tens of millions of candidates, a few hundred thousand rows."""
+    space = space_of(
+        toy_job(2048, global_batch=15360, layers=61, heads=128, kv_heads=128, experts=EXPERTS | {"experts": 256})
+    )
+    assert space.candidates > 10**7
+    assert sum(column.nbytes for column in space.rows.values()) < 2**26
+    assert max(len(space.layouts(part)) for part in space.slices()[:3]) <= 2**16
