@@ -1,0 +1,99 @@
+"""Activation bytes of a layer against the equations of Korthikanti et al. 2022 (arXiv 2205.05198)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meshwright.costmodels.activations import layer_activations
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
+
+HIDDEN, HEADS, LENGTH = 1024, 8, 1000
+SCORES = 5 * HEADS * LENGTH / HIDDEN
+"""5 a s / h, the share of scores, their softmax and its dropout."""
+OLD: dict[str, Any] = {"fused_attention": False, "dropout": True}
+
+
+def per_token_and_channel(job: Job, layout: Layout) -> tuple[float, float]:
+    """Give kept and whole bytes of one layer over s b h."""
+    activations = layer_activations(job, job.model.layers[0], LayoutTable.of([layout]))
+    values = layout.micro_batch * job.sequence_length * job.model.hidden
+    return float(activations.kept[0]) / values, float(activations.whole[0]) / values
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_a_layer_keeps_what_equation_1_counts(round_job: Callable[..., Job], micro_batch: int) -> None:
+    # Equation 1: s b h (34 + 5 a s / h).
+    kept, _ = per_token_and_channel(round_job(stack=OLD), Layout(micro_batch=micro_batch))
+    assert kept == pytest.approx(34 + SCORES, rel=1e-12)
+
+
+@pytest.mark.parametrize("tensor", [2, 4, 8])
+def test_tensor_parallelism_keeps_what_equation_2_counts(round_job: Callable[..., Job], tensor: int) -> None:
+    # Equation 2: s b h (10 + 24 / t + 5 a s / (h t)): norms and dropout masks stay whole.
+    kept, _ = per_token_and_channel(round_job(stack=OLD), Layout(tensor_parallel=tensor))
+    assert kept == pytest.approx(10 + 24 / tensor + SCORES / tensor, rel=1e-12)
+
+
+@pytest.mark.parametrize("tensor", [2, 4, 8])
+def test_sequence_parallelism_splits_all_as_equation_4_counts(round_job: Callable[..., Job], tensor: int) -> None:
+    # Equation 4: s b h / t (34 + 5 a s / h).
+    kept, _ = per_token_and_channel(round_job(stack=OLD), Layout(tensor_parallel=tensor, sequence_parallel=True))
+    assert kept == pytest.approx((34 + SCORES) / tensor, rel=1e-12)
+
+
+def test_context_parallelism_splits_tokens(round_job: Callable[..., Job]) -> None:
+    kept, _ = per_token_and_channel(round_job(stack=OLD), Layout(context_parallel=4))
+    assert kept == pytest.approx((34 + SCORES) / 4, rel=1e-12)
+
+
+def test_selective_recomputation_drops_the_core(round_job: Callable[..., Job]) -> None:
+    # Equation 5 and table 2: 34 / t with sequence parallelism, 10 + 24 / t without.
+    job = round_job(stack=OLD)
+    together = Layout(tensor_parallel=4, sequence_parallel=True, recompute=Recompute.SELECTIVE)
+    apart = Layout(tensor_parallel=4, recompute=Recompute.SELECTIVE)
+    assert per_token_and_channel(job, together) == pytest.approx((34 / 4, (34 + SCORES) / 4), rel=1e-12)
+    assert per_token_and_channel(job, apart)[0] == pytest.approx(10 + 24 / 4, rel=1e-12)
+
+
+def test_full_recomputation_keeps_the_input(round_job: Callable[..., Job]) -> None:
+    # Table 2: 2 s b h, whole on every tensor rank unless the sequence is split.
+    job = round_job(stack=OLD)
+    full = {"tensor_parallel": 4, "recompute": Recompute.FULL}
+    assert per_token_and_channel(job, Layout(**full))[0] == pytest.approx(2)
+    assert per_token_and_channel(job, Layout(**full, sequence_parallel=True))[0] == pytest.approx(2 / 4)
+
+
+def test_recomputation_has_the_whole_layer_at_work(round_job: Callable[..., Job]) -> None:
+    job = round_job(stack=OLD)
+    whole = [per_token_and_channel(job, Layout(recompute=recompute))[1] for recompute in Recompute]
+    assert whole == pytest.approx([34 + SCORES] * 3, rel=1e-12)
+
+
+def test_fused_attention_keeps_no_square(round_job: Callable[..., Job]) -> None:
+    # 32 without dropout masks, and 4 bytes a head and token for the log-sum-exp.
+    kept, _ = per_token_and_channel(round_job(), Layout())
+    assert kept == pytest.approx(32 + 4 * HEADS / HIDDEN, rel=1e-12)
+
+
+def test_scores_without_dropout_are_two_bytes(round_job: Callable[..., Job]) -> None:
+    kept, _ = per_token_and_channel(round_job(stack={"fused_attention": False}), Layout())
+    assert kept == pytest.approx(32 + 2 * HEADS * LENGTH / HIDDEN, rel=1e-12)
+
+
+def test_gated_mlp_and_grouped_heads(round_job: Callable[..., Job]) -> None:
+    # Norms 8; queries and output 4, keys and values 2 x 2 x 2/8 = 1; gate, up and product 3 x 2 x 3.
+    job = round_job(model={"gated_mlp": True, "ffn_hidden": 3072, "kv_heads": 2})
+    assert per_token_and_channel(job, Layout())[0] == pytest.approx(8 + 4 + 1 + 18 + 4 * HEADS / HIDDEN, rel=1e-12)
+
+
+def test_experts_keep_each_pair_once(round_job: Callable[..., Job]) -> None:
+    # Against the dense layer's 16 for the MLP: 2 pairs a token, each 2 tensors of 512 and its input and output, two
+    # bytes a value: 2 x 2 x (2 x 512 + 2 x 1024) / 1024 = 12, and 8 experts' scores of 8 bytes.
+    job = round_job(model={"experts": {"experts": 8, "top_k": 2, "ffn_hidden": 512}})
+    dense = 32 + 4 * HEADS / HIDDEN
+    alone, _ = per_token_and_channel(job, Layout())
+    assert alone == pytest.approx(dense - 16 + 12 + 64 / HIDDEN, rel=1e-12)
+    spread, _ = per_token_and_channel(job, Layout(data_parallel=8, expert_parallel=8))
+    assert spread == pytest.approx(alone, rel=1e-12)

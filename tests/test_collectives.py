@@ -1,0 +1,133 @@
+"""Collectives by hand: 50 GB/s of each device inside a node of 4, 5 GB/s of each between nodes, 1 GB to move."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from meshwright.catalog.cluster_entry import Topology
+from meshwright.costmodels.collectives import (
+    Group,
+    all_gather_s,
+    all_reduce_s,
+    all_to_all_s,
+    reduce_scatter_s,
+    ring_bus_bytes_per_s,
+    send_s,
+)
+from meshwright.hardware.cluster import Cluster
+
+GIGA = 1e9
+
+
+def group(size: int, stride: int = 1) -> Group:
+    return Group(size=np.array([size]), stride=np.array([stride]))
+
+
+def seconds(law: Callable[..., Any], cluster: Cluster, members: Group, sent_bytes: float = GIGA, **more: int) -> float:
+    return float(law(cluster, members, np.array([sent_bytes]), **more)[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "expected"),
+    [
+        (4, 1, 50 * GIGA),  # one node
+        (2, 2, 50 * GIGA),  # two of one node
+        (8, 1, 20 * GIGA),  # two whole nodes: 4 NICs of 5 GB/s
+        (4, 2, 10 * GIGA),  # two devices of each of two nodes: their 2 NICs
+        (2, 4, 5 * GIGA),  # one device of each of two nodes
+        (4, 4, 5 * GIGA),  # one device of each of four nodes
+        (2, 8, 5 * GIGA),  # one device of every other node
+        (16, 1, 20 * GIGA),
+        (1, 1, np.inf),
+    ],
+)
+def test_a_ring_is_as_fast_as_the_slowest_tier_that_it_crosses(
+    round_cluster: Callable[..., Cluster], size: int, stride: int, expected: float
+) -> None:
+    assert ring_bus_bytes_per_s(round_cluster(), group(size, stride)) == pytest.approx([expected])
+
+
+def test_many_nics_do_not_make_a_ring_faster_than_its_node(round_cluster: Callable[..., Cluster]) -> None:
+    fast = round_cluster(fabric={"bandwidth_bytes_per_s": 80 * GIGA})
+    assert ring_bus_bytes_per_s(fast, group(8)) == pytest.approx([50 * GIGA])
+
+
+def test_oversubscription_divides_a_tier(round_cluster: Callable[..., Cluster]) -> None:
+    tree = round_cluster(fabric={"oversubscription": 4.0})
+    assert ring_bus_bytes_per_s(tree, group(8)) == pytest.approx([5 * GIGA])
+    assert ring_bus_bytes_per_s(tree, group(4)) == pytest.approx([50 * GIGA])
+
+
+def test_part_of_a_mesh_uses_the_links_between_its_members(round_cluster: Callable[..., Cluster]) -> None:
+    mesh = round_cluster(8, per_node=8, node={"topology": Topology.MESH})
+    # A device has 7 links; m members use m - 1 of them.
+    assert ring_bus_bytes_per_s(mesh, group(8)) == pytest.approx([50 * GIGA])
+    assert ring_bus_bytes_per_s(mesh, group(4)) == pytest.approx([50 * GIGA * 3 / 7])
+    assert ring_bus_bytes_per_s(mesh, group(2)) == pytest.approx([50 * GIGA / 7])
+
+
+@pytest.mark.parametrize("law", [all_gather_s, reduce_scatter_s])
+def test_gathers_pass_all_but_their_own_share(law: Callable[..., Any], round_cluster: Callable[..., Cluster]) -> None:
+    # One node: 3/4 x 1 GB / 50 GB/s = 15 ms and 3 steps of 1 us.
+    assert seconds(law, round_cluster(), group(4)) == pytest.approx(15e-3 + 3e-6)
+    # Two nodes: 7/8 x 1 GB / 20 GB/s = 43.75 ms; 3 steps in the node, 1 of 10 us between them.
+    assert seconds(law, round_cluster(), group(8)) == pytest.approx(43.75e-3 + 13e-6)
+    # A device of each of four nodes: 3/4 x 1 GB / 5 GB/s = 150 ms; 3 steps of 10 us.
+    assert seconds(law, round_cluster(), group(4, 4)) == pytest.approx(150e-3 + 30e-6)
+
+
+def test_an_all_reduce_moves_twice_that_and_takes_a_tree_where_it_is_shorter(
+    round_cluster: Callable[..., Cluster],
+) -> None:
+    # One node: 30 ms; up and down a tree of 2 levels of 1 us rather than twice 3 steps.
+    assert seconds(all_reduce_s, round_cluster(), group(4)) == pytest.approx(30e-3 + 4e-6)
+    # Two nodes: 87.5 ms; 2 x (2 x 1 us + 1 x 10 us).
+    assert seconds(all_reduce_s, round_cluster(), group(8)) == pytest.approx(87.5e-3 + 24e-6)
+    # Sixteen devices of as many nodes: 15/16 x 2 GB / 5 GB/s; 2 x 4 levels of 10 us.
+    assert seconds(all_reduce_s, round_cluster(64), group(16, 4)) == pytest.approx(375e-3 + 80e-6)
+
+
+def test_an_all_to_all_sends_each_part_over_the_tiers_on_its_way(round_cluster: Callable[..., Cluster]) -> None:
+    # One node: 3/4 of 1 GB leaves the device at 50 GB/s; a tree of 2 levels of 1 us.
+    assert seconds(all_to_all_s, round_cluster(), group(4)) == pytest.approx(15e-3 + 2e-6)
+    # Two nodes: half of it leaves the node by the device's own 5 GB/s, while 7/8 take 17.5 ms inside.
+    assert seconds(all_to_all_s, round_cluster(), group(8)) == pytest.approx(100e-3 + 12e-6)
+    # A device of each of four nodes: 3/4 leave.
+    assert seconds(all_to_all_s, round_cluster(), group(4, 4)) == pytest.approx(150e-3 + 20e-6)
+
+
+def test_a_token_for_several_experts_of_a_node_goes_there_once(round_cluster: Callable[..., Cluster]) -> None:
+    # Of 2 copies of 0.5 GB each to 2 nodes: the other node gets none with chance 1/4, so 0.375 GB pass at 5 GB/s,
+    # rather than 0.5 GB.
+    assert seconds(all_to_all_s, round_cluster(), group(8), copies=2) == pytest.approx(75e-3 + 12e-6)
+    assert seconds(all_to_all_s, round_cluster(), group(8), copies=1) == pytest.approx(100e-3 + 12e-6)
+
+
+def test_deduplication_is_what_random_choices_give(round_cluster: Callable[..., Cluster]) -> None:
+    # A token for 8 random devices on 16 nodes, over and over: count the nodes entered beside the sender's.
+    random = np.random.default_rng(0)
+    nodes = random.integers(0, 16, size=(20_000, 8))
+    entered = np.mean([len(set(row) - {0}) for row in nodes.tolist()])
+    counted = entered / 8 * GIGA / (5 * GIGA)
+    latency_s = 2e-6 + 4 * 10e-6
+    assert seconds(all_to_all_s, round_cluster(64), group(64), copies=8) == pytest.approx(counted + latency_s, rel=0.01)
+
+
+def test_a_message_takes_the_outermost_tier_between_neighbours(round_cluster: Callable[..., Cluster]) -> None:
+    assert seconds(send_s, round_cluster(), group(4)) == pytest.approx(20e-3 + 1e-6)
+    assert seconds(send_s, round_cluster(), group(2, 4)) == pytest.approx(200e-3 + 10e-6)
+    assert seconds(send_s, round_cluster(), group(2, 8)) == pytest.approx(200e-3 + 10e-6)
+
+
+@pytest.mark.parametrize("law", [all_gather_s, all_reduce_s, all_to_all_s, send_s])
+def test_a_group_of_one_sends_nothing(law: Callable[..., Any], round_cluster: Callable[..., Cluster]) -> None:
+    assert seconds(law, round_cluster(), group(1)) == 0.0
+
+
+def test_groups_of_a_table_are_evaluated_one_by_one(round_cluster: Callable[..., Cluster]) -> None:
+    sizes, strides = np.array([1, 4, 8, 4]), np.array([1, 1, 1, 4])
+    together = all_reduce_s(round_cluster(), Group(size=sizes, stride=strides), np.full(4, GIGA))
+    alone = [seconds(all_reduce_s, round_cluster(), group(*pair)) for pair in zip(sizes, strides, strict=True)]
+    assert together == pytest.approx(alone, rel=1e-12)

@@ -1,0 +1,88 @@
+"""How layers are cut into chunks and dealt to stages."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.stage_table import stage_table
+from meshwright.costmodels.stages import chunk_sizes, stage_layers
+from meshwright.costmodels.transformer import Experts
+
+
+@pytest.mark.parametrize(
+    ("layers", "chunks", "expected"),
+    [
+        (8, 4, (2, 2, 2, 2)),
+        (126, 16, (7, *(8,) * 14, 7)),  # Llama 3.1 405B (arXiv 2407.21783, section 3.3.2)
+        (61, 16, (3, *(4,) * 13, 3, 3)),  # three smaller ones: the last, the first, the last but one
+        (11, 4, (3, 3, 3, 2)),
+        (9, 4, (2, 3, 2, 2)),
+        (126, 128, (0, *(1,) * 126, 0)),
+        (127, 128, (*(1,) * 127, 0)),
+        (1, 1, (1,)),
+    ],
+)
+def test_chunks_are_smaller_at_the_ends(layers: int, chunks: int, expected: tuple[int, ...]) -> None:
+    assert chunk_sizes(layers, chunks) == expected
+
+
+@pytest.mark.parametrize("layers", range(1, 40))
+def test_chunks_hold_each_layer_once_and_differ_by_one(layers: int) -> None:
+    for chunks in range(1, layers + 3):
+        sizes = chunk_sizes(layers, chunks)
+        assert (len(sizes), sum(sizes)) == (chunks, layers)
+        assert max(sizes) - min(sizes) <= 1
+        assert sizes[-1] == min(sizes)
+        smaller = [chunk for chunk, size in enumerate(sizes) if size == min(sizes)]
+        if max(sizes) > min(sizes):
+            assert all(min(chunk, chunks - 1 - chunk) <= (len(smaller) + 1) // 2 for chunk in smaller)
+
+
+@pytest.mark.parametrize(("layers", "chunks"), [(4, 7), (4, 0)])
+def test_too_many_chunks_are_refused(layers: int, chunks: int) -> None:
+    with pytest.raises(ValueError, match="can't be cut"):
+        chunk_sizes(layers, chunks)
+
+
+def test_chunks_go_round_the_stages() -> None:
+    # Megatron's interleaving (arXiv 2104.04473, section 2.2): of 8 layers in 4 chunks stage 0 has chunks 0 and 2.
+    assert stage_layers(8, 2, 2) == (((0, 1), (4, 5)), ((2, 3), (6, 7)))
+    assert stage_layers(5, 2, 1) == (((0, 1, 2),), ((3, 4),))
+
+
+@pytest.fixture(scope="module")
+def mixed_job(round_job: Callable[..., Job]) -> Job:
+    """A model of 9 layers: 2 dense, 7 mixtures, and a module for multi-token prediction."""
+    experts = {"experts": 8, "top_k": 2, "ffn_hidden": 512, "dense_layers": 2}
+    return round_job(model={"layers": 9, "experts": experts, "mtp_layers": 1})
+
+
+def test_equal_stages_are_counted_once(mixed_job: Job) -> None:
+    # 9 layers on 4 stages: 2, 3, 2, 2. By kind (dense, mixture): (2, 0), (0, 3), (0, 2), and (0, 2 + 1 MTP) at the end.
+    table = stage_table(mixed_job.model, LayoutTable.of([Layout(pipeline_parallel=4)]))
+    assert [isinstance(kind.mlp, Experts) for kind in mixed_job.model.layer_kinds] == [False, True]
+    assert table.layers[0].tolist() == [[2, 0], [0, 3], [0, 2], [0, 3]]
+    assert table.multiplicity[0].tolist() == [1, 1, 1, 1]
+    assert table.first[0].tolist() == [True, False, False, False]
+    assert table.last[0].tolist() == [False, False, False, True]
+
+
+def test_the_earliest_stands_for_its_equals_and_short_rows_are_padded(round_job: Callable[..., Job]) -> None:
+    layouts = LayoutTable.of([Layout(pipeline_parallel=8), Layout(), Layout(pipeline_parallel=2)])
+    table = stage_table(round_job().model, layouts)
+    assert table.index.tolist() == [[0, 1, 7], [0, 0, 0], [0, 1, 0]]
+    assert table.multiplicity.tolist() == [[1, 6, 1], [1, 0, 0], [1, 1, 0]]
+    assert table.layers[:, :, 0].tolist() == [[1, 1, 1], [8, 0, 0], [4, 4, 0]]
+
+
+@pytest.mark.parametrize(("pipeline", "virtual"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 1), (2, 4), (3, 3)])
+def test_distinct_stages_add_up_to_the_model(mixed_job: Job, pipeline: int, virtual: int) -> None:
+    layouts = LayoutTable.of([Layout(pipeline_parallel=pipeline, virtual_pipeline=virtual)])
+    table = stage_table(mixed_job.model, layouts)
+    totals = (table.layers * table.multiplicity[:, :, np.newaxis]).sum(axis=1)
+    assert totals.tolist() == [[2, 7 + 1]]
+    assert table.multiplicity.sum() == pipeline
+    assert (table.first * table.multiplicity).sum() == (table.last * table.multiplicity).sum() == 1
