@@ -182,9 +182,10 @@ def _pipeline_communication_s(
     group = Group(size=layouts.pipeline_parallel, stride=stride)
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
     if job.stack.split_messages:
-        tensor_group = Group(size=layouts.tensor_parallel, stride=np.ones_like(stride))
-        shared_s = send_s(job.cluster, group, state_bytes / layouts.tensor_parallel)
-        message_s = shared_s + all_gather_s(job.cluster, tensor_group, state_bytes)
+        # Under sequence parallelism a rank's tokens are its share already, and nobody gathers them.
+        parts = np.where(layouts.sequence_parallel == 1, 1, layouts.tensor_parallel)
+        shared_s = send_s(job.cluster, group, state_bytes / parts)
+        message_s = shared_s + all_gather_s(job.cluster, Group(size=parts, stride=np.ones_like(stride)), state_bytes)
     else:
         message_s = send_s(job.cluster, group, state_bytes)
     beside_s = exposed_s(2.0 * message_s, chunk_work_s, job.cluster.device.calibration.contention)

@@ -58,7 +58,8 @@ def gradient_reduction_s(job: Job, layouts: LayoutTable, parameters: StageParame
         across_s = all_reduce_s(job.cluster, _widened(replicas), whole_bytes / shard.size[:, np.newaxis])
         sharded_s = within_s + across_s
         reduced_s = all_reduce_s(job.cluster, _widened(whole), whole_bytes)
-        total = total + np.where(layouts.zero_stage[:, np.newaxis] >= 1, sharded_s, reduced_s)
+        seconds = np.where(layouts.zero_stage[:, np.newaxis] >= 1, sharded_s, reduced_s)
+        total = total + np.where(count > 0, seconds, 0.0)
     return total
 
 
@@ -66,7 +67,8 @@ def parameter_gather_s(job: Job, layouts: LayoutTable, parameters: StageParamete
     """Give the seconds of one all-gather of each distinct stage's parameters, [layouts, stages]; 0 without ZeRO."""
     total = np.zeros(parameters.dense.shape)
     for count, shard in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
-        total = total + all_gather_s(job.cluster, _widened(shard), PARAMETER_BYTES * count)
+        seconds = all_gather_s(job.cluster, _widened(shard), PARAMETER_BYTES * count)
+        total = total + np.where(count > 0, seconds, 0.0)
     return np.where(layouts.zero_stage[:, np.newaxis] >= 1, total, 0.0)
 
 

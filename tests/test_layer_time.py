@@ -1,0 +1,269 @@
+"""The work and the time of one layer, by hand on round machines."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from meshwright.costmodels.attention import core_time_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time
+from meshwright.costmodels.layer_work import (
+    attention_products,
+    elementwise_bytes,
+    expert_rows,
+    local_kv_heads,
+    mlp_products,
+)
+from meshwright.costmodels.layout import ContextMethod, Layout, LayoutTable, Recompute
+from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.parameters import layer_parameters
+from meshwright.costmodels.transformer import Experts
+
+TOKENS, HIDDEN = 1000, 1024
+STATE_BYTES = 2 * TOKENS * HIDDEN
+LATENT: dict[str, Any] = {
+    "query_rank": 256,
+    "kv_rank": 128,
+    "nope_head_dim": 64,
+    "rope_head_dim": 32,
+    "value_head_dim": 64,
+}
+EXPERTS: dict[str, Any] = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
+
+
+def times(job: Job, layout: Layout) -> LayerTime:
+    return layer_time(job, job.model.layers[0], LayoutTable.of([layout]))
+
+
+def forward(job: Job, layout: Layout, cause: Cause) -> float:
+    return float(np.broadcast_to(times(job, layout).forward[cause], (1,))[0])
+
+
+def backward(job: Job, layout: Layout, cause: Cause) -> float:
+    return float(np.broadcast_to(times(job, layout).backward[cause], (1,))[0])
+
+
+def flop(job: Job, layout: Layout) -> float:
+    layer, layouts = job.model.layers[0], LayoutTable.of([layout])
+    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+    return float(sum(product.flop for product in products)[0])
+
+
+def shape(product: Matmul) -> tuple[float, ...]:
+    return tuple(float(size[0]) for size in (product.rows, product.columns, product.inner, product.count))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"kv_heads": 2}, {"gated_mlp": True, "ffn_hidden": 3000}, {"latent_attention": LATENT}],
+    ids=["gpt", "grouped", "gated", "latent"],
+)
+def test_products_are_two_operations_a_matrix_parameter_and_token(
+    round_job: Callable[..., Job], model: Mapping[str, Any]
+) -> None:
+    job = round_job(model=model)
+    count = layer_parameters(job.model, job.model.layers[0])
+    latent_down = HIDDEN * (256 + 128 + 32) if "latent_attention" in model else 0
+    matrices = count.attention_sharded + count.mlp_sharded
+    assert flop(job, Layout()) == pytest.approx(2 * TOKENS * (matrices + latent_down), rel=1e-12)
+    # Tensor ranks share them, but for the matrices down to a latent, which each applies to the tokens that it holds.
+    assert flop(job, Layout(tensor_parallel=2)) == pytest.approx(2 * TOKENS * (matrices / 2 + latent_down), rel=1e-12)
+    together = Layout(tensor_parallel=2, sequence_parallel=True)
+    assert flop(job, together) == pytest.approx(2 * TOKENS * (matrices + latent_down) / 2, rel=1e-12)
+
+
+def test_shapes_of_gpt(round_job: Callable[..., Job]) -> None:
+    job, layouts = round_job(), LayoutTable.of([Layout(tensor_parallel=4, micro_batch=2, context_parallel=2)])
+    layer = job.model.layers[0]
+    assert [shape(product) for product in attention_products(job, layer.attention, layouts)] == [
+        (1000, 3 * 1024 / 4, 1024, 1),
+        (1000, 1024, 1024 / 4, 1),
+    ]
+    assert [shape(product) for product in mlp_products(job, layer.mlp, layouts)] == [
+        (1000, 4096 / 4, 1024, 1),
+        (1000, 1024, 4096 / 4, 1),
+    ]
+
+
+def test_few_key_value_heads_are_copied(round_job: Callable[..., Job]) -> None:
+    attention = round_job(model={"kv_heads": 2}).model.layers[0].attention
+    layouts = LayoutTable.of([Layout(tensor_parallel=size) for size in (1, 2, 4, 8)])
+    assert local_kv_heads(attention, layouts).tolist() == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "context", "data", "expert", "expert_tensor"),
+    [(1, 1, 8, 8, 1), (2, 1, 4, 4, 2), (4, 1, 2, 8, 1), (2, 2, 2, 2, 1), (1, 1, 8, 1, 1)],
+)
+def test_pairs_of_token_and_expert_are_all_computed_once(
+    round_job: Callable[..., Job], tensor: int, context: int, data: int, expert: int, expert_tensor: int
+) -> None:
+    job = round_job(model={"experts": EXPERTS})
+    mlp = job.model.layers[0].mlp
+    assert isinstance(mlp, Experts)
+    layout = Layout(
+        tensor_parallel=tensor,
+        sequence_parallel=tensor > 1,
+        context_parallel=context,
+        data_parallel=data,
+        expert_parallel=expert,
+        expert_tensor_parallel=expert_tensor,
+    )
+    rows = float(expert_rows(job, mlp, LayoutTable.of([layout]))[0])
+    # Expert tensor ranks compute the same pairs, each a part of the expert's width.
+    assert rows * tensor * context * data / expert_tensor == pytest.approx(TOKENS * data * 2)
+
+
+def test_experts_are_grouped_products_with_half_a_tile_to_spare(round_job: Callable[..., Job]) -> None:
+    # 1000 tokens x 2 of 8 experts, 4 of them here: 2000 pairs, 500 an expert, and 50 rows of padding on average.
+    job = round_job(model={"experts": EXPERTS | {"shared_ffn_hidden": 256}, "gated_mlp": True})
+    layouts = LayoutTable.of([Layout(data_parallel=2, expert_parallel=2)])
+    assert [shape(product) for product in mlp_products(job, job.model.layers[0].mlp, layouts)] == [
+        (1000, 8, 1024, 1),
+        (550, 2 * 512, 1024, 4),
+        (550, 1024, 512, 4),
+        (1000, 2 * 256, 1024, 1),
+        (1000, 1024, 256, 1),
+    ]
+
+
+def test_elementwise_traffic_of_gpt(round_job: Callable[..., Job]) -> None:
+    # Two norms of 2 passes and two residuals of 3 over 2 h bytes, 20 h; queries, keys, values in and out, 12 h;
+    # the activation of 4 h in and out, 16 h.
+    job = round_job()
+    moved = elementwise_bytes(job, job.model.layers[0], LayoutTable.of([Layout()]))
+    assert moved == pytest.approx([48 * TOKENS * HIDDEN])
+    assert forward(job, Layout(), Cause.ELEMENTWISE) == pytest.approx(48 * TOKENS * HIDDEN / 500e9)
+    assert backward(job, Layout(), Cause.ELEMENTWISE) == pytest.approx(2 * 48 * TOKENS * HIDDEN / 500e9)
+
+
+def test_elementwise_traffic_of_split_layers(round_job: Callable[..., Job]) -> None:
+    # Sequence parallelism splits the 20 h of norms and residuals, tensor parallelism only the rest.
+    job = round_job()
+    layouts = LayoutTable.of([Layout(tensor_parallel=4), Layout(tensor_parallel=4, sequence_parallel=True)])
+    moved = elementwise_bytes(job, job.model.layers[0], layouts) / (TOKENS * HIDDEN)
+    assert moved == pytest.approx([20 + 28 / 4, 48 / 4])
+
+
+def test_each_product_is_done_twice_more_backward(round_job: Callable[..., Job]) -> None:
+    # Where compute binds and waves are full, gradients by data and by weights take as long as the product each.
+    job = round_job(
+        cluster={"device": {"compute_units": 1, "tile_rows": 1, "tile_columns": 1}},
+        model={"hidden": 8192, "heads": 64, "kv_heads": 64, "ffn_hidden": 32768},
+        sequence_length=8192,
+    )
+    ratio = backward(job, Layout(), Cause.MATMUL) / forward(job, Layout(), Cause.MATMUL)
+    assert ratio == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_tensor_ranks_exchange_the_state_twice_a_pass(round_job: Callable[..., Job], together: bool) -> None:
+    # Korthikanti et al. 2022, section 4.2.2: an all-reduce, or an all-gather and a reduce-scatter, behind attention
+    # and behind the MLP. Of 4 ranks: 2 x 2 x 3/4 of 2 s h bytes at 50 GB/s; trees of 2 us up and 2 down, rings of 3.
+    layout = Layout(tensor_parallel=4, sequence_parallel=together)
+    expected = 2 * (2 * 0.75 * STATE_BYTES / 50e9 + (6e-6 if together else 4e-6))
+    assert forward(round_job(), layout, Cause.TENSOR) == pytest.approx(expected)
+    assert backward(round_job(), layout, Cause.TENSOR) == pytest.approx(expected)
+
+
+def test_overlap_hides_most_of_that(round_job: Callable[..., Job]) -> None:
+    layout = Layout(tensor_parallel=4, sequence_parallel=True)
+    hidden = forward(round_job(stack={"overlap_tensor": True}), layout, Cause.TENSOR)
+    assert 0.0 < hidden < 0.5 * forward(round_job(), layout, Cause.TENSOR)
+
+
+def test_experts_need_no_exchange_among_tensor_ranks_but_shared_ones_do(round_job: Callable[..., Job]) -> None:
+    layout = Layout(tensor_parallel=4, sequence_parallel=True, data_parallel=2, expert_parallel=8)
+    once = 2 * 0.75 * STATE_BYTES / 50e9 + 6e-6
+    routed, shared = (round_job(model={"experts": EXPERTS | {"shared_ffn_hidden": width}}) for width in (0, 256))
+    assert forward(routed, layout, Cause.TENSOR) == pytest.approx(once)
+    assert forward(shared, layout, Cause.TENSOR) == pytest.approx(2 * once)
+
+
+def test_expert_tensor_ranks_gather_and_reduce_the_pairs(round_job: Callable[..., Job]) -> None:
+    # 2 expert tensor ranks meet 2 x 1000 / 2 x 2 pairs of 2 h bytes, half of each other's, in and out.
+    layout = Layout(tensor_parallel=2, sequence_parallel=True, expert_tensor_parallel=2)
+    job = round_job(model={"experts": EXPERTS})
+    attention_s = 2 * (0.5 * STATE_BYTES / 50e9 + 1e-6)
+    pairs_s = 2 * (0.5 * 2000 * 2 * HIDDEN / 50e9 + 1e-6)
+    assert forward(job, layout, Cause.TENSOR) == pytest.approx(attention_s + pairs_s)
+
+
+def test_tokens_go_to_their_experts_and_back(round_job: Callable[..., Job]) -> None:
+    # 8 expert ranks on 2 nodes of 4: half of 2 x 1000 pairs of 2 h bytes leaves the node, at 5 GB/s a device, twice;
+    # trees of 2 x 1 us and 10 us.
+    layout = Layout(data_parallel=8, expert_parallel=8)
+    job = round_job(model={"experts": EXPERTS})
+    expected = 2 * (0.5 * 2 * STATE_BYTES / 5e9 + 12e-6)
+    assert forward(job, layout, Cause.EXPERT) == pytest.approx(expected)
+    assert backward(job, layout, Cause.EXPERT) == pytest.approx(expected)
+    # Sent to a node once: of the 2 copies the other node wants one with chance 3/4, so 3/8 rather than 1/2.
+    once = round_job(model={"experts": EXPERTS}, stack={"deduplicated_dispatch": True})
+    assert forward(once, layout, Cause.EXPERT) == pytest.approx(2 * (0.375 * 2 * STATE_BYTES / 5e9 + 12e-6))
+
+
+def test_a_dense_layer_sends_no_tokens(round_job: Callable[..., Job]) -> None:
+    assert forward(round_job(), Layout(data_parallel=8, expert_parallel=8), Cause.EXPERT) == 0.0
+
+
+def test_a_ring_is_hidden_behind_attention_as_far_as_it_goes(round_job: Callable[..., Job]) -> None:
+    # 4 context ranks of a node pass 2 x 2 x 250 x h bytes of keys and values 3 times: 61.44 us, and 3 us.
+    layout = Layout(context_parallel=4)
+    slow = round_job()
+    core_s, core_back_s = core_time_s(slow, slow.model.layers[0].attention, LayoutTable.of([layout]))
+    ring_s = 3 * 4 * 250 * HIDDEN / 50e9 + 3e-6
+    assert ring_s < core_s[0]
+    assert forward(slow, layout, Cause.CONTEXT) == 0.0
+    across = round_job(cluster={"devices": 4, "per_node": 1})
+    ring_s = 3 * 4 * 250 * HIDDEN / 5e9 + 30e-6
+    assert forward(across, layout, Cause.CONTEXT) == pytest.approx(ring_s - core_s[0])
+    assert backward(across, layout, Cause.CONTEXT) == pytest.approx(2 * ring_s - core_back_s[0])
+
+
+def test_a_ring_beside_attention_slows_it(round_job: Callable[..., Job]) -> None:
+    job = round_job(cluster={"calibration": {"contention": 1.2}})
+    ring_s = 3 * 4 * 250 * HIDDEN / 50e9 + 3e-6
+    assert forward(job, Layout(context_parallel=4), Cause.CONTEXT) == pytest.approx(0.2 * ring_s)
+
+
+def test_ulysses_exchanges_queries_keys_values_and_outputs(round_job: Callable[..., Job]) -> None:
+    # 3/4 of 4 x 2 x 250 x h bytes at 50 GB/s, and a tree of 2 us; nothing hides it.
+    layout = Layout(context_parallel=4, context_method=ContextMethod.ULYSSES)
+    expected = 0.75 * 4 * 2 * 250 * HIDDEN / 50e9 + 2e-6
+    assert forward(round_job(), layout, Cause.CONTEXT) == pytest.approx(expected)
+    assert backward(round_job(), layout, Cause.CONTEXT) == pytest.approx(expected)
+
+
+def test_a_slow_host_bounds_the_layer(round_job: Callable[..., Job]) -> None:
+    # 100 ms to launch a layer, and 7 ms a collective: 4 of tensor ranks with split sequences.
+    job = round_job(stack={"layer_launch": 0.1, "collective_launch": 0.007})
+    for layout, expected in ((Layout(), 0.1), (Layout(tensor_parallel=4, sequence_parallel=True), 0.128)):
+        found = times(job, layout)
+        assert float(sum(found.forward.values())[0]) == pytest.approx(expected)
+        assert float(sum(found.backward.values())[0]) == pytest.approx(expected)
+
+
+def test_a_fast_host_costs_nothing(round_job: Callable[..., Job]) -> None:
+    assert forward(round_job(), Layout(), Cause.HOST) == 0.0
+
+
+@pytest.mark.parametrize("layout", [Layout(tensor_parallel=4), Layout(context_parallel=2)], ids=["tensor", "context"])
+def test_recomputation_repeats_all_or_the_core(round_job: Callable[..., Job], layout: Layout) -> None:
+    job = round_job()
+    table = LayoutTable.of(
+        [
+            Layout(
+                tensor_parallel=layout.tensor_parallel,
+                context_parallel=layout.context_parallel,
+                recompute=recompute,
+            )
+            for recompute in Recompute
+        ]
+    )
+    found = layer_time(job, job.model.layers[0], table)
+    none, selective, full = sum(found.recompute.values())
+    assert none == 0.0
+    assert selective == pytest.approx(found.forward[Cause.ATTENTION][1])
+    assert full == pytest.approx(float(sum(found.forward.values())[2]))

@@ -1,0 +1,233 @@
+"""The step put together: model operations against the field's formulas, and times from their parts."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from meshwright.catalog.errors import MissingData
+from meshwright.catalog.library import find_model
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_time import LayerTime, layer_time
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute, Schedule
+from meshwright.costmodels.parameters import active_parameters
+from meshwright.costmodels.predict import model_flop, predict_time
+from meshwright.costmodels.transformer import transformer_of
+from meshwright.costmodels.vocabulary import embedding_s, head_s
+
+LENGTH, HIDDEN = 1000, 1024
+
+
+def breakdown(job: Job, layout: Layout) -> dict[str, float]:
+    predicted = predict_time(job, LayoutTable.of([layout]))
+    return {cause: float(seconds[0]) for cause, seconds in predicted.breakdown.items()}
+
+
+def step_s(job: Job, layout: Layout) -> float:
+    return float(predict_time(job, LayoutTable.of([layout])).step_time_s[0])
+
+
+def layer_of(job: Job, layout: Layout) -> LayerTime:
+    return layer_time(job, job.model.layers[0], LayoutTable.of([layout]))
+
+
+def total(seconds: dict[str, np.ndarray] | object) -> float:
+    return float(sum(seconds.values())[0])  # type: ignore[attr-defined]
+
+
+def ends_s(job: Job, layout: Layout) -> tuple[float, float]:
+    """Give the seconds of the embedding and of the head, both ways."""
+    layouts = LayoutTable.of([layout])
+    embedding, head = embedding_s(job, layouts), head_s(job, layouts)
+    return float((embedding[0] + embedding[1])[0]), float((head[0] + head[1])[0])
+
+
+def test_operations_of_gpt_3(round_job: Callable[..., Job]) -> None:
+    # Narayanan et al. 2021 (arXiv 2104.04473), section 5.1 counts, recomputation and the full square of attention
+    # included, 96 B s l h^2 (1 + s / (6 h) + V / (16 l h)). Of that: 24 B s l h^2 forward, twice backward, once more;
+    # 4 B s^2 l h for attention the same four times; 6 B s h V for the head. Ours leaves out the second forward pass,
+    # and half of attention, which causality masks.
+    batch, s, layers, h, vocab = 16, 2048, 96, 12288, 51200
+    job = round_job(global_batch=batch, sequence_length=s)
+    gpt = transformer_of(
+        find_model("gpt3-175b").model_copy(
+            update={"vocab": vocab, "qkv_bias": False, "output_bias": False, "mlp_bias": False}
+        )
+    )
+    job = Job(
+        model=gpt,
+        cluster=job.cluster,
+        stack=job.stack,
+        precision=job.precision,
+        global_batch=batch,
+        sequence_length=s,
+    )
+    published = 96 * batch * s * layers * h**2 * (1 + s / (6 * h) + vocab / (16 * layers * h))
+    again = 24 * batch * s * layers * h**2
+    square = 4 * batch * s**2 * layers * h
+    assert model_flop(job) == pytest.approx(published - again - square - 3 * square / 2, rel=1e-12)
+    assert model_flop(job) == pytest.approx(
+        72 * batch * s * layers * h**2 * (1 + s / (12 * h) + vocab / (12 * layers * h)), rel=1e-12
+    )
+
+
+def test_operations_of_a_mixture_are_six_a_matrix_parameter_that_a_token_meets(round_job: Callable[..., Job]) -> None:
+    experts = {"experts": 8, "top_k": 2, "ffn_hidden": 512, "shared_ffn_hidden": 256}
+    job = round_job(model={"experts": experts})
+    norms = (2 * 8 + 1) * HIDDEN
+    embedding = 51200 * HIDDEN
+    attention = 3 * 2 * 5e5 * 8 * 256 * 8 * 16
+    matrices = active_parameters(job.model) - norms - embedding
+    assert model_flop(job) == pytest.approx(6 * matrices * 16 * LENGTH + attention, rel=1e-12)
+
+
+def test_a_tied_head_is_still_a_product(round_job: Callable[..., Job]) -> None:
+    tied, own = (round_job(model={"tied_embeddings": flag}) for flag in (True, False))
+    assert model_flop(tied) == model_flop(own)
+
+
+def test_multi_token_prediction_runs_a_layer_and_the_head_once_more(round_job: Callable[..., Job]) -> None:
+    # One more layer in nine, one more head; its own 2 h x h projection may be counted too.
+    plain, one_more, with_mtp = (
+        round_job(model=changes) for changes in ({}, {"layers": 9}, {"layers": 8, "mtp_layers": 1})
+    )
+    layer = model_flop(one_more) - model_flop(plain)
+    head, projection = (6 * 16 * LENGTH * size for size in (HIDDEN * 51200, 2 * HIDDEN**2))
+    extra = model_flop(with_mtp) - model_flop(plain) - layer - head
+    assert -1e-6 * head <= extra <= projection * (1 + 1e-6)
+
+
+def test_recomputation_is_work_but_not_the_model_s(round_job: Callable[..., Job]) -> None:
+    job = round_job()
+    none, full = (predict_time(job, LayoutTable.of([Layout(recompute=kind)])) for kind in ("none", "full"))
+    assert none.model_flop == full.model_flop
+    forward_s = 16 * 8 * total(layer_of(job, Layout()).forward)
+    assert full.step_time_s - none.step_time_s == pytest.approx(forward_s)
+
+
+def test_a_step_on_one_device(round_job: Callable[..., Job]) -> None:
+    # 16 micro-batches of 8 layers, forward and backward, of the embedding and of the head; the optimizer's 42 bytes
+    # a parameter at 500 GB/s; 1 ms of the step's own.
+    job = round_job()
+    found = breakdown(job, Layout())
+    layer = layer_of(job, Layout())
+    parameters = 8 * (12 * HIDDEN**2 + 2 * HIDDEN) + 2 * 51200 * HIDDEN + HIDDEN
+    expected = (
+        16 * (8 * (total(layer.forward) + total(layer.backward)) + sum(ends_s(job, Layout())))
+        + parameters * 42 / 500e9
+        + 1e-3
+    )
+    assert sum(found.values()) == pytest.approx(expected)
+    assert found["bubble"] == found["pipeline_communication"] == found["gradient_communication"] == 0.0
+
+
+def pipeline_parts(job: Job, layout: Layout) -> tuple[float, float, float]:
+    """Give one micro-batch's seconds of two layers, of the embedding and of the head."""
+    layer = layer_of(job, layout)
+    return 2 * (total(layer.forward) + total(layer.backward)), *ends_s(job, layout)
+
+
+def test_a_pipeline_waits_for_its_other_stages(round_job: Callable[..., Job]) -> None:
+    # 4 stages of 2 layers; the last, with the head, is the slowest: it works 16 times, and waits for the other three.
+    job, layout = round_job(), Layout(pipeline_parallel=4)
+    middle, embedding, head = pipeline_parts(job, layout)
+    found = breakdown(job, layout)
+    assert head > embedding
+    assert found["bubble"] == pytest.approx(3 * middle + embedding)
+    work = sum(seconds for cause, seconds in found.items() if cause not in NOT_WORK)
+    assert work == pytest.approx(16 * (middle + head))
+
+
+NOT_WORK = {
+    "bubble",
+    "pipeline_communication",
+    "gradient_communication",
+    "parameter_communication",
+    "optimizer",
+    "step_overhead",
+}
+
+
+def test_interleaving_divides_the_bubble(round_job: Callable[..., Job]) -> None:
+    plain = breakdown(round_job(), Layout(pipeline_parallel=4))["bubble"]
+    interleaved = Layout(pipeline_parallel=4, virtual_pipeline=2, schedule=Schedule.INTERLEAVED)
+    assert breakdown(round_job(), interleaved)["bubble"] == pytest.approx(plain / 2)
+
+
+def test_zero_bubble_fills_with_weight_gradients(round_job: Callable[..., Job]) -> None:
+    plain, filled = (
+        breakdown(round_job(), Layout(pipeline_parallel=4, schedule=schedule))["bubble"]
+        for schedule in (Schedule.ONE_F_ONE_B, Schedule.ZERO_BUBBLE_H1)
+    )
+    # A third of the work is weight gradients, twice subtracted: what is left is about a third.
+    assert 0.2 < filled / plain < 0.7
+
+
+@pytest.mark.parametrize("virtual", [1, 2])
+def test_messages_between_stages(round_job: Callable[..., Job], virtual: int) -> None:
+    # 4 stages of one device of a node: 2 s h bytes at 50 GB/s, 1 us; in and out for each of 16 micro-batches and
+    # chunks, and 3 more to fill and drain.
+    layout = Layout(pipeline_parallel=4, virtual_pipeline=virtual)
+    message_s = 2 * LENGTH * HIDDEN / 50e9 + 1e-6
+    found = breakdown(round_job(), layout)["pipeline_communication"]
+    assert found == pytest.approx(2 * message_s * (16 * virtual + 3))
+
+
+def test_interleaved_messages_can_hide(round_job: Callable[..., Job]) -> None:
+    # Behind chunks that take longer; those of fill and drain can't. Plain schedules have nothing to hide behind.
+    job = round_job(stack={"overlap_pipeline": True})
+    message_s = 2 * LENGTH * HIDDEN / 50e9 + 1e-6
+    hidden, plain = (
+        breakdown(job, Layout(pipeline_parallel=4, virtual_pipeline=virtual))["pipeline_communication"]
+        for virtual in (2, 1)
+    )
+    assert hidden == pytest.approx(2 * message_s * 3)
+    assert plain == pytest.approx(2 * message_s * (16 + 3))
+
+
+def test_tensor_ranks_send_shares_and_gather_them(round_job: Callable[..., Job]) -> None:
+    # 4 tensor ranks of a node: a quarter each over the fabric at 5 GB/s, 10 us; then 3/4 of it all in the node.
+    job = round_job(stack={"split_messages": True})
+    layout = Layout(tensor_parallel=4, pipeline_parallel=4)
+    state = 2 * LENGTH * HIDDEN
+    message_s = state / 4 / 5e9 + 10e-6 + 0.75 * state / 50e9 + 3e-6
+    assert breakdown(job, layout)["pipeline_communication"] == pytest.approx(2 * message_s * 19)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_split_sequences_are_sent_as_they_are(round_job: Callable[..., Job], split: bool) -> None:
+    # Under sequence parallelism a rank holds a quarter of the tokens: that is sent, once, and gathered by nobody.
+    job = round_job(stack={"split_messages": split})
+    layout = Layout(tensor_parallel=4, sequence_parallel=True, pipeline_parallel=4)
+    message_s = 2 * LENGTH * HIDDEN / 4 / 5e9 + 10e-6
+    assert breakdown(job, layout)["pipeline_communication"] == pytest.approx(2 * message_s * 19)
+
+
+def test_multi_token_prediction_works_on_the_last_stage(round_job: Callable[..., Job]) -> None:
+    # One more layer and one more head there.
+    job, layout = round_job(model={"mtp_layers": 1}), Layout(pipeline_parallel=4)
+    middle, _, head = pipeline_parts(job, layout)
+    plain_head = pipeline_parts(round_job(), layout)[2]
+    assert head == pytest.approx(2 * plain_head)
+    found = breakdown(job, layout)
+    work = sum(seconds for cause, seconds in found.items() if cause not in NOT_WORK)
+    assert work == pytest.approx(16 * (1.5 * middle + head), rel=0.01)
+
+
+def test_a_missing_peak_is_an_error(round_job: Callable[..., Job]) -> None:
+    with pytest.raises(MissingData, match="no fp32 peak"):
+        predict_time(round_job(precision=Precision.FP32), LayoutTable.of([Layout()]))
+
+
+def test_recompute_has_a_line_of_its_own(round_job: Callable[..., Job]) -> None:
+    job = round_job()
+    selective = breakdown(job, Layout(recompute=Recompute.SELECTIVE))
+    none = breakdown(job, Layout())
+    assert {cause: seconds for cause, seconds in selective.items() if cause != "recompute"} == pytest.approx(
+        {cause: seconds for cause, seconds in none.items() if cause != "recompute"}
+    )
+    assert selective["recompute"] == pytest.approx(none["attention"] / (1 + 5) * 1, rel=0.2)
+    assert step_s(job, Layout(recompute=Recompute.SELECTIVE)) == pytest.approx(
+        step_s(job, Layout()) + selective["recompute"]
+    )
