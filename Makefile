@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit accuracy clean
+.PHONY: demo test lint types unit accuracy refresh clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -30,6 +30,10 @@ unit: $(SETUP)
 
 accuracy: $(SETUP)
 	$(BIN)/meshwright accuracy catalog/measurements/*.yaml
+
+# Golden plans, the schema of plans, and the README's output and table.
+refresh: $(SETUP)
+	$(BIN)/python tests/refresh.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,7 +34,10 @@ class MemoryEntry(Entry):
 
 
 class ComputeEntry(Entry):
-    """Matrix units: `peak` is dense, by precision; `units` are what a wave of tiles fills (SM, CU, AI core)."""
+    """Matrix units: `peak` is dense, by precision; `units` are what a wave of tiles fills (SM, CU, AI core).
+
+    tile_rows, tile_columns: the smallest tile of a product at which the library still runs at its full rate.
+    """
 
     units: Count
     unit: Name

@@ -44,7 +44,7 @@ def parse_quantity(text: object, units: dict[str, float]) -> float:
 
 
 def print_quantity(value: float, units: dict[str, float]) -> str:
-    """Give the shortest text that `parse_quantity` reads back as exactly this value; of equals, that of the first unit."""
+    """Give the shortest text that `parse_quantity` reads back as this value; of equals the first unit's."""
     numbers = ((value / scale, unit) for unit, scale in units.items())
     texts = (f"{_plain(number)} {unit}" for number, unit in numbers if 0 < number < math.inf)
     return min((text for text in texts if parse_quantity(text, units) == value), key=len)

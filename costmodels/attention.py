@@ -66,9 +66,9 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     blocks = np.where(layouts.context_method == RING, layouts.context_parallel, 1)
     reach = min(attention.window or job.sequence_length, job.sequence_length) / blocks
     rate = job.stack.attention_share * device.peak(core_precision(job.precision))
-    rate = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
-    forward_s = flop / (rate * calibration.attention_forward) + blocks * calibration.kernel_latency
-    backward_s = 2.5 * flop / (rate * calibration.attention_backward) + blocks * calibration.kernel_latency
+    rates = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
+    forward_s = flop / (rates * calibration.attention_forward) + blocks * calibration.kernel_latency
+    backward_s = 2.5 * flop / (rates * calibration.attention_backward) + blocks * calibration.kernel_latency
     return forward_s, backward_s
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,20 +118,32 @@ class LayoutTable:
 
     def row(self, index: int) -> Layout:
         """Give one layout."""
-        values = {column.name: int(getattr(self, column.name)[index]) for column in fields(self)}
-        return Layout(
-            **{
-                **values,
-                "sequence_parallel": bool(values["sequence_parallel"]),
-                "context_method": CONTEXT_METHODS[values["context_method"]],
-                "recompute": RECOMPUTES[values["recompute"]],
-                "schedule": SCHEDULES[values["schedule"]],
-            }
-        )
+        values: dict[str, Any] = {column.name: int(getattr(self, column.name)[index]) for column in fields(self)}
+        values["sequence_parallel"] = bool(values["sequence_parallel"])
+        values["context_method"] = CONTEXT_METHODS[values["context_method"]]
+        values["recompute"] = RECOMPUTES[values["recompute"]]
+        values["schedule"] = SCHEDULES[values["schedule"]]
+        return Layout(**values)
+
+
+def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:
+    """Give the distinct values of some natural numbers, ascending, and for each number which of them it is.
+
+    As numpy's unique, but without sorting where the numbers are few enough to be looked up.
+    """
+    largest = int(codes.max(initial=0))
+    if largest > max(4 * len(codes), 2**20):
+        values, index = np.unique(codes, return_inverse=True)
+        return values, index
+    seen = np.zeros(largest + 1, dtype=np.int64)
+    seen[codes] = 1
+    values = np.flatnonzero(seen)
+    seen[values] = np.arange(len(values))
+    return values, seen[codes]
 
 
 def _code(value: int | StrEnum) -> int:
     for closed_set in (RECOMPUTES, SCHEDULES, CONTEXT_METHODS):
         if value in closed_set:
-            return closed_set.index(value)  # type: ignore[arg-type]
+            return closed_set.index(value)
     return int(value)

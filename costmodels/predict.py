@@ -10,7 +10,7 @@ from meshwright.costmodels.device_memory import peak_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
-from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
@@ -121,9 +121,10 @@ def _distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
     code = np.zeros(len(layouts), dtype=np.int64)
     for name in LAYER_COLUMNS:
         column = getattr(layouts, name)
-        _, code = np.unique(code * (column.max(initial=0) + 1) + column, return_inverse=True)
-    _, first, back = np.unique(code, return_index=True, return_inverse=True)
-    return layouts.take(first), back
+        _, code = numbered(code * (column.max(initial=0) + 1) + column)
+    first = np.zeros(code.max(initial=-1) + 1, dtype=np.int64)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    return layouts.take(first), code
 
 
 def _taken(time: LayerTime, rows: IntArray) -> LayerTime:

@@ -56,7 +56,8 @@ def bubble_s(
     waiting = np.where(schedule == ZERO_BUBBLE_2P, np.maximum(total_s - 3.0 * weight_gradient_s, 0.0), waiting)
     rows = np.arange(len(layouts))
     others = (waiting * multiplicity).sum(axis=1) - waiting[rows, slowest]
-    return others / layouts.virtual_pipeline
+    idle_s: FloatArray = others / layouts.virtual_pipeline
+    return idle_s
 
 
 def held_micro_batches(layouts: LayoutTable, stage: IntArray, *, total: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import BoolArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.stages import stage_layers
 from meshwright.costmodels.transformer import Transformer
 
@@ -55,10 +55,9 @@ def _distinct_stages(
 
 def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
     """Give the distinct stages of each layout."""
-    pairs, layout_pair = np.unique(
-        np.stack([layouts.pipeline_parallel, layouts.virtual_pipeline], axis=1), axis=0, return_inverse=True
-    )
-    by_pair = [_distinct_stages(model, int(pipeline), int(virtual)) for pipeline, virtual in pairs]
+    base = layouts.virtual_pipeline.max(initial=0) + 1
+    pairs, rows = numbered(layouts.pipeline_parallel * base + layouts.virtual_pipeline)
+    by_pair = [_distinct_stages(model, int(pair // base), int(pair % base)) for pair in pairs]
     width = max((len(stages) for stages in by_pair), default=1)
     shape = (len(pairs), width)
     index, multiplicity = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -69,7 +68,6 @@ def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
             index[row, column], multiplicity[row, column] = earliest, copies
             layers[row, column] = counts
             first[row, column], last[row, column] = is_first, is_last
-    rows = layout_pair.reshape(-1)
     return StageTable(
         index=index[rows], multiplicity=multiplicity[rows], layers=layers[rows], first=first[rows], last=last[rows]
     )

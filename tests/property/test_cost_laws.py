@@ -1,0 +1,283 @@
+"""Laws that step time and memory obey for any legal layout of dense and mixture, grouped and latent models."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.activations import layer_activations
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import ContextMethod, FloatArray, Layout, LayoutTable, Recompute, Schedule
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.costmodels.stage_table import stage_table
+from meshwright.costmodels.state import stage_parameters, state_bytes
+from meshwright.hardware.cluster import Cluster
+
+DEVICES, BATCH = 512, 128
+LATENT = {"query_rank": 256, "kv_rank": 128, "nope_head_dim": 64, "rope_head_dim": 32, "value_head_dim": 64}
+MIXTURE = {"experts": 8, "top_k": 2, "ffn_hidden": 512, "dense_layers": 1, "shared_ffn_hidden": 256}
+MODELS: Mapping[str, dict[str, Any]] = {
+    "dense": {"tied_embeddings": True, "positions": "learned", "max_positions": 2048, "norm": "layer_norm"},
+    "grouped": {"kv_heads": 2, "gated_mlp": True, "ffn_hidden": 3072, "window": 512, "window_frequency": 4},
+    "mixture": {"experts": MIXTURE | {"shared_ffn_hidden": 0}, "kv_heads": 4, "gated_mlp": True},
+    "latent mixture": {"experts": MIXTURE, "latent_attention": LATENT, "mtp_layers": 1, "gated_mlp": True},
+}
+STACKS: Mapping[str, dict[str, Any]] = {
+    "plain": {},
+    "overlapping": {
+        "overlap_gradients": True,
+        "overlap_parameters": True,
+        "overlap_tensor": True,
+        "overlap_pipeline": True,
+        "deduplicated_dispatch": True,
+    },
+    "old": {
+        "fused_attention": False,
+        "fused_elementwise": False,
+        "fused_loss": False,
+        "dropout": True,
+        "gradient_bytes": 2,
+        "reduce_bytes": 2,
+        "split_messages": True,
+        "layer_launch": 1e-3,
+        "collective_launch": 1e-4,
+    },
+    "sharded": {
+        "master_weights": False,
+        "overlap_gradients": True,
+        "overlap_parameters": True,
+        "gather_efficiency": 0.7,
+        "gathers_per_layer": 3,
+    },
+}
+CLUSTER: dict[str, Any] = {"devices": DEVICES, "per_node": 8, "calibration": {"contention": 1.1}}
+
+lawful = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    """Draw a layout that is legal for every model of MODELS on at most 512 devices, with 128 sequences a step."""
+    tensor = draw(st.sampled_from([1, 2, 4, 8]))
+    context, pipeline, data = (draw(st.sampled_from([1, 2, 4])) for _ in range(3))
+    virtual = draw(st.sampled_from([1, 2])) if pipeline > 1 else 1
+    plain = [schedule for schedule in Schedule if schedule is not Schedule.INTERLEAVED]
+    expert = draw(st.sampled_from([size for size in (1, 2, 4, 8) if tensor * context * data % size == 0]))
+    rest = tensor * context * data // expert
+    return Layout(
+        tensor_parallel=tensor,
+        sequence_parallel=tensor > 1 and draw(st.booleans()),
+        context_parallel=context,
+        context_method=draw(st.sampled_from(ContextMethod)),
+        pipeline_parallel=pipeline,
+        virtual_pipeline=virtual,
+        data_parallel=data,
+        expert_parallel=expert,
+        expert_tensor_parallel=draw(st.sampled_from([size for size in (1, 2) if rest % size == 0])),
+        zero_stage=draw(st.sampled_from([0, 1, 2, 3])),
+        zero_shard=draw(st.sampled_from([size for size in (1, 2, 4, 8, 16) if context * data % size == 0])),
+        recompute=draw(st.sampled_from(Recompute)),
+        schedule=draw(st.sampled_from(plain)) if virtual == 1 else Schedule.INTERLEAVED,
+        micro_batch=draw(st.sampled_from([1, 2, 4])),
+    )
+
+
+tables = st.lists(layouts(), min_size=1, max_size=12).map(LayoutTable.of)
+models, stacks = st.sampled_from(sorted(MODELS)), st.sampled_from(sorted(STACKS))
+
+
+@pytest.fixture(scope="module")
+def job_of(round_job: Callable[..., Job]) -> Callable[[str, str], Job]:
+    """Give the maker of a job by the names of its model and stack."""
+
+    def make(model: str, stack: str) -> Job:
+        return round_job(model=MODELS[model] | {"layers": 16}, stack=STACKS[stack], cluster=CLUSTER, global_batch=BATCH)
+
+    return make
+
+
+def step_s(job: Job, table: LayoutTable) -> FloatArray:
+    return predict_time(job, table).step_time_s
+
+
+def on(job: Job, cluster: Cluster) -> Job:
+    return replace(job, cluster=cluster)
+
+
+def _tier(cluster: Cluster, level: int, **changes: float) -> Cluster:
+    tiers = list(cluster.tiers)
+    tiers[level] = replace(tiers[level], **changes)  # type: ignore[arg-type]
+    return replace(cluster, tiers=tuple(tiers))
+
+
+def _calibrated(cluster: Cluster, **changes: float) -> Cluster:
+    calibration = cluster.device.calibration.model_copy(update=changes)
+    return replace(cluster, device=replace(cluster.device, calibration=calibration))
+
+
+def _peaked(cluster: Cluster, factor: float) -> Cluster:
+    peaks = {precision: peak * factor for precision, peak in cluster.device.peak_flop_per_s.items()}
+    return replace(cluster, device=replace(cluster.device, peak_flop_per_s=peaks))
+
+
+def _bandwidth(cluster: Cluster, factor: float) -> Cluster:
+    bandwidth = cluster.device.memory_bandwidth_bytes_per_s * factor
+    return replace(cluster, device=replace(cluster.device, memory_bandwidth_bytes_per_s=bandwidth))
+
+
+WORSE: Mapping[str, Callable[[Cluster, float], Cluster]] = {
+    "memory bandwidth": _bandwidth,
+    "peak": _peaked,
+    "matmul ceiling": lambda cluster, factor: _calibrated(cluster, matmul_ceiling=0.5 * factor),
+    "attention": lambda cluster, factor: _calibrated(
+        cluster, attention_forward=0.5 * factor, attention_backward=0.25 * factor
+    ),
+    "kernel latency": lambda cluster, factor: _calibrated(cluster, kernel_latency=1e-5 / factor),
+    "node bandwidth": lambda cluster, factor: _tier(cluster, 0, bandwidth_bytes_per_s=1e11 * factor),
+    "fabric bandwidth": lambda cluster, factor: _tier(cluster, 1, bandwidth_bytes_per_s=1e10 * factor),
+    "node latency": lambda cluster, factor: _tier(cluster, 0, latency_s=1e-6 / factor),
+    "fabric latency": lambda cluster, factor: _tier(cluster, 1, latency_s=1e-5 / factor),
+    "oversubscription": lambda cluster, factor: _tier(cluster, 1, oversubscription=1.0 / factor),
+}
+
+
+@pytest.mark.parametrize("part", WORSE)
+@settings(lawful, max_examples=25)
+@given(model=models, stack=stacks, table=tables, factor=st.floats(0.05, 1.0))
+def test_a_worse_machine_is_never_faster(
+    job_of: Callable[[str, str], Job], part: str, model: str, stack: str, table: LayoutTable, factor: float
+) -> None:
+    job = job_of(model, stack)
+    worse = on(job, WORSE[part](job.cluster, factor))
+    assert np.all(step_s(worse, table) >= step_s(job, table) * (1 - 1e-9))
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_a_breakdown_has_no_negative_part_and_sums_to_a_finite_total(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    time, memory = predict_time(job, table), predict_memory(job, table)
+    for whole, parts in ((time.step_time_s, time.breakdown), (memory.allocated_bytes, memory.breakdown)):
+        stacked = np.stack([np.broadcast_to(part, len(table)) for part in parts.values()])
+        assert np.all(np.isfinite(stacked))
+        assert np.all(stacked >= 0.0)
+        assert np.all(whole > 0.0)
+        assert stacked.sum(axis=0) == pytest.approx(whole, rel=1e-12)
+    assert np.all(memory.reserved_bytes >= memory.allocated_bytes)
+    assert np.all(memory.nvidia_smi_bytes >= memory.reserved_bytes)
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_no_layout_beats_the_rate_that_devices_sustain(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    predicted = predict_time(job, table)
+    world = np.array([table.row(index).world_size for index in range(len(table))])
+    sustained = 0.5 * job.cluster.device.peak(Precision.BF16) * world
+    assert np.all(predicted.step_time_s >= predicted.model_flop / sustained)
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_a_layout_is_predicted_alike_alone_and_in_company(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    rows = [table.take(np.array([index])) for index in range(len(table))]
+    for predict in (predict_time, predict_memory):
+        together = predict(job, table).breakdown
+        for index, row in enumerate(rows):
+            for cause, alone in predict(job, row).breakdown.items():
+                expected = np.broadcast_to(together[cause], len(table))[index]
+                assert np.broadcast_to(alone, 1)[0] == pytest.approx(expected, rel=1e-12)
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_a_machine_twice_as_fast_takes_half_as_long(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    latency = job.cluster.device.calibration.kernel_latency / 2
+    fast = _calibrated(_peaked(_bandwidth(job.cluster, 2.0), 2.0), kernel_latency=latency)
+    for level, tier in enumerate(job.cluster.tiers):
+        fast = _tier(fast, level, bandwidth_bytes_per_s=2 * tier.bandwidth_bytes_per_s, latency_s=tier.latency_s / 2)
+    host = ("layer_launch", "collective_launch", "step_overhead")
+    stack_entry = job.stack.model_copy(update={name: getattr(job.stack, name) / 2 for name in host})
+    assert step_s(replace(job, cluster=fast, stack=stack_entry), table) == pytest.approx(
+        step_s(job, table) / 2, rel=1e-9
+    )
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_twice_the_batch_takes_longer_but_not_twice_as_long(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    once, twice = step_s(job, table), step_s(replace(job, global_batch=2 * BATCH), table)
+    assert np.all(once < twice)
+    assert np.all(twice <= 2 * once * (1 + 1e-9))
+
+
+def with_column(table: LayoutTable, **columns: int) -> LayoutTable:
+    size = len(table)
+    return replace(table, **{name: np.full(size, value) for name, value in columns.items()})
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_larger_micro_batches_never_need_less_memory(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    small, large = (predict_memory(job, replace(table, micro_batch=table.micro_batch * size)) for size in (1, 2))
+    assert np.all(large.allocated_bytes >= small.allocated_bytes * (1 - 1e-12))
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_recomputation_never_keeps_more(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    none, selective, full = (with_column(table, recompute=code) for code in range(3))
+    for layer in job.model.layer_kinds:
+        kept = [layer_activations(job, layer, one).kept for one in (none, selective, full)]
+        assert np.all(kept[0] >= kept[1])
+        assert np.all(kept[1] >= kept[2])
+    allocated = [predict_memory(job, one).allocated_bytes for one in (none, selective, full)]
+    assert np.all(allocated[0] >= allocated[1] * (1 - 1e-12))
+    assert np.all(allocated[0] >= allocated[2] * (1 - 1e-12))
+    taken = [step_s(job, one) for one in (none, selective, full)]
+    assert np.all(taken[0] <= taken[1] * (1 + 1e-12))
+    assert np.all(taken[1] <= taken[2] * (1 + 1e-12))
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_a_higher_zero_stage_never_holds_more_state(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    stages = stage_table(job.model, table)
+    parameters = stage_parameters(job, table, stages)
+    by_stage = [state_bytes(job, with_column(table, zero_stage=stage), parameters) for stage in range(4)]
+    for lower, higher in zip(by_stage, by_stage[1:], strict=False):
+        assert all(np.all(higher[part] <= lower[part]) for part in lower)
+
+
+@lawful
+@given(table=tables)
+def test_a_table_gives_its_layouts_back(table: LayoutTable) -> None:
+    again = LayoutTable.of(table.row(index) for index in range(len(table)))
+    assert all(np.array_equal(getattr(again, column.name), getattr(table, column.name)) for column in fields(table))
