@@ -1,11 +1,25 @@
 """The schema of `catalog/stacks/*.yaml`: what a training framework does, as far as time and memory can tell."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
 from meshwright.catalog.quantity import Seconds
+
+
+class SelectiveRecompute(StrEnum):
+    """What "selective" recomputation computes again.
+
+    attention_core: scores, softmax and weighted values (Korthikanti et al. 2022, arXiv 2205.05198, section 5).
+    every_other_product: all but the attention and every second matrix product (TorchTitan's selective checkpointing).
+    norms_and_activation: the norms' and the activation's outputs (Megatron-Core's layernorm and moe_act modules).
+    """
+
+    ATTENTION_CORE = "attention_core"
+    EVERY_OTHER_PRODUCT = "every_other_product"
+    NORMS_AND_ACTIVATION = "norms_and_activation"
 
 
 class StackEntry(Entry):
@@ -15,6 +29,8 @@ class StackEntry(Entry):
     fused_attention: attention keeps no score matrix (flash attention).
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
     fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
+    fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
+    selective_recompute: what its selective recomputation is.
     fused_loss: the loss goes over the logits once each way, instead of once an operation.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
@@ -24,6 +40,7 @@ class StackEntry(Entry):
     compute.
     deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
+    reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.
     layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
@@ -38,6 +55,8 @@ class StackEntry(Entry):
     fused_attention: bool
     attention_share: Fraction
     fused_elementwise: bool
+    fused_accumulation: bool
+    selective_recompute: SelectiveRecompute
     fused_loss: bool
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
@@ -49,6 +68,7 @@ class StackEntry(Entry):
     overlap_pipeline: bool
     deduplicated_dispatch: bool
     split_messages: bool
+    reshard_in_pipeline: bool
     gather_efficiency: Fraction
     gathers_per_layer: Count
     layer_launch: Seconds

@@ -17,11 +17,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import FULL, SELECTIVE
-from meshwright.costmodels.layer_work import ACTIVATION_BYTES, expert_rows, local_kv_heads, tokens_of
+from meshwright.costmodels.layer_work import (
+    ACTIVATION_BYTES,
+    attention_products,
+    expert_rows,
+    local_kv_heads,
+    mlp_products,
+    tokens_of,
+)
 from meshwright.costmodels.layout import FloatArray, LayoutTable
-from meshwright.costmodels.transformer import Attention, Layer, Mlp
+from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp
 
 MASK_BYTES = 1
 LOG_SUM_EXP_BYTES = 4
@@ -41,8 +49,34 @@ def layer_activations(job: Job, layer: Layer, layouts: LayoutTable) -> LayerActi
     core = _core_bytes(job, layer.attention, layouts)
     whole = _outside_core_bytes(job, layer, layouts) + core
     checkpoint = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
-    kept = np.where(layouts.recompute == SELECTIVE, whole - core, whole)
+    kept = np.where(layouts.recompute == SELECTIVE, _selectively_kept_bytes(job, layer, layouts, whole, core), whole)
     return LayerActivations(kept=np.where(layouts.recompute == FULL, checkpoint, kept), whole=whole)
+
+
+def _selectively_kept_bytes(
+    job: Job, layer: Layer, layouts: LayoutTable, whole: FloatArray, core: FloatArray
+) -> FloatArray:
+    """Count what selective recomputation leaves, by what the stack means by it."""
+    tokens, hidden = tokens_of(job, layouts), job.model.hidden
+    if job.stack.selective_recompute is SelectiveRecompute.ATTENTION_CORE:
+        return whole - core
+    if job.stack.selective_recompute is SelectiveRecompute.NORMS_AND_ACTIVATION:
+        norm_outputs = layer.norms * ACTIVATION_BYTES * hidden * tokens.held
+        return whole - norm_outputs - ACTIVATION_BYTES * _activated_width(job, layer.mlp, layouts)
+    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+    outputs = sum(product.count * product.rows * product.columns for product in products)
+    heads = layer.attention.heads / layouts.tensor_parallel
+    attention_output = tokens.computed * heads * layer.attention.value_head_dim
+    return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + 0.5 * outputs) + core
+
+
+def _activated_width(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
+    """Count the values behind the activation: inputs of the last product of an MLP or of the experts."""
+    tokens = tokens_of(job, layouts).computed
+    if isinstance(mlp, Mlp):
+        return tokens * mlp.ffn_hidden / layouts.tensor_parallel
+    routed = expert_rows(job, mlp, layouts) * mlp.ffn_hidden / layouts.expert_tensor_parallel
+    return routed + tokens * mlp.shared_ffn_hidden / layouts.tensor_parallel
 
 
 def _core_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attention_products, mlp_products, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.prediction import MemoryPrediction
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
@@ -16,17 +16,26 @@ from meshwright.costmodels.state import (
     stage_parameters,
     state_bytes,
 )
+from meshwright.costmodels.transformer import Layer
 
-# 16-bit logits, their fp32 copy, and the fp32 softmax that becomes their gradient.
-LOGITS_BYTES = 10
+# Fused: 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over. Unfused: an fp32 copy,
+# its log-softmax and the gradient of that are held at once.
+FUSED_LOGITS_BYTES = 6
+UNFUSED_LOGITS_BYTES = 12
 
 
 def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable) -> MemoryPrediction:
-    """Predict the peak memory of the worst rank of each layout, given its distinct stages."""
+    """Predict the peak memory of the worst rank of each layout, given its distinct stages.
+
+    The peak is either at the loss, beside the logits, or in a layer's backward pass, beside its working set.
+    """
     parameters = stage_parameters(job, layouts, stages)
     parts = state_bytes(job, layouts, parameters)
-    parts["activations"], parts["working_set"] = _activations_bytes(job, layouts, stages)
-    parts["logits"] = stages.last * _logits_bytes(job, layouts)[:, np.newaxis]
+    parts["activations"] = _kept_bytes(job, layouts, stages)
+    logits = stages.last * _logits_bytes(job, layouts)[:, np.newaxis]
+    working = _working_bytes(job, layouts, stages)
+    parts["logits"] = np.where(logits >= working, logits, 0.0)
+    parts["working_set"] = np.where(logits < working, working, 0.0)
     parts["gathered_parameters"] = _gathered_bytes(job, layouts, stages, parameters)
     total = np.where(stages.multiplicity > 0, sum(parts.values()), -1.0)
     worst = np.argmax(total, axis=1)
@@ -40,30 +49,54 @@ def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable) -> MemoryPre
     )
 
 
-def _activations_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> tuple[FloatArray, FloatArray]:
-    """Give what the micro-batches in flight keep, and what the one in work needs beside that, [layouts, stages]."""
+def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
+    """Give what the micro-batches in flight keep for their backward passes, [layouts, stages]."""
     held = held_micro_batches(layouts, stages.index, total=micro_batches(job.global_batch, layouts))
-    kept = np.zeros(stages.index.shape)
-    working = np.zeros(stages.index.shape)
+    embedded = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
+    kept = stages.first * embedded[:, np.newaxis]
+    for kind, layer in enumerate(job.model.layer_kinds):
+        kept = kept + stages.layers[:, :, kind] * layer_activations(job, layer, layouts).kept[:, np.newaxis]
+    return held * kept
+
+
+def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
+    """Give what the backward pass of one layer needs beside what was kept, of the neediest layer, [layouts, stages].
+
+    That is what it computes again, and, where products don't add to the gradients themselves, its largest weight
+    gradient: as it is computed, and in the format of accumulation.
+    """
+    needed = np.zeros(stages.index.shape)
     for kind, layer in enumerate(job.model.layer_kinds):
         activations = layer_activations(job, layer, layouts)
-        present = stages.layers[:, :, kind] > 0
-        kept = kept + stages.layers[:, :, kind] * activations.kept[:, np.newaxis]
-        beside = np.maximum(activations.whole - activations.kept, 0.0)[:, np.newaxis]
-        working = np.where(present, np.maximum(working, beside), working)
-    embedding = stages.first * (ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held)[:, np.newaxis]
-    return held * (kept + embedding), working
+        beside = np.maximum(activations.whole - activations.kept, 0.0)
+        if not job.stack.fused_accumulation:
+            beside = beside + (PARAMETER_BYTES + job.stack.gradient_bytes) * _largest_weight(job, layer, layouts)
+        needed = np.where(stages.layers[:, :, kind] > 0, np.maximum(needed, beside[:, np.newaxis]), needed)
+    return needed
+
+
+def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+    largest: FloatArray = np.max([product.count * product.columns * product.inner for product in products], axis=0)
+    return largest
 
 
 def _logits_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
     tokens = tokens_of(job, layouts).computed
     vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
-    return LOGITS_BYTES * tokens * vocabulary * (1 + job.model.mtp_layers)
+    bytes_a_logit = FUSED_LOGITS_BYTES if job.stack.fused_loss else UNFUSED_LOGITS_BYTES
+    return bytes_a_logit * tokens * vocabulary * (1 + job.model.mtp_layers)
 
 
 def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:
-    """ZeRO-3 holds two layers' parameters (in work, and prefetched) and one layer's gradients, whole."""
+    """ZeRO-3 holds two layers' parameters (in work, and prefetched) and one layer's gradients, whole.
+
+    Where it keeps what it gathered for a whole step of a pipeline, those are all the stage's parameters and gradients.
+    """
     layers = np.maximum(stages.layers.sum(axis=2), 1)
-    one_layer = (parameters.dense + parameters.experts) / layers
-    gathered = (2 * PARAMETER_BYTES + job.stack.reduce_bytes) * one_layer
+    whole = parameters.dense + parameters.experts
+    gathered = (2 * PARAMETER_BYTES + job.stack.reduce_bytes) * whole / layers
+    if not job.stack.reshard_in_pipeline:
+        kept = (PARAMETER_BYTES + job.stack.reduce_bytes) * whole
+        gathered = np.where(layouts.pipeline_parallel[:, np.newaxis] > 1, kept, gathered)
     return np.where(layouts.zero_stage[:, np.newaxis] == 3, gathered, 0.0)

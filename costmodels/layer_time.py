@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.attention import core_time_s, key_value_bytes
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.job import Job
@@ -41,6 +42,13 @@ class Cause(StrEnum):
     EXPERT = "expert_communication"
     HOST = "host"
 
+
+# Which share of a forward pass's causes each kind of selective recomputation repeats.
+SELECTIVE_SHARES = {
+    SelectiveRecompute.ATTENTION_CORE: {Cause.ATTENTION: 1.0},
+    SelectiveRecompute.EVERY_OTHER_PRODUCT: {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5},
+    SelectiveRecompute.NORMS_AND_ACTIVATION: {Cause.ELEMENTWISE: 1.0},
+}
 
 Pass = dict[Cause, FloatArray]
 
@@ -103,7 +111,7 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
             Cause.EXPERT: expert,
         },
     )
-    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(forward, layouts))
+    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(job, forward, layouts))
 
 
 def _launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
@@ -120,11 +128,12 @@ def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:
     return {**busy, Cause.HOST: idle}
 
 
-def _recomputed(forward: Pass, layouts: LayoutTable) -> Pass:
-    """Full recomputation repeats the forward pass with its messages; selective the attention core alone."""
+def _recomputed(job: Job, forward: Pass, layouts: LayoutTable) -> Pass:
+    """Full recomputation repeats the forward pass with its messages; selective a share of some causes."""
+    shares = SELECTIVE_SHARES[job.stack.selective_recompute]
     full, selective = layouts.recompute == FULL, layouts.recompute == SELECTIVE
     return {
-        cause: np.where(full | (selective & (cause is Cause.ATTENTION)), seconds, 0.0)
+        cause: np.where(full, seconds, np.where(selective, shares.get(cause, 0.0) * seconds, 0.0))
         for cause, seconds in forward.items()
     }
 

@@ -106,6 +106,9 @@ def exposed_communication_s(
     reduction_s = slowed * gradient_reduction_s(job, layouts, parameters) + latencies_s
     gather_s = slowed * parameter_gather_s(job, layouts, parameters) + latencies_s
     every_micro_batch = layouts.zero_stage[:, np.newaxis] >= 2
+    if not job.stack.reshard_in_pipeline:
+        in_pipeline = layouts.pipeline_parallel[:, np.newaxis] > 1
+        stage_3, every_micro_batch = stage_3 & ~in_pipeline, every_micro_batch & ~in_pipeline
     repeats = np.where(every_micro_batch, total[:, np.newaxis], 1.0)
     backward_messages_s = reduction_s + np.where(stage_3, gather_s, 0.0)
     if job.stack.overlap_gradients:

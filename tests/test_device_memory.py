@@ -61,7 +61,7 @@ def test_few_micro_batches_are_all_that_is_held(round_job: Callable[..., Job]) -
 
 
 def test_full_recomputation_keeps_inputs_and_works_on_one_layer(round_job: Callable[..., Job]) -> None:
-    job = round_job()
+    job = round_job(model={"vocab": 128})
     full = Layout(recompute=Recompute.FULL)
     found = parts(job, full)
     state_bytes = 2 * 1000 * 1024
