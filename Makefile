@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit accuracy refresh clean
+.PHONY: demo test lint types unit accuracy refresh bench-start clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -30,6 +30,9 @@ unit: $(SETUP)
 
 accuracy: $(SETUP)
 	$(BIN)/meshwright accuracy catalog/measurements/*.yaml
+
+bench-start: $(SETUP)
+	$(BIN)/python tests/bench_start.py
 
 # Golden plans, the schema of plans, and the README's output and table.
 refresh: $(SETUP)

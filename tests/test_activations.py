@@ -1,6 +1,7 @@
 """Activation bytes of a layer against the equations of Korthikanti et al. 2022 (arXiv 2205.05198)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,9 +61,9 @@ def test_selective_recomputation_drops_the_core(round_job: Callable[..., Job]) -
 def test_full_recomputation_keeps_the_input(round_job: Callable[..., Job]) -> None:
     # Table 2: 2 s b h, whole on every tensor rank unless the sequence is split.
     job = round_job(stack=OLD)
-    full = {"tensor_parallel": 4, "recompute": Recompute.FULL}
-    assert per_token_and_channel(job, Layout(**full))[0] == pytest.approx(2)
-    assert per_token_and_channel(job, Layout(**full, sequence_parallel=True))[0] == pytest.approx(2 / 4)
+    full = Layout(tensor_parallel=4, recompute=Recompute.FULL)
+    assert per_token_and_channel(job, full)[0] == pytest.approx(2)
+    assert per_token_and_channel(job, replace(full, sequence_parallel=True))[0] == pytest.approx(2 / 4)
 
 
 def test_recomputation_has_the_whole_layer_at_work(round_job: Callable[..., Job]) -> None:

@@ -62,18 +62,18 @@ def test_simumax_s_allocated_memory(shipped: Accuracy) -> None:
 @pytest.mark.parametrize(
     ("name", "bar"),
     [
-        # Narayanan et al. 2021 (arXiv 2104.04473), tables and figures: GPTs of 1.7 B to 1 T on up to 3072 A100s.
+        # Narayanan et al. 2021 (arXiv 2104.04473), tables: GPTs of 1.7 B to 1 T, recomputed in full.
         ("megatron_sc21", 0.08),
-        # Korthikanti et al. 2022 (arXiv 2205.05198), tables 4 and 5: 22 B to 1 T with every kind of recomputation.
+        # Korthikanti et al. 2022 (arXiv 2205.05198), table 5: every kind of recomputation.
         ("korthikanti_2022", 0.08),
-        # MosaicML's llm-foundry: MPT of 1 to 70 B under FSDP, on A100 and H100.
+        # MosaicML's llm-foundry, scripts/train/benchmarking: MPT under FSDP, 512 to 65,536 tokens.
         ("llm_foundry", 0.12),
-        # Qi et al. 2024 (arXiv 2401.10241): 1F1B, interleaved and zero-bubble schedules.
+        # Qi et al. 2024 (ICLR), table 4: pipelines alone, four schedules.
         ("zero_bubble", 0.12),
-        # vTrain (MICRO 2024): single-node and multi-node validation.
+        # vTrain (MICRO 2024): its ground truth on one node and on many.
         ("vtrain_single", 0.12),
         ("vtrain_multi", 0.12),
-        # BigScience's log of BLOOM's scaling tests.
+        # BigScience's chronicles before BLOOM: layouts of one job on up to 384 A100s.
         ("bigscience_bloom", 0.12),
     ],
 )
