@@ -81,7 +81,7 @@ def test_the_first_stage_is_the_worst_of_a_plain_pipeline(round_job: Callable[..
 def test_a_large_vocabulary_makes_the_last_stage_the_worst(round_job: Callable[..., Job]) -> None:
     job = round_job(model={"vocab": 1_024_000}, global_batch=1)
     found = parts(job, Layout(pipeline_parallel=4))
-    assert found["logits"] >= 6 * 1000 * 1_024_000
+    assert found["logits"] >= 4 * 1000 * 1_024_000
     assert found["logits"] == pytest.approx(8 * parts(job, Layout(pipeline_parallel=4, tensor_parallel=8))["logits"])
 
 

@@ -39,7 +39,8 @@ def times(job: Job, layout: Layout) -> LayerTime:
 
 def total_s(parts: Mapping[Cause, FloatArray]) -> FloatArray:
     """Give the sum of some causes, of the shape of the layouts."""
-    return np.sum(np.stack(np.broadcast_arrays(*parts.values())), axis=0)
+    summed: FloatArray = np.sum(np.stack(np.broadcast_arrays(*parts.values())), axis=0)
+    return summed
 
 
 def forward(job: Job, layout: Layout, cause: Cause) -> float:
@@ -53,7 +54,7 @@ def backward(job: Job, layout: Layout, cause: Cause) -> float:
 def flop(job: Job, layout: Layout) -> float:
     layer, layouts = job.model.layers[0], LayoutTable.of([layout])
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
-    return float(sum(product.flop for product in products)[0])
+    return sum(float(product.flop[0]) for product in products)
 
 
 def shape(product: Matmul) -> tuple[float, ...]:

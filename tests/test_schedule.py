@@ -5,7 +5,7 @@ The simulation knows only in which order each stage runs its passes, and that a 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 import pytest
@@ -99,19 +99,21 @@ def simulate(stages: Sequence[Stage], orders: Sequence[Sequence[Pass]], *, chunk
 
 def most_held(order: Sequence[Pass]) -> int:
     """Count the most forward passes whose backward pass hasn't run."""
-    return max(np.cumsum([{"F": 1, "B": -1, "W": 0}[kind] for kind, _, _ in order]))
+    return max(accumulate({"F": 1, "B": -1, "W": 0}[kind] for kind, _, _ in order))
+
+
+def order_of(schedule: Schedule, stage: int, *, stages: int, chunks: int, count: int) -> list[Pass]:
+    if schedule is Schedule.GPIPE:
+        return gpipe_order(count)
+    if schedule is Schedule.INTERLEAVED:
+        return interleaved_order(stage, stages=stages, chunks=chunks, count=count)
+    if schedule is Schedule.ZERO_BUBBLE_H1:
+        return zero_bubble_h1_order(stage, stages=stages, count=count)
+    return one_f_one_b_order(stage, stages=stages, count=count)
 
 
 def orders_of(schedule: Schedule, *, stages: int, chunks: int, count: int) -> list[list[Pass]]:
-    return [
-        {
-            Schedule.GPIPE: lambda _: gpipe_order(count),
-            Schedule.ONE_F_ONE_B: lambda stage: one_f_one_b_order(stage, stages=stages, count=count),
-            Schedule.INTERLEAVED: lambda stage: interleaved_order(stage, stages=stages, chunks=chunks, count=count),
-            Schedule.ZERO_BUBBLE_H1: lambda stage: zero_bubble_h1_order(stage, stages=stages, count=count),
-        }[schedule](stage)
-        for stage in range(stages)
-    ]
+    return [order_of(schedule, stage, stages=stages, chunks=chunks, count=count) for stage in range(stages)]
 
 
 def simulated_s(schedule: Schedule, stages: Sequence[Stage], *, chunks: int = 1, count: int) -> float:
