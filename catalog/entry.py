@@ -15,4 +15,4 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class Entry(BaseModel):
     """Base of every schema read from a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

@@ -11,7 +11,6 @@ from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.document import parse_yaml, read_document, validate
 from meshwright.catalog.entry import Entry
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.hugging_face import is_hugging_face_config, read_hugging_face_config
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.names import match_name
 from meshwright.catalog.stack_entry import StackEntry
@@ -52,8 +51,10 @@ def find_model(name: str) -> ModelEntry:
     """
     if not looks_like_path(name):
         return _named(ModelEntry, "models", name)
-    path = Path(name)
-    document = read_document(path)
+    # Families of configs are many schemas, and most models come by name.
+    from meshwright.catalog.hugging_face import is_hugging_face_config, read_hugging_face_config  # noqa: PLC0415
+
+    document = read_document(Path(name))
     if is_hugging_face_config(document):
         return read_hugging_face_config(document, file=name)
     return validate(ModelEntry, document, file=name)

@@ -18,8 +18,8 @@ from meshwright.costmodels.state import (
 )
 from meshwright.costmodels.transformer import Layer
 
-# Fused: 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over. Unfused: an fp32 copy,
-# its log-softmax and the gradient of that are held at once.
+# Fused: 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over. Unfused: an fp32
+# copy, its log-softmax and the gradient of that are held at once.
 FUSED_LOGITS_BYTES = 6
 UNFUSED_LOGITS_BYTES = 12
 

@@ -28,7 +28,7 @@ ByteCount = Annotated[int, Field(ge=0, strict=True)]
 class Section(BaseModel):
     """Base of every part of the plan: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class JobSection(Section):

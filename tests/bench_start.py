@@ -9,7 +9,7 @@ RUNS = 11
 CASES = {
     "import of the planner": "from meshwright.planner import plan, load_plan",
     "import of the planner with estimate": "from meshwright.planner import estimate",
-    "meshwright --help": "import sys; sys.argv = ['meshwright', '--help']; from meshwright.cli.main import main; main()",
+    "meshwright --help": "import sys; sys.argv[1:] = ['--help']; from meshwright.cli.main import main; main()",
 }
 
 
