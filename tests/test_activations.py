@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
@@ -13,6 +14,8 @@ from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 HIDDEN, HEADS, LENGTH = 1024, 8, 1000
 SCORES = 5 * HEADS * LENGTH / HIDDEN
 """5 a s / h, the share of scores, their softmax and its dropout."""
+LOG_SUM_EXP = 4 * HEADS / HIDDEN
+"""What fused attention keeps, 4 bytes a head and token."""
 OLD: dict[str, Any] = {"fused_attention": False, "dropout": True}
 
 
@@ -58,6 +61,26 @@ def test_selective_recomputation_drops_the_core(round_job: Callable[..., Job]) -
     assert per_token_and_channel(job, apart)[0] == pytest.approx(10 + 24 / 4, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("selective", "kept"),
+    [
+        # 32 and the log-sum-exp of fused attention, less that.
+        (SelectiveRecompute.ATTENTION_CORE, 32),
+        # Less the outputs of two norms, 2 x 2, and of the activation, 2 x 4.
+        (SelectiveRecompute.NORMS_AND_ACTIVATION, 32 + LOG_SUM_EXP - 4 - 8),
+        # The input 2, attention's output 2, and half of the products' outputs, 3 + 1 + 4 + 1 values a channel.
+        (SelectiveRecompute.EVERY_OTHER_PRODUCT, 2 + 2 + 9 + LOG_SUM_EXP),
+    ],
+)
+def test_stacks_mean_different_things_by_selective(
+    round_job: Callable[..., Job], selective: SelectiveRecompute, kept: float
+) -> None:
+    job = round_job(stack={"selective_recompute": selective})
+    found, whole = per_token_and_channel(job, Layout(recompute=Recompute.SELECTIVE))
+    assert found == pytest.approx(kept, rel=1e-12)
+    assert whole == pytest.approx(32 + LOG_SUM_EXP, rel=1e-12)
+
+
 def test_full_recomputation_keeps_the_input(round_job: Callable[..., Job]) -> None:
     # Table 2: 2 s b h, whole on every tensor rank unless the sequence is split.
     job = round_job(stack=OLD)
@@ -73,9 +96,9 @@ def test_recomputation_has_the_whole_layer_at_work(round_job: Callable[..., Job]
 
 
 def test_fused_attention_keeps_no_square(round_job: Callable[..., Job]) -> None:
-    # 32 without dropout masks, and 4 bytes a head and token for the log-sum-exp.
+    # 34 without dropout masks.
     kept, _ = per_token_and_channel(round_job(), Layout())
-    assert kept == pytest.approx(32 + 4 * HEADS / HIDDEN, rel=1e-12)
+    assert kept == pytest.approx(32 + LOG_SUM_EXP, rel=1e-12)
 
 
 def test_scores_without_dropout_are_two_bytes(round_job: Callable[..., Job]) -> None:
@@ -86,14 +109,14 @@ def test_scores_without_dropout_are_two_bytes(round_job: Callable[..., Job]) -> 
 def test_gated_mlp_and_grouped_heads(round_job: Callable[..., Job]) -> None:
     # Norms 8; queries and output 4, keys and values 2 x 2 x 2/8 = 1; gate, up and product 3 x 2 x 3.
     job = round_job(model={"gated_mlp": True, "ffn_hidden": 3072, "kv_heads": 2})
-    assert per_token_and_channel(job, Layout())[0] == pytest.approx(8 + 4 + 1 + 18 + 4 * HEADS / HIDDEN, rel=1e-12)
+    assert per_token_and_channel(job, Layout())[0] == pytest.approx(8 + 4 + 1 + 18 + LOG_SUM_EXP, rel=1e-12)
 
 
 def test_experts_keep_each_pair_once(round_job: Callable[..., Job]) -> None:
     # Against the dense layer's 16 for the MLP: 2 pairs a token, each 2 tensors of 512 and its input and output, two
     # bytes a value: 2 x 2 x (2 x 512 + 2 x 1024) / 1024 = 12, and 8 experts' scores of 8 bytes.
     job = round_job(model={"experts": {"experts": 8, "top_k": 2, "ffn_hidden": 512}})
-    dense = 32 + 4 * HEADS / HIDDEN
+    dense = 32 + LOG_SUM_EXP
     alone, _ = per_token_and_channel(job, Layout())
     assert alone == pytest.approx(dense - 16 + 12 + 64 / HIDDEN, rel=1e-12)
     spread, _ = per_token_and_channel(job, Layout(data_parallel=8, expert_parallel=8))

@@ -85,11 +85,36 @@ def test_a_large_vocabulary_makes_the_last_stage_the_worst(round_job: Callable[.
     assert found["logits"] == pytest.approx(8 * parts(job, Layout(pipeline_parallel=4, tensor_parallel=8))["logits"])
 
 
-def test_zero_3_holds_some_layers_whole(round_job: Callable[..., Job]) -> None:
-    # Between one layer's 16-bit parameters and all of them with their gradients.
+def test_zero_3_gathers_layers(round_job: Callable[..., Job]) -> None:
+    # Two layers' 16-bit parameters and one layer's 32-bit gradients, of an eighth of the model each.
     job = round_job()
     found = parts(job, Layout(data_parallel=8, zero_stage=3, zero_shard=8))["gathered_parameters"]
-    assert 2 * 12 * 1024**2 < found < 6 * total_parameters(job.model)
+    assert found == pytest.approx((2 * 2 + 4) * total_parameters(job.model) / 8)
+
+
+def test_zero_3_may_keep_a_stage_gathered(round_job: Callable[..., Job]) -> None:
+    # All of a stage's parameters and gradients: of two layers and the word table on the first of 4 stages.
+    job = round_job(model={"tied_embeddings": True, "vocab": 51200}, stack={"reshard_in_pipeline": False})
+    layout = Layout(data_parallel=4, pipeline_parallel=4, zero_stage=3, zero_shard=4)
+    stage = 2 * (12 * 1024**2 + 2 * 1024) + 51200 * 1024
+    assert parts(job, layout)["gathered_parameters"] == pytest.approx((2 + 4) * stage, rel=1e-4)
+
+
+def test_separate_accumulation_holds_a_weight_gradient(round_job: Callable[..., Job]) -> None:
+    # The larger of the MLP's matrices, 4 h^2, in 2 bytes as it is computed and in 4 to be added.
+    fused, separate = (
+        parts(round_job(model={"vocab": 128}, stack={"fused_accumulation": flag}), Layout())["working_set"]
+        for flag in (True, False)
+    )
+    assert separate - fused == pytest.approx(6 * 4 * 1024**2)
+
+
+def test_the_loss_and_a_layer_s_backward_pass_are_not_at_the_same_time(round_job: Callable[..., Job]) -> None:
+    # The logits of a large vocabulary are gone when the first layer is computed again; a small one's matter less.
+    full = Layout(recompute=Recompute.FULL)
+    large, small = (parts(round_job(model={"vocab": vocab}), full) for vocab in (51200, 128))
+    assert large["working_set"] == 0 < large["logits"]
+    assert small["logits"] == 0 < small["working_set"]
 
 
 def test_the_worst_rank_is_that_of_the_whole_pipeline(round_job: Callable[..., Job]) -> None:

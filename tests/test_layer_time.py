@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time
+from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time, products_time_s
 from meshwright.costmodels.layer_work import (
     attention_products,
     elementwise_bytes,
@@ -17,7 +18,7 @@ from meshwright.costmodels.layer_work import (
     mlp_products,
 )
 from meshwright.costmodels.layout import ContextMethod, FloatArray, Layout, LayoutTable, Recompute
-from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.transformer import Experts
 
@@ -164,6 +165,23 @@ def test_each_product_is_done_twice_more_backward(round_job: Callable[..., Job])
     assert ratio == pytest.approx(2.0, rel=0.01)
 
 
+def test_gradients_are_products_of_the_same_three_sizes(round_job: Callable[..., Job]) -> None:
+    # m x k by k x n: the data gradient is m x n by n x k, the weight gradient k x m by m x n. Waves and depth differ.
+    def product(rows: int, columns: int, inner: int) -> Matmul:
+        sizes = (np.array([float(size)]) for size in (rows, columns, inner, 1))
+        return Matmul(**dict(zip(("rows", "columns", "inner", "count"), sizes, strict=True)))
+
+    job = round_job()
+    ahead, back = products_time_s(job, (product(500, 3000, 100),))
+    data, weights = (
+        matmul_time_s(job.cluster.device, job.precision, product(*sizes))
+        for sizes in ((500, 100, 3000), (100, 3000, 500))
+    )
+    assert ahead == pytest.approx(matmul_time_s(job.cluster.device, job.precision, product(500, 3000, 100)))
+    assert back == pytest.approx(data + weights)
+    assert back[0] != pytest.approx(2 * ahead[0], rel=0.1)
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_tensor_ranks_exchange_the_state_twice_a_pass(round_job: Callable[..., Job], together: bool) -> None:
     # Korthikanti et al. 2022, section 4.2.2: an all-reduce, or an all-gather and a reduce-scatter, behind attention
@@ -273,3 +291,20 @@ def test_recomputation_repeats_all_or_the_core(round_job: Callable[..., Job], la
     assert none == 0.0
     assert selective == pytest.approx(found.forward[Cause.ATTENTION][1])
     assert full == pytest.approx(float(total_s(found.forward)[2]))
+
+
+@pytest.mark.parametrize(
+    ("selective", "shares"),
+    [
+        (SelectiveRecompute.ATTENTION_CORE, {Cause.ATTENTION: 1.0}),
+        (SelectiveRecompute.NORMS_AND_ACTIVATION, {Cause.ELEMENTWISE: 1.0}),
+        (SelectiveRecompute.EVERY_OTHER_PRODUCT, {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5}),
+    ],
+)
+def test_stacks_compute_different_things_again(
+    round_job: Callable[..., Job], selective: SelectiveRecompute, shares: Mapping[Cause, float]
+) -> None:
+    found = times(round_job(stack={"selective_recompute": selective}), Layout(recompute=Recompute.SELECTIVE))
+    for cause in Cause:
+        expected = shares.get(cause, 0.0) * float(np.broadcast_to(found.forward[cause], 1)[0])
+        assert float(np.broadcast_to(found.recompute[cause], 1)[0]) == pytest.approx(expected)

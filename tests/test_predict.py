@@ -9,8 +9,9 @@ from meshwright.catalog.errors import MissingData
 from meshwright.catalog.library import find_model
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time
+from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute, Schedule
+from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.parameters import active_parameters
 from meshwright.costmodels.predict import model_flop, predict_time
 from meshwright.costmodels.transformer import transformer_of
@@ -122,6 +123,32 @@ def test_a_step_on_one_device(round_job: Callable[..., Job]) -> None:
     )
     assert sum(found.values()) == pytest.approx(expected)
     assert found["bubble"] == found["pipeline_communication"] == found["gradient_communication"] == 0.0
+
+
+def test_embedding_gathers_rows(round_job: Callable[..., Job]) -> None:
+    # 3 passes over 2 s h bytes forward, 4 backward, at 500 GB/s; tensor ranks add up their parts of the vocabulary.
+    state = 2 * LENGTH * HIDDEN
+    forward_s, backward_s = embedding_s(round_job(), LayoutTable.of([Layout(), Layout(tensor_parallel=4)]))
+    assert forward_s == pytest.approx([3 * state / 500e9, 3 * state / 500e9 + 2 * 0.75 * state / 50e9 + 4e-6])
+    assert backward_s == pytest.approx([4 * state / 500e9] * 2)
+
+
+def test_head_is_a_product_over_the_padded_vocabulary_and_a_loss(round_job: Callable[..., Job]) -> None:
+    # 50257 pads to 50304. Beside the product, passes over the logits: between one and twenty bytes each at 500 GB/s.
+    layouts = LayoutTable.of([Layout()])
+    fused, unfused = (round_job(model={"vocab": 50257}, stack={"fused_loss": flag}) for flag in (True, False))
+    sizes = {name: np.array([size]) for name, size in (("rows", 1e3), ("columns", 50304.0), ("inner", 1024.0))}
+    product_s, _ = products_time_s(fused, (Matmul(**sizes, count=np.ones(1)),))
+    byte_s = 1e3 * 50304 / 500e9
+    fused_loss_s, unfused_loss_s = (float((head_s(job, layouts)[0] - product_s)[0]) for job in (fused, unfused))
+    assert byte_s < fused_loss_s < unfused_loss_s < 20 * byte_s
+
+
+def test_the_optimizer_waits_for_the_stage_with_the_most_parameters(round_job: Callable[..., Job]) -> None:
+    # 9 layers on 2 stages, 5 and 4: the head makes the second the slowest, the fifth layer the first the fullest.
+    found = breakdown(round_job(model={"layers": 9}), Layout(pipeline_parallel=2))
+    first = 5 * (12 * HIDDEN**2 + 2 * HIDDEN) + 51200 * HIDDEN
+    assert found["optimizer"] == pytest.approx(first * 42 / 500e9)
 
 
 def pipeline_parts(job: Job, layout: Layout) -> tuple[float, float, float]:

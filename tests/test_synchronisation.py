@@ -163,6 +163,23 @@ def test_zero_3_pays_for_its_many_messages(round_job: Callable[..., Job]) -> Non
     assert gathers == pytest.approx(2 * GATHER_S + 39 * 13e-6)
 
 
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_pipeline_may_keep_what_it_gathered_for_the_step(round_job: Callable[..., Job], zero_stage: int) -> None:
+    # 2 replicas of 4 stages: without resharding one reduction and one gather a step rather than one for each of 4
+    # micro-batches.
+    layout = Layout(pipeline_parallel=4, data_parallel=2, zero_stage=zero_stage, zero_shard=2)
+    each, once = (
+        exposed(round_job(stack={"reshard_in_pipeline": flag}), layout, forward_s=1e-9, backward_s=1e-9)
+        for flag in (True, False)
+    )
+    assert each[0] >= 3.9 * once[0]
+    assert (each[1] >= 3.9 * once[1]) == (zero_stage == 3)
+    alone = Layout(data_parallel=8, zero_stage=zero_stage, zero_shard=8)
+    assert exposed(round_job(stack={"reshard_in_pipeline": False}), alone, forward_s=1.0, backward_s=1.0) == exposed(
+        round_job(), alone, forward_s=1.0, backward_s=1.0
+    )
+
+
 @pytest.mark.parametrize(("zero_stage", "shards"), [(0, 1), (1, 8), (2, 8), (3, 8)])
 def test_the_optimizer_reads_and_writes_its_share(round_job: Callable[..., Job], zero_stage: int, shards: int) -> None:
     # Gradients: read for the norm, read and written to scale, read to update: 4 x 4 B. Moments and master weights:
