@@ -7,7 +7,7 @@ each forward and backward pass (Rajbhandari et al. 2020, section 7).
 What can hide: a reduction started by bucket runs beside what is left of the last micro-batch's backward pass, all but
 the last layer's bucket; a parameter gather beside the forward pass, all but the first layer's. Without overlap a
 reduction starts when a stage's last backward pass ends, and the first stage's ends last, so that the others' hide
-behind it.
+behind it: stage s is done s passes of a chunk earlier, except in zero-bubble schedules, whose stages all end at once.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s,
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.schedule import ZERO_BUBBLE_2P, ZERO_BUBBLE_H1
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
     MASTER_BYTES,
@@ -31,6 +32,8 @@ from meshwright.costmodels.state import (
     shard_group,
     shards,
 )
+
+ZERO_BUBBLE = (ZERO_BUBBLE_H1, ZERO_BUBBLE_2P)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,8 @@ def exposed_communication_s(
 
     """
     contention = job.cluster.device.calibration.contention
+    chunks = layouts.virtual_pipeline[:, np.newaxis]
+    zero_bubble = np.isin(layouts.schedule, ZERO_BUBBLE)[:, np.newaxis]
     layers = np.maximum(stages.layers.sum(axis=2), 1)
     stage_3 = layouts.zero_stage[:, np.newaxis] == 3
     slowed = np.where(stage_3, 1.0 / job.stack.gather_efficiency, 1.0)
@@ -115,7 +120,7 @@ def exposed_communication_s(
         room_s = work.backward_s * (1.0 - 1.0 / layers)
         exposed = exposed_s(backward_messages_s, room_s, contention, tail_s=backward_messages_s / layers)
     else:
-        finished_early_s = stages.index * work.backward_s
+        finished_early_s = np.where(zero_bubble, 0.0, stages.index * work.backward_s / chunks)
         exposed = np.where(every_micro_batch, backward_messages_s, np.maximum(reduction_s - finished_early_s, 0.0))
     gradients_s = repeats * exposed
     gathers = np.where(stage_3, total[:, np.newaxis], 1.0)

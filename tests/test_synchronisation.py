@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable, Schedule
 from meshwright.costmodels.stage_table import StageTable, stage_table
 from meshwright.costmodels.state import StageParameters
 from meshwright.costmodels.synchronisation import (
@@ -153,6 +153,23 @@ def test_later_stages_finish_early_and_reduce_meanwhile(round_job: Callable[...,
     last, _ = exposed(round_job(), layout, forward_s=1e-6, backward_s=10e-6, stage=2)
     assert first == pytest.approx(reduce_s)
     assert last == pytest.approx(reduce_s - 3 * 10e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "early_s"),
+    [
+        # Chunks of half the size end half as much earlier; zero-bubble schedules end everywhere at once.
+        (Layout(pipeline_parallel=4, virtual_pipeline=2, schedule=Schedule.INTERLEAVED, data_parallel=2), 15e-6),
+        (Layout(pipeline_parallel=4, schedule=Schedule.GPIPE, data_parallel=2), 30e-6),
+        (Layout(pipeline_parallel=4, schedule=Schedule.ZERO_BUBBLE_H1, data_parallel=2), 0.0),
+        (Layout(pipeline_parallel=4, schedule=Schedule.ZERO_BUBBLE_2P, data_parallel=2), 0.0),
+    ],
+    ids=lambda value: value.schedule.value if isinstance(value, Layout) else "",
+)
+def test_how_early_depends_on_the_schedule(round_job: Callable[..., Job], layout: Layout, early_s: float) -> None:
+    reduce_s = 2 * 1 / 2 * 4e6 / NODE_BUS + 2e-6
+    last, _ = exposed(round_job(), layout, forward_s=1e-6, backward_s=10e-6, stage=2)
+    assert last == pytest.approx(reduce_s - early_s)
 
 
 def test_zero_3_pays_for_its_many_messages(round_job: Callable[..., Job]) -> None:
