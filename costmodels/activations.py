@@ -25,7 +25,6 @@ from meshwright.costmodels.layer_work import (
     attention_products,
     expert_rows,
     local_kv_heads,
-    mlp_products,
     tokens_of,
 )
 from meshwright.costmodels.layout import FloatArray, LayoutTable
@@ -63,8 +62,10 @@ def _selectively_kept_bytes(
     if job.stack.selective_recompute is SelectiveRecompute.NORMS_AND_ACTIVATION:
         norm_outputs = layer.norms * ACTIVATION_BYTES * hidden * tokens.held
         return whole - norm_outputs - ACTIVATION_BYTES * _activated_width(job, layer.mlp, layouts)
-    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
-    outputs = sum(product.count * product.rows * product.columns for product in products)
+    products = attention_products(job, layer.attention, layouts)
+    outputs = sum(product.rows * product.columns for product in products)
+    width = _activated_width(job, layer.mlp, layouts)
+    outputs = outputs + (2 if layer.mlp.gated else 1) * width + hidden * _mlp_rows(job, layer.mlp, layouts)
     heads = layer.attention.heads / layouts.tensor_parallel
     attention_output = tokens.computed * heads * layer.attention.value_head_dim
     return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + 0.5 * outputs) + core
@@ -77,6 +78,14 @@ def _activated_width(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> Floa
         return tokens * mlp.ffn_hidden / layouts.tensor_parallel
     routed = expert_rows(job, mlp, layouts) * mlp.ffn_hidden / layouts.expert_tensor_parallel
     return routed + tokens * mlp.shared_ffn_hidden / layouts.tensor_parallel
+
+
+def _mlp_rows(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
+    """Count the rows that leave an MLP, or the routed and the shared experts."""
+    tokens = tokens_of(job, layouts).computed
+    if isinstance(mlp, Mlp):
+        return tokens
+    return expert_rows(job, mlp, layouts) + (tokens if mlp.shared_ffn_hidden else 0.0)
 
 
 def _core_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:

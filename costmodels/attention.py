@@ -2,8 +2,8 @@
 
 Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that
 backward, since scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). It reaches a share of peak that
-grows with the sequence, s / (s + half_length); a ring of context ranks works on one block of keys after another, each
-of s / context_parallel.
+grows with the sequence, s / (s + half_length). A ring of context ranks works on one half block of keys after another,
+of s / (2 context_parallel) each, which balances causal work, and adds up its output in fp32.
 
 Unfused: two batched products over the full square, and the score matrix in memory: the fused softmax reads and writes
 it, dropout again with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors).
@@ -19,6 +19,8 @@ from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.transformer import Attention
 
 RING = CONTEXT_METHODS.index(ContextMethod.RING)
+# A ring adds each block's 16-bit output to an fp32 sum: read, read and written.
+CORRECTION_BYTES = 2 + 4 + 4
 SIXTEEN_BIT = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 
 
@@ -63,11 +65,15 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     calibration = device.calibration
     shards = layouts.tensor_parallel * layouts.context_parallel
     flop = layouts.micro_batch * core_flop(job, attention) / shards
-    blocks = np.where(layouts.context_method == RING, layouts.context_parallel, 1)
-    reach = min(attention.window or job.sequence_length, job.sequence_length) / blocks
+    ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
+    blocks = np.where(ring, layouts.context_parallel, 1)
+    reach = min(attention.window or job.sequence_length, job.sequence_length) / np.where(ring, 2 * blocks, 1)
     rate = job.stack.attention_share * device.peak(core_precision(job.precision))
     rates = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
-    forward_s = flop / (rates * calibration.attention_forward) + blocks * calibration.kernel_latency
+    corrected = (blocks - 1) * tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel
+    bandwidth = calibration.streaming * device.memory_bandwidth_bytes_per_s
+    correction_s = CORRECTION_BYTES * corrected * attention.value_head_dim / bandwidth
+    forward_s = flop / (rates * calibration.attention_forward) + correction_s + blocks * calibration.kernel_latency
     backward_s = 2.5 * flop / (rates * calibration.attention_backward) + blocks * calibration.kernel_latency
     return forward_s, backward_s
 

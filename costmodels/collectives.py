@@ -35,21 +35,28 @@ class Group:
 
 def _members(tier: Tier, group: Group) -> FloatArray:
     """Members of the group inside one instance of the tier."""
-    return np.minimum(group.size, np.maximum(1.0, tier.group / group.stride))
+    return np.minimum(group.size, np.maximum(1.0, np.floor(tier.group / group.stride)))
+
+
+def _link_bytes_per_s(cluster: Cluster, level: int, peers: FloatArray) -> FloatArray:
+    """Bytes/s that one member moves through a tier to `peers` other units of it at once.
+
+    A device of a mesh has a link to each other unit, and uses those to its peers; elsewhere it uses all it has.
+    """
+    tier = cluster.tiers[level]
+    bandwidth = tier.bandwidth_bytes_per_s * tier.efficiency / tier.oversubscription
+    if tier.topology is not Topology.MESH:
+        return np.full(peers.shape, bandwidth)
+    units = tier.group / (cluster.tiers[level - 1].group if level else 1)
+    return bandwidth * np.clip(peers / max(units - 1.0, 1.0), None, 1.0)
 
 
 def _tier_bus(cluster: Cluster, level: int, group: Group) -> FloatArray:
     """Bytes/s at which a ring of the group moves data through one tier, infinite where the group doesn't need it."""
-    tier = cluster.tiers[level]
     inner_members = _members(cluster.tiers[level - 1], group) if level else np.ones(group.size.shape)
-    members = _members(tier, group)
-    share = np.ones(group.size.shape)
-    if tier.topology is Topology.MESH:
-        peers = tier.group / (cluster.tiers[level - 1].group if level else 1)
-        crossing = members / inner_members
-        share = np.maximum(crossing - 1.0, 1.0) / max(peers - 1.0, 1.0)
-    bus = tier.bandwidth_bytes_per_s * tier.efficiency * share * inner_members / tier.oversubscription
-    return np.where(members > inner_members, bus, np.inf)
+    members = _members(cluster.tiers[level], group)
+    peers = np.maximum(members / inner_members - 1.0, 1.0)
+    return np.where(members > inner_members, _link_bytes_per_s(cluster, level, peers) * inner_members, np.inf)
 
 
 def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
@@ -108,12 +115,13 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
     size = np.maximum(group.size, 1)
     slowest = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(sent_bytes)))
     inner_members = np.ones(group.size.shape)
-    for tier in cluster.tiers:
+    for level, tier in enumerate(cluster.tiers):
         members = _members(tier, group)
         others = size / inner_members - 1.0
         entered = others * (1.0 - (others / (others + 1.0)) ** copies) / copies
         leaving = sent_bytes * np.where(members > inner_members, entered, 0.0)
-        slowest = np.maximum(slowest, leaving * tier.oversubscription / (tier.bandwidth_bytes_per_s * tier.efficiency))
+        peers = np.maximum(members / inner_members - 1.0, 1.0)
+        slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, peers))
         inner_members = members
     return np.where(group.size > 1, slowest + _tree_latency_s(cluster, group), 0.0)
 
@@ -122,9 +130,10 @@ def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatAr
     """Give the seconds of a message between neighbours of the group, on the outermost tier that the group crosses."""
     total = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
     inner_members = np.ones(group.size.shape)
-    for tier in cluster.tiers:
+    one_peer = np.ones(group.size.shape)
+    for level, tier in enumerate(cluster.tiers):
         members = _members(tier, group)
-        crossing_s = message_bytes / (tier.bandwidth_bytes_per_s * tier.efficiency) + tier.latency_s
+        crossing_s = message_bytes / _link_bytes_per_s(cluster, level, one_peer) + tier.latency_s
         total = np.where(members > inner_members, np.maximum(total, crossing_s), total)
         inner_members = members
     return np.where(group.size > 1, total, 0.0)

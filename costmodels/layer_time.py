@@ -22,13 +22,20 @@ from meshwright.costmodels.layer_work import (
     tokens_of,
 )
 from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, ContextMethod, FloatArray, LayoutTable, Recompute
-from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.matmul import NARROW, Matmul, matmul_time_s
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.transformer import Experts, Layer
 
 FULL = RECOMPUTES.index(Recompute.FULL)
 SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
 ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
+
+
+# A quantised value is read in 16 bits and written in 8, as it is and transposed.
+QUANTISATION_BYTES = 2 + 1 + 1
+
+# Ulysses exchanges queries, keys, values and outputs, one after another.
+ULYSSES_MESSAGES = 4
 
 
 class Cause(StrEnum):
@@ -63,7 +70,10 @@ class LayerTime:
 
 
 def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of some products forward, and of their data and weight gradients."""
+    """Give the seconds of some products forward, and of their data and weight gradients.
+
+    Formats narrower than 16 bits quantise the input forward and the output's gradient backward, each in both layouts.
+    """
     device, precision = job.cluster.device, job.precision
     forward = sum(matmul_time_s(device, precision, product) for product in products)
     backward = sum(
@@ -74,6 +84,11 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
             Matmul(rows=product.inner, columns=product.columns, inner=product.rows, count=product.count),
         )
     )
+    if precision in NARROW:
+        bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
+        for product in products:
+            held = QUANTISATION_BYTES * product.count * product.rows / bandwidth
+            forward, backward = forward + held * product.inner, backward + held * product.columns
     return np.asarray(forward), np.asarray(backward)
 
 
@@ -171,8 +186,9 @@ def _context_communication_s(
     own = key_value_bytes(job, attention, layouts)
     ring_forward = all_gather_s(job.cluster, group, own * layouts.context_parallel)
     heads = attention.heads / layouts.tensor_parallel
-    query_output = ACTIVATION_BYTES * tokens_of(job, layouts).computed * heads * attention.head_dim * 2.0
-    ulysses = all_to_all_s(job.cluster, group, own + query_output)
+    widths = heads * (attention.head_dim + attention.value_head_dim)
+    each = (own + ACTIVATION_BYTES * tokens_of(job, layouts).computed * widths) / ULYSSES_MESSAGES
+    ulysses = ULYSSES_MESSAGES * all_to_all_s(job.cluster, group, each)
     is_ulysses = layouts.context_method == ULYSSES
     contention = job.cluster.device.calibration.contention
     forward = np.where(is_ulysses, ulysses, exposed_s(ring_forward, core_forward, contention))

@@ -74,10 +74,11 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     )
     breakdown["bubble"] = bubble_s(
         layouts,
-        total_s=per_micro_batch,
+        forward_s=work.forward_s,
+        backward_s=work.backward_s,
         weight_gradient_s=_weight_gradient_s(stages, kinds),
         multiplicity=stages.multiplicity,
-        slowest=slowest,
+        total=total,
     )
     breakdown["pipeline_communication"] = _pipeline_communication_s(
         job, layouts, total, per_micro_batch[rows, slowest] / layouts.virtual_pipeline
@@ -100,7 +101,7 @@ def model_flop(job: Job) -> float:
     that backward).
     """
     model = job.model
-    per_token = 6.0 * model.hidden * model.vocab * (1 + model.mtp_layers)
+    per_token = 6.0 * model.hidden * model.vocab * (1 + model.mtp_layers) + 12.0 * model.hidden**2 * model.mtp_layers
     core = 0.0
     for layer in (*model.layers, *(model.layers[-1],) * model.mtp_layers):
         count = layer_parameters(model, layer)

@@ -4,7 +4,10 @@ With P stages, V chunks a stage, M micro-batches, and for stage s the time t_s =
 (forward, backward by data, backward by weights), the slowest stage is busy M max t_s and idle while the others fill
 and drain:
 
-    GPipe, 1F1B    sum of the other stages' t_s, (P - 1) t for equal stages   arXiv 2104.04473, section 2.2
+    GPipe          sum of the other stages' t_s, (P - 1) t for equal stages   arXiv 2104.04473, section 2.2
+    1F1B           the same for equal stages; else the longest chain through any stage k,
+                   M t_k + sum before t_j + min(D, max(0, D - R f_k) + max(0, D - R (b_k + w_k))) - M max t_s,
+                   with D the sum of t_j behind k and R = min(P - 1 - k, M - 1) micro-batches of slack
     interleaved    the same / V                                               section 2.2 there
     ZB-H1          sum of the others' f_s + b_s - w_s                         arXiv 2401.10241, section 2
     ZB-2p          sum of the others' max(f_s + b_s - 2 w_s, 0)
@@ -22,6 +25,7 @@ import numpy as np
 from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable, Schedule
 
 GPIPE = SCHEDULES.index(Schedule.GPIPE)
+ONE_F_ONE_B = SCHEDULES.index(Schedule.ONE_F_ONE_B)
 ZERO_BUBBLE_H1 = SCHEDULES.index(Schedule.ZERO_BUBBLE_H1)
 ZERO_BUBBLE_2P = SCHEDULES.index(Schedule.ZERO_BUBBLE_2P)
 
@@ -35,29 +39,58 @@ def micro_batches(global_batch: int, layouts: LayoutTable) -> FloatArray:
 def bubble_s(
     layouts: LayoutTable,
     *,
-    total_s: FloatArray,
+    forward_s: FloatArray,
+    backward_s: FloatArray,
     weight_gradient_s: FloatArray,
     multiplicity: IntArray,
-    slowest: IntArray,
+    total: FloatArray,
 ) -> FloatArray:
-    """Give the seconds that the slowest stage waits for the others, shape [layouts].
+    """Give the seconds of a step beyond the slowest stage's own work, shape [layouts].
 
     Args:
         layouts: the layouts.
-        total_s: one micro-batch's time of each distinct stage, [layouts, stages].
-        weight_gradient_s: the part of it that weight gradients take, [layouts, stages].
-        multiplicity: how many stages are like each, [layouts, stages].
-        slowest: which distinct stage is slowest, [layouts].
+        forward_s: one micro-batch's forward pass of each distinct stage, in the order of the pipeline, [layouts,
+        stages].
+        backward_s: its backward pass, weight gradients included, [layouts, stages].
+        weight_gradient_s: the part of that which weight gradients take, [layouts, stages].
+        multiplicity: how many stages are like each, [layouts, stages]; 0 for padding.
+        total: micro-batches of a step, [layouts].
 
     """
-    schedule = layouts.schedule[:, np.newaxis]
-    waiting = total_s
-    waiting = np.where(schedule == ZERO_BUBBLE_H1, total_s - 2.0 * weight_gradient_s, waiting)
-    waiting = np.where(schedule == ZERO_BUBBLE_2P, np.maximum(total_s - 3.0 * weight_gradient_s, 0.0), waiting)
+    schedule = layouts.schedule
+    both_s = forward_s + backward_s
+    sums_s = (both_s * multiplicity).sum(axis=1)
+    slowest = np.argmax(np.where(multiplicity > 0, both_s, -1.0), axis=1)
     rows = np.arange(len(layouts))
-    others = (waiting * multiplicity).sum(axis=1) - waiting[rows, slowest]
-    idle_s: FloatArray = others / layouts.virtual_pipeline
+    idle_s: FloatArray = (sums_s - both_s[rows, slowest]) / layouts.virtual_pipeline
+    plain_s = _one_f_one_b_s(
+        layouts, forward_s=forward_s, backward_s=backward_s, multiplicity=multiplicity, total=total
+    )
+    idle_s = np.where(schedule == ONE_F_ONE_B, plain_s - total * both_s[rows, slowest], idle_s)
+    for zero_bubble, gradients in ((ZERO_BUBBLE_H1, 2.0), (ZERO_BUBBLE_2P, 3.0)):
+        waiting_s = np.maximum(both_s - gradients * weight_gradient_s, 0.0) * multiplicity
+        others_s = waiting_s.sum(axis=1) - waiting_s[rows, slowest] / np.maximum(multiplicity[rows, slowest], 1)
+        idle_s = np.where(schedule == zero_bubble, others_s, idle_s)
     return idle_s
+
+
+def _one_f_one_b_s(
+    layouts: LayoutTable, *, forward_s: FloatArray, backward_s: FloatArray, multiplicity: IntArray, total: FloatArray
+) -> FloatArray:
+    """Give the seconds of all micro-batches under 1F1B, [layouts]: the longest chain through any one stage.
+
+    Of equal neighbours the last is the stage whose chain is longest.
+    """
+    both_s = forward_s + backward_s
+    until_s = np.cumsum(both_s * multiplicity, axis=1)
+    behind_s = until_s[:, -1:] - until_s
+    left = layouts.pipeline_parallel[:, np.newaxis] - np.cumsum(multiplicity, axis=1)
+    slack = np.minimum(left, total[:, np.newaxis] - 1)
+    chains_s = (total[:, np.newaxis] - 1) * both_s + until_s
+    waits_s = [np.maximum(behind_s - slack * each_s, 0.0) for each_s in (forward_s, backward_s)]
+    chains_s = chains_s + np.minimum(sum(waits_s), behind_s)
+    longest: FloatArray = np.max(np.where(multiplicity > 0, chains_s, 0.0), axis=1)
+    return longest
 
 
 def held_micro_batches(layouts: LayoutTable, stage: IntArray, *, total: FloatArray) -> FloatArray:

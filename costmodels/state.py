@@ -58,7 +58,7 @@ def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> Stag
     head = word_table * own_head + final_norm_parameters(model)
     dense = dense + stages.first * embedding + stages.last * head
     if model.mtp_layers:
-        dense = dense + stages.last * model.mtp_layers * 2.0 * model.hidden**2
+        dense = dense + stages.last * model.mtp_layers * 2.0 * model.hidden**2 / tensor
     return StageParameters(dense=dense, experts=experts)
 
 

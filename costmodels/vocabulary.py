@@ -38,7 +38,8 @@ def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
 
     The head is a product with the vocabulary's shard; the loss goes over its fp32 logits: 16-bit logits written as
     fp32, maximum and sum of exponentials forward, softmax minus target backward. Multi-token prediction runs it once
-    more a module. Tensor parallelism all-reduces the gradient of the head's input.
+    more a module, behind a projection of 2 hidden to hidden. Tensor parallelism all-reduces the gradient of the
+    head's input.
     """
     tokens = tokens_of(job, layouts).computed
     vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
@@ -47,9 +48,13 @@ def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     forward, backward = products_time_s(job, (product,))
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     message_s = all_reduce_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens)
-    times = 1 + job.model.mtp_layers
     loss_forward_bytes, loss_backward_bytes = FUSED_LOSS_BYTES if job.stack.fused_loss else UNFUSED_LOSS_BYTES
+    forward_s = forward + _streaming_s(job, loss_forward_bytes * tokens * vocabulary)
+    backward_s = backward + _streaming_s(job, loss_backward_bytes * tokens * vocabulary) + message_s
+    predicted, width = job.model.mtp_layers, job.model.hidden / layouts.tensor_parallel
+    projection = Matmul(rows=tokens, columns=width, inner=ones * 2.0 * job.model.hidden, count=ones)
+    projected = products_time_s(job, (projection,))
     return (
-        times * (forward + _streaming_s(job, loss_forward_bytes * tokens * vocabulary)),
-        times * (backward + _streaming_s(job, loss_backward_bytes * tokens * vocabulary) + message_s),
+        (1 + predicted) * forward_s + predicted * projected[0],
+        (1 + predicted) * backward_s + predicted * projected[1],
     )

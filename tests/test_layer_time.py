@@ -253,9 +253,9 @@ def test_a_ring_beside_attention_slows_it(round_job: Callable[..., Job]) -> None
 
 
 def test_ulysses_exchanges_queries_keys_values_and_outputs(round_job: Callable[..., Job]) -> None:
-    # 3/4 of 4 x 2 x 250 x h bytes at 50 GB/s, and a tree of 2 us; nothing hides it.
+    # 3/4 of 4 x 2 x 250 x h bytes at 50 GB/s, and four trees of 2 us; nothing hides it.
     layout = Layout(context_parallel=4, context_method=ContextMethod.ULYSSES)
-    expected = 0.75 * 4 * 2 * 250 * HIDDEN / 50e9 + 2e-6
+    expected = 0.75 * 4 * 2 * 250 * HIDDEN / 50e9 + 4 * 2e-6
     assert forward(round_job(), layout, Cause.CONTEXT) == pytest.approx(expected)
     assert backward(round_job(), layout, Cause.CONTEXT) == pytest.approx(expected)
 

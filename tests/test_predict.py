@@ -234,11 +234,13 @@ def test_split_sequences_are_sent_as_they_are(round_job: Callable[..., Job], spl
 
 
 def test_multi_token_prediction_works_on_the_last_stage(round_job: Callable[..., Job]) -> None:
-    # One more layer and one more head there.
+    # One more layer and one more head there, behind a projection of 2 h to h.
     job, layout = round_job(model={"mtp_layers": 1}), Layout(pipeline_parallel=4)
     middle, _, head = pipeline_parts(job, layout)
     plain_head = pipeline_parts(round_job(), layout)[2]
-    assert head == pytest.approx(2 * plain_head)
+    hidden, one = np.array([float(job.model.hidden)]), np.ones(1)
+    projection = Matmul(rows=one * job.sequence_length, columns=hidden, inner=2 * hidden, count=one)
+    assert head == pytest.approx(2 * plain_head + float(np.sum(products_time_s(job, (projection,)))))
     found = breakdown(job, layout)
     work = sum(seconds for cause, seconds in found.items() if cause not in NOT_WORK)
     assert work == pytest.approx(16 * (1.5 * middle + head), rel=0.01)

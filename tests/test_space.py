@@ -37,6 +37,7 @@ def is_legal(job: Job, layout: Layout) -> bool:
         layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,
         pipeline * layout.virtual_pipeline > len(job.model.layers),
         layout.schedule is Schedule.INTERLEAVED and micro_batches % pipeline > 0,
+        layout.schedule is Schedule.ZERO_BUBBLE_H1 and micro_batches < pipeline,
     ]
     if experts is not None:
         stage = tensor * context * layout.data_parallel
@@ -125,17 +126,18 @@ def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
 
     tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 3 schedules and 8 interleaved ones; data 2:
     4 ZeRO stages: (2 + 4 + 11 + 4) x 2 x 3 = 126. Interleaving with 5 chunks or more needs more than 8 layers:
-    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3. Two sequences are more than half
-    a batch of two: 4 x 3.
+    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3, nor can zero-bubble: 3. Two
+    sequences are more than half a batch of two: 4 x 3.
     """
     space = space_of(toy_job(2, global_batch=2))
     assert space.candidates == 126
     assert dict(space.rejected) == {
         "there are more pipeline chunks than layers": 30,
         "interleaving needs micro-batches in multiples of the pipeline stages": 9,
+        "a zero-bubble schedule needs as many micro-batches as stages": 3,
         "the micro-batch does not divide the batch of a replica": 12,
     }
-    assert space.legal == 75
+    assert space.legal == 72
 
 
 def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:

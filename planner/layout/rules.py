@@ -104,6 +104,12 @@ def _interleaving_fills(job: Job, columns: Columns) -> BoolArray:
     return np.asarray(plain | _divides(columns["pipeline_parallel"], micro_batches))
 
 
+def _zero_bubble_fills(job: Job, columns: Columns) -> BoolArray:
+    micro_batches = job.global_batch // (columns["data_parallel"] * columns["micro_batch"])
+    other = columns["schedule"] != SCHEDULES.index(Schedule.ZERO_BUBBLE_H1)
+    return np.asarray(other | (micro_batches >= columns["pipeline_parallel"]))
+
+
 MESH_RULES = (
     Rule(reason="data parallelism does not divide the global batch", keeps=_batch_divides),
     Rule(reason="tensor parallelism does not divide the attention heads", keeps=_heads_divide),
@@ -127,5 +133,6 @@ EXPERT_RULES = (
 BATCH_RULES = (
     Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),
     Rule(reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills),
+    Rule(reason="a zero-bubble schedule needs as many micro-batches as stages", keeps=_zero_bubble_fills),
 )
 RULES = (*MESH_RULES, *SEQUENCE_RULES, *PIPELINE_RULES, *EXPERT_RULES, *BATCH_RULES)
