@@ -34,6 +34,7 @@ class TierEntry(Entry):
     group: devices that one instance of the tier joins; null for the outermost tier, which joins the whole cluster.
     bandwidth: payload per device and direction.
     latency: of one message step between two members.
+    startup: of a collective of megabytes, whatever its size: launch, and the ramp of its pipeline.
     efficiency: share of the bandwidth that large collectives sustain.
     oversubscription: bandwidth into the tier over bandwidth through it (1: full bisection).
     """
@@ -43,6 +44,7 @@ class TierEntry(Entry):
     topology: Topology
     bandwidth: BytesPerSecond
     latency: Seconds
+    startup: Seconds
     efficiency: Fraction
     oversubscription: Annotated[float, Field(ge=1)] = 1.0
     source: Source

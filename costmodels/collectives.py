@@ -6,7 +6,7 @@ that run at once.
 
 A ring passes n - 1 of n shares through every member, so reduce-scatter and all-gather of B bytes take
 
-    t = B (n - 1) / n / bus + steps latency,    all-reduce twice that,
+    t = startup + B (n - 1) / n / bus + steps latency,    all-reduce twice that but for the startup,
 
 where the bus is the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m
 members of a node use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a
@@ -65,6 +65,17 @@ def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
     return slowest
 
 
+def _startup_s(cluster: Cluster, group: Group) -> FloatArray:
+    """Startup of the outermost tier that the group crosses."""
+    total = np.zeros(group.size.shape)
+    inner_members = np.ones(group.size.shape)
+    for tier in cluster.tiers:
+        members = _members(tier, group)
+        total = np.where(members > inner_members, tier.startup_s, total)
+        inner_members = members
+    return total
+
+
 def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
     """Latency of the n - 1 steps of a ring, each on the tier that it crosses."""
     total = np.zeros(group.size.shape)
@@ -91,7 +102,7 @@ def all_gather_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> Flo
     """Give the seconds of an all-gather, or a reduce-scatter, of `whole_bytes` gathered bytes."""
     size = np.maximum(group.size, 1)
     transfer_s = whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
-    return np.where(group.size > 1, transfer_s + _ring_latency_s(cluster, group), 0.0)
+    return np.where(group.size > 1, _startup_s(cluster, group) + transfer_s + _ring_latency_s(cluster, group), 0.0)
 
 
 reduce_scatter_s = all_gather_s
@@ -102,7 +113,7 @@ def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> Flo
     size = np.maximum(group.size, 1)
     transfer_s = 2.0 * whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
     latency_s = 2.0 * np.minimum(_ring_latency_s(cluster, group), _tree_latency_s(cluster, group))
-    return np.where(group.size > 1, transfer_s + latency_s, 0.0)
+    return np.where(group.size > 1, _startup_s(cluster, group) + transfer_s + latency_s, 0.0)
 
 
 def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copies: int = 1) -> FloatArray:
@@ -123,7 +134,7 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
         peers = np.maximum(members / inner_members - 1.0, 1.0)
         slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, peers))
         inner_members = members
-    return np.where(group.size > 1, slowest + _tree_latency_s(cluster, group), 0.0)
+    return np.where(group.size > 1, _startup_s(cluster, group) + slowest + _tree_latency_s(cluster, group), 0.0)
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ class Tier:
     topology: Topology
     bandwidth_bytes_per_s: float
     latency_s: float
+    startup_s: float
     efficiency: float
     oversubscription: float
 
@@ -46,6 +47,7 @@ def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
         topology=entry.topology,
         bandwidth_bytes_per_s=entry.bandwidth * linked,
         latency_s=entry.latency,
+        startup_s=entry.startup,
         efficiency=entry.efficiency,
         oversubscription=entry.oversubscription,
     )

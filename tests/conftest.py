@@ -76,6 +76,7 @@ def toy_cluster() -> Callable[..., ClusterEntry]:
             "topology": "switch",
             "bandwidth": "450 GB/s",
             "latency": "3 us",
+            "startup": "10 us",
             "efficiency": 0.8,
             "source": SOURCE,
         }
@@ -270,6 +271,7 @@ def round_cluster() -> Callable[..., Cluster]:
             topology=Topology.SWITCH,
             bandwidth_bytes_per_s=1e11,
             latency_s=1e-6,
+            startup_s=0.0,
             efficiency=0.5,
             oversubscription=1.0,
         )

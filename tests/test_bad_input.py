@@ -172,6 +172,7 @@ TIER = {
     "topology": "switch",
     "bandwidth": "100 GB/s",
     "latency": "3 us",
+    "startup": "10 us",
     "efficiency": 0.8,
     "source": "made up",
 }

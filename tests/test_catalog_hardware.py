@@ -256,7 +256,8 @@ def test_a_misspelt_cluster_gets_the_nearest() -> None:
 
 
 def _tiers(*groups: int | None) -> dict[str, object]:
-    tier = {"topology": "switch", "bandwidth": "1 GB/s", "latency": "1 us", "efficiency": 0.5, "source": "a test"}
+    tier = {"topology": "switch", "bandwidth": "1 GB/s", "latency": "1 us", "efficiency": 0.5}
+    tier |= {"startup": "1 us", "source": "a test"}
     whole = {"name": "mine", "device": "mi300x", "devices": 8, "devices_per_node": 8, "source": "a test"}
     return whole | {"tiers": [tier | {"name": f"tier {group}", "group": group} for group in groups]}
 

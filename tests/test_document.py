@@ -146,6 +146,7 @@ def _cluster(**changes: object) -> dict[str, Any]:
         "topology": "switch",
         "bandwidth": "1 GB/s",
         "latency": "1 us",
+        "startup": "1 us",
         "efficiency": 0.5,
     }
     whole = {"name": "mine", "device": "mi300x", "devices": 8, "devices_per_node": 8, "source": "a test"}
@@ -224,7 +225,7 @@ def test_a_cluster_file_of_the_user_is_found_by_its_path(tmp_path: Path) -> None
     path.write_text(
         "name: mine\ndevice: mi300x\ndevices: 8\ndevices_per_node: 8\nsource: a test\ntiers:\n"
         "- {name: all, group: null, topology: switch, bandwidth: 1 GB/s, latency: 1 us, efficiency: 0.5,\n"
-        "   source: a test}\n"
+        "   startup: 1 us, source: a test}\n"
     )
     assert find_cluster(str(path)).devices == 8
     assert find_cluster(f"{path}:32").devices == 32

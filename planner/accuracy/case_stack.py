@@ -7,6 +7,8 @@ from meshwright.planner.accuracy.case import CaseLayout
 
 # A captured graph is launched once a step; what is left a layer is its share of that.
 GRAPH_LAYER_LAUNCH_S = 20e-6
+# A deterministic backward pass of fused attention adds up in a fixed order, one block waiting for another.
+DETERMINISTIC_SHARE = 0.5
 
 
 def stack_for(
@@ -25,7 +27,7 @@ def stack_for(
 
 def with_switches(stack: StackEntry, layout: CaseLayout) -> StackEntry:
     """Lay the switches that a case gives over the defaults of its stack."""
-    return stack.model_copy(update=_overlaps(layout) | _kernels(layout) | _formats(layout))
+    return stack.model_copy(update=_overlaps(layout) | _kernels(stack, layout) | _formats(layout))
 
 
 def _overlaps(layout: CaseLayout) -> dict[str, bool]:
@@ -40,7 +42,7 @@ def _overlaps(layout: CaseLayout) -> dict[str, bool]:
     return {name: switch for name, switch in given.items() if switch is not None}
 
 
-def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
+def _kernels(stack: StackEntry, layout: CaseLayout) -> dict[str, bool | float]:
     update: dict[str, bool | float] = {}
     if layout.flash_attention is not None:
         update["fused_attention"] = layout.flash_attention
@@ -48,6 +50,8 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
         update["fused_elementwise"] = layout.compile
     if layout.dropout is not None:
         update["dropout"] = layout.dropout > 0
+    if layout.deterministic:
+        update["attention_share"] = stack.attention_share * DETERMINISTIC_SHARE
     if layout.cuda_graph:
         update["layer_launch"] = GRAPH_LAYER_LAUNCH_S
     return update
