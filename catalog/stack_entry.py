@@ -32,6 +32,7 @@ class StackEntry(Entry):
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
     selective_recompute: what its selective recomputation is.
     fused_loss: the loss goes over the logits once each way, instead of once an operation.
+    logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
     reduce_bytes: bytes of one gradient element on the wire.
@@ -58,6 +59,7 @@ class StackEntry(Entry):
     fused_accumulation: bool
     selective_recompute: SelectiveRecompute
     fused_loss: bool
+    logits_bytes: Annotated[int, Field(ge=2, le=32)]
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
     reduce_bytes: Annotated[int, Field(ge=2, le=4)]

@@ -18,11 +18,6 @@ from meshwright.costmodels.state import (
 )
 from meshwright.costmodels.transformer import Layer
 
-# Fused: 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over. Unfused: an fp32
-# copy, its log-softmax and the gradient of that are held at once.
-FUSED_LOGITS_BYTES = 6
-UNFUSED_LOGITS_BYTES = 12
-
 
 def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable) -> MemoryPrediction:
     """Predict the peak memory of the worst rank of each layout, given its distinct stages.
@@ -84,8 +79,7 @@ def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
 def _logits_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
     tokens = tokens_of(job, layouts).computed
     vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
-    bytes_a_logit = FUSED_LOGITS_BYTES if job.stack.fused_loss else UNFUSED_LOGITS_BYTES
-    return bytes_a_logit * tokens * vocabulary * (1 + job.model.mtp_layers)
+    return job.stack.logits_bytes * tokens * vocabulary * (1 + job.model.mtp_layers)
 
 
 def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:

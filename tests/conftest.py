@@ -195,6 +195,7 @@ ROUND_STACK: dict[str, Any] = {
     "fused_accumulation": True,
     "selective_recompute": "attention_core",
     "fused_loss": True,
+    "logits_bytes": 10,
     "dropout": False,
     "gradient_bytes": 4,
     "reduce_bytes": 4,

@@ -7,6 +7,8 @@ from meshwright.planner.accuracy.case import CaseLayout
 
 # A captured graph is launched once a step; what is left a layer is its share of that.
 GRAPH_LAYER_LAUNCH_S = 20e-6
+# A fused loss holds the 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over.
+FUSED_LOGITS_BYTES = 6
 # A deterministic backward pass of fused attention adds up in a fixed order, one block waiting for another.
 DETERMINISTIC_SHARE = 0.5
 
@@ -50,6 +52,8 @@ def _kernels(stack: StackEntry, layout: CaseLayout) -> dict[str, bool | float]:
         update["fused_elementwise"] = layout.compile
     if layout.dropout is not None:
         update["dropout"] = layout.dropout > 0
+    if layout.cross_entropy_fusion is not None:
+        update |= {"fused_loss": True, "logits_bytes": FUSED_LOGITS_BYTES}
     if layout.deterministic:
         update["attention_share"] = stack.attention_share * DETERMINISTIC_SHARE
     if layout.cuda_graph:
