@@ -16,6 +16,7 @@ Source of the ring cost: Thakur, Rabenseifner, Gropp (2005), "Optimization of Co
 MPICH".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,50 +52,47 @@ def _link_bytes_per_s(cluster: Cluster, level: int, peers: FloatArray) -> FloatA
     return bandwidth * np.clip(peers / max(units - 1.0, 1.0), None, 1.0)
 
 
-def _tier_bus(cluster: Cluster, level: int, group: Group) -> FloatArray:
-    """Bytes/s at which a ring of the group moves data through one tier, infinite where the group doesn't need it."""
-    inner_members = _members(cluster.tiers[level - 1], group) if level else np.ones(group.size.shape)
-    members = _members(cluster.tiers[level], group)
-    peers = np.maximum(members / inner_members - 1.0, 1.0)
-    return np.where(members > inner_members, _link_bytes_per_s(cluster, level, peers) * inner_members, np.inf)
+def _crossings(cluster: Cluster, group: Group) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+    """Give each tier's level, with the group's members in one of its instances and in one of the tier inside it."""
+    inner_members = np.ones(group.size.shape)
+    for level, tier in enumerate(cluster.tiers):
+        members = _members(tier, group)
+        yield level, members, inner_members
+        inner_members = members
 
 
 def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
     """Give the bus bandwidth of a ring through the group, infinite for a group of one."""
-    slowest: FloatArray = np.min([_tier_bus(cluster, level, group) for level in range(len(cluster.tiers))], axis=0)
+    slowest = np.full(group.size.shape, np.inf)
+    for level, members, inner_members in _crossings(cluster, group):
+        peers = np.maximum(members / inner_members - 1.0, 1.0)
+        bus = _link_bytes_per_s(cluster, level, peers) * inner_members
+        slowest = np.where(members > inner_members, np.minimum(slowest, bus), slowest)
     return slowest
 
 
 def _startup_s(cluster: Cluster, group: Group) -> FloatArray:
     """Startup of the outermost tier that the group crosses."""
     total = np.zeros(group.size.shape)
-    inner_members = np.ones(group.size.shape)
-    for tier in cluster.tiers:
-        members = _members(tier, group)
-        total = np.where(members > inner_members, tier.startup_s, total)
-        inner_members = members
+    for level, members, inner_members in _crossings(cluster, group):
+        total = np.where(members > inner_members, cluster.tiers[level].startup_s, total)
     return total
 
 
 def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
     """Latency of the n - 1 steps of a ring, each on the tier that it crosses."""
     total = np.zeros(group.size.shape)
-    inner_members = np.ones(group.size.shape)
-    for tier in cluster.tiers:
-        members = _members(tier, group)
-        total = total + tier.latency_s * np.maximum(members / inner_members - 1.0, 0.0)
-        inner_members = members
+    for level, members, inner_members in _crossings(cluster, group):
+        total = total + cluster.tiers[level].latency_s * np.maximum(members / inner_members - 1.0, 0.0)
     return total
 
 
 def _tree_latency_s(cluster: Cluster, group: Group) -> FloatArray:
     """Latency of going up a tree whose levels are the tiers."""
     total = np.zeros(group.size.shape)
-    inner_members = np.ones(group.size.shape)
-    for tier in cluster.tiers:
-        members = _members(tier, group)
-        total = total + tier.latency_s * np.ceil(np.log2(np.maximum(members / inner_members, 1.0)))
-        inner_members = members
+    for level, members, inner_members in _crossings(cluster, group):
+        steps = np.ceil(np.log2(np.maximum(members / inner_members, 1.0)))
+        total = total + cluster.tiers[level].latency_s * steps
     return total
 
 
@@ -125,26 +123,20 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
     """
     size = np.maximum(group.size, 1)
     slowest = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(sent_bytes)))
-    inner_members = np.ones(group.size.shape)
-    for level, tier in enumerate(cluster.tiers):
-        members = _members(tier, group)
+    for level, members, inner_members in _crossings(cluster, group):
         others = size / inner_members - 1.0
         entered = others * (1.0 - (others / (others + 1.0)) ** copies) / copies
         leaving = sent_bytes * np.where(members > inner_members, entered, 0.0)
         peers = np.maximum(members / inner_members - 1.0, 1.0)
         slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, peers))
-        inner_members = members
     return np.where(group.size > 1, _startup_s(cluster, group) + slowest + _tree_latency_s(cluster, group), 0.0)
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:
-    """Give the seconds of a message between neighbours of the group, on the outermost tier that the group crosses."""
+    """Give the seconds of a message between neighbours of the group, on the slowest tier that the group crosses."""
     total = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
-    inner_members = np.ones(group.size.shape)
     one_peer = np.ones(group.size.shape)
-    for level, tier in enumerate(cluster.tiers):
-        members = _members(tier, group)
-        crossing_s = message_bytes / _link_bytes_per_s(cluster, level, one_peer) + tier.latency_s
+    for level, members, inner_members in _crossings(cluster, group):
+        crossing_s = message_bytes / _link_bytes_per_s(cluster, level, one_peer) + cluster.tiers[level].latency_s
         total = np.where(members > inner_members, np.maximum(total, crossing_s), total)
-        inner_members = members
     return np.where(group.size > 1, total, 0.0)
