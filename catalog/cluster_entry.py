@@ -16,8 +16,8 @@ class Topology(StrEnum):
 
     switch: every device's full bandwidth to any peer (NVSwitch, NVL72).
     mesh: direct links to each peer; g of the n members use (g-1)/(n-1) of a device's links (HCCS, Infinity Fabric).
-    ring: neighbour links only; a group's ring uses them, others pass through (NVLink bridges, HCCS of the 910A).
-    shared_bus: one path of the node's host that all members share (PCIe).
+    ring: neighbour links only, shared by what passes through (NVLink bridges).
+    shared_bus: one path that all share (PCIe through the host); the bandwidth is a device's share with all at work.
     fabric: NICs into a network of switches; a group uses the NICs of the devices it has in each node.
     """
 

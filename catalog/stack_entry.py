@@ -7,6 +7,7 @@ from pydantic import Field
 
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
 from meshwright.catalog.quantity import Seconds
+from meshwright.catalog.schedule import Schedule
 
 
 class SelectiveRecompute(StrEnum):
@@ -22,10 +23,21 @@ class SelectiveRecompute(StrEnum):
     NORMS_AND_ACTIVATION = "norms_and_activation"
 
 
+class Axis(StrEnum):
+    """A parallelism that not every stack has; all have data parallelism."""
+
+    TENSOR = "tensor"
+    SEQUENCE = "sequence"
+    CONTEXT = "context"
+    PIPELINE = "pipeline"
+    EXPERT = "expert"
+
+
 class StackEntry(Entry):
     """One software stack: its switches, and a handful of constants.
 
     frameworks: how published measurements call it; the longest prefix decides.
+    axes, schedules: the parallelisms and pipeline schedules that it runs; the search keeps to them.
     fused_attention: attention keeps no score matrix (flash attention).
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
     fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
@@ -53,6 +65,8 @@ class StackEntry(Entry):
     name: Name
     source: Source
     frameworks: tuple[Name, ...] = ()
+    axes: tuple[Axis, ...]
+    schedules: tuple[Schedule, ...]
     fused_attention: bool
     attention_share: Fraction
     fused_elementwise: bool

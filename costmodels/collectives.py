@@ -39,17 +39,20 @@ def _members(tier: Tier, group: Group) -> FloatArray:
     return np.minimum(group.size, np.maximum(1.0, np.floor(tier.group / group.stride)))
 
 
-def _link_bytes_per_s(cluster: Cluster, level: int, peers: FloatArray) -> FloatArray:
-    """Bytes/s that one member moves through a tier to `peers` other units of it at once.
+def _link_bytes_per_s(cluster: Cluster, level: int, group: Group, *, peers: FloatArray, hops: FloatArray) -> FloatArray:
+    """Bytes/s that one member moves through a tier to `peers` other units of it, `hops` members of the group away.
 
-    A device of a mesh has a link to each other unit, and uses those to its peers; elsewhere it uses all it has.
+    A unit of a mesh has a link to each other one, and uses those to its peers. In a ring a message passes all units
+    between, where it shares their links with the groups and messages that pass there too. Elsewhere it uses all it has.
     """
     tier = cluster.tiers[level]
+    inner_size = cluster.tiers[level - 1].group if level else 1
     bandwidth = tier.bandwidth_bytes_per_s * tier.efficiency / tier.oversubscription
-    if tier.topology is not Topology.MESH:
-        return np.full(peers.shape, bandwidth)
-    units = tier.group / (cluster.tiers[level - 1].group if level else 1)
-    return bandwidth * np.clip(peers / max(units - 1.0, 1.0), None, 1.0)
+    if tier.topology is Topology.MESH:
+        return bandwidth * np.clip(peers / max(tier.group / inner_size - 1.0, 1.0), None, 1.0)
+    if tier.topology is Topology.RING:
+        return bandwidth / (np.maximum(group.stride / inner_size, 1.0) * hops)
+    return np.full(peers.shape, bandwidth)
 
 
 def _crossings(cluster: Cluster, group: Group) -> Iterator[tuple[int, FloatArray, FloatArray]]:
@@ -66,7 +69,7 @@ def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
     slowest = np.full(group.size.shape, np.inf)
     for level, members, inner_members in _crossings(cluster, group):
         peers = np.maximum(members / inner_members - 1.0, 1.0)
-        bus = _link_bytes_per_s(cluster, level, peers) * inner_members
+        bus = _link_bytes_per_s(cluster, level, group, peers=peers, hops=np.ones(peers.shape)) * inner_members
         slowest = np.where(members > inner_members, np.minimum(slowest, bus), slowest)
     return slowest
 
@@ -118,6 +121,7 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
     """Give the seconds of an all-to-all in which each member sends `sent_bytes` in all, its own share included.
 
     What goes to members outside a tier's instance passes the member's own link into the next tier; tiers work at once.
+    Around a ring of m units it travels m / 4 on average.
     Where each value goes to `copies` random members, it enters each instance of a tier that has any of them once: of
     the g others of g + 1 instances, g (1 - (g / (g + 1))^copies) are expected to.
     """
@@ -128,15 +132,17 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
         entered = others * (1.0 - (others / (others + 1.0)) ** copies) / copies
         leaving = sent_bytes * np.where(members > inner_members, entered, 0.0)
         peers = np.maximum(members / inner_members - 1.0, 1.0)
-        slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, peers))
+        hops = np.maximum((peers + 1.0) / 4.0, 1.0)
+        slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, group, peers=peers, hops=hops))
     return np.where(group.size > 1, _startup_s(cluster, group) + slowest + _tree_latency_s(cluster, group), 0.0)
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:
     """Give the seconds of a message between neighbours of the group, on the slowest tier that the group crosses."""
     total = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
-    one_peer = np.ones(group.size.shape)
+    one = np.ones(group.size.shape)
     for level, members, inner_members in _crossings(cluster, group):
-        crossing_s = message_bytes / _link_bytes_per_s(cluster, level, one_peer) + cluster.tiers[level].latency_s
+        link = _link_bytes_per_s(cluster, level, group, peers=one, hops=one)
+        crossing_s = message_bytes / link + cluster.tiers[level].latency_s
         total = np.where(members > inner_members, np.maximum(total, crossing_s), total)
     return np.where(group.size > 1, total, 0.0)

@@ -100,7 +100,9 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     device = job.cluster.device
     streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     elementwise = elementwise_bytes(job, layer, layouts) / streaming
-    tensor_forward, tensor_backward = _tensor_communication_s(job, layer, layouts)
+    tensor_forward, tensor_backward = _tensor_communication_s(
+        job, layer, layouts, products_s=(matmul_forward, matmul_backward)
+    )
     context_forward, context_backward = _context_communication_s(job, layer, layouts, core_forward, core_backward)
     expert = _expert_communication_s(job, layer, layouts)
     launch_s = _launch_s(job, layer, layouts)
@@ -153,11 +155,16 @@ def _recomputed(job: Job, forward: Pass, layouts: LayoutTable) -> Pass:
     }
 
 
-def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+def _tensor_communication_s(
+    job: Job, layer: Layer, layouts: LayoutTable, *, products_s: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
     """Exchange behind attention and behind the MLP: all-reduce, or all-gather and reduce-scatter of sequence shards.
 
     The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv
     2205.05198, section 4.2.2) and costs nothing here.
+
+    Overlapped, the messages are cut into a chunk a tensor rank, and all but one chunk run beside the layer's products
+    (`products_s`, forward and backward).
     """
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed
@@ -173,8 +180,13 @@ def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> tup
         total = total + 2.0 * all_gather_s(job.cluster, experts_group, pairs_bytes)
     else:
         total = 2.0 * once
-    exposed = 0.3 if job.stack.overlap_tensor else 1.0
-    return exposed * total, exposed * total
+    if not job.stack.overlap_tensor:
+        return total, total
+    contention, tail_s = job.cluster.device.calibration.contention, total / layouts.tensor_parallel
+    return (
+        exposed_s(total, products_s[0], contention, tail_s=tail_s),
+        exposed_s(total, products_s[1], contention, tail_s=tail_s),
+    )
 
 
 def _context_communication_s(

@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from meshwright.catalog.schedule import Schedule
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -19,16 +21,6 @@ class Recompute(StrEnum):
     NONE = "none"
     SELECTIVE = "selective"
     FULL = "full"
-
-
-class Schedule(StrEnum):
-    """The order of forward and backward passes in a pipeline; interleaved where virtual_pipeline > 1."""
-
-    GPIPE = "gpipe"
-    ONE_F_ONE_B = "1f1b"
-    INTERLEAVED = "interleaved"
-    ZERO_BUBBLE_H1 = "zb-h1"
-    ZERO_BUBBLE_2P = "zb-2p"
 
 
 class ContextMethod(StrEnum):

@@ -22,7 +22,8 @@ Micro-batches that a stage holds at its peak, in units of the stage's own layers
 
 import numpy as np
 
-from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable
 
 GPIPE = SCHEDULES.index(Schedule.GPIPE)
 ONE_F_ONE_B = SCHEDULES.index(Schedule.ONE_F_ONE_B)

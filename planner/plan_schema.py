@@ -12,8 +12,9 @@ from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.entry import Count, Entry, Name, Natural
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.costmodels.layout import ContextMethod, Layout, Recompute, Schedule
+from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.ranks import Axis, RankPlan, rank_plan
 

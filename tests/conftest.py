@@ -11,6 +11,7 @@ from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostL
 from meshwright.catalog.library import stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.transformer import transformer_of
@@ -154,7 +155,7 @@ def toy_job(toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., Clu
         return Job(
             model=transformer_of(toy_model(**model)),
             cluster=cluster_of(toy_cluster(devices)),
-            stack=stack_named("megatron-core"),
+            stack=stack_named("megatron-core").model_copy(update={"schedules": tuple(Schedule)}),
             precision=Precision.BF16,
             global_batch=global_batch,
             sequence_length=sequence_length,
@@ -187,6 +188,8 @@ ROUND_CALIBRATION: dict[str, Any] = {
 }
 
 ROUND_STACK: dict[str, Any] = {
+    "axes": ["tensor", "sequence", "context", "pipeline", "expert"],
+    "schedules": ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-2p"],
     "name": "round",
     "source": SOURCE,
     "fused_attention": True,

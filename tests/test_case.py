@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
-from meshwright.costmodels.layout import Recompute, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import Recompute
 from meshwright.planner.accuracy.case import Case, MemoryKind, Trust
 from meshwright.planner.accuracy.case_file import load_cases, parse_cases
 from meshwright.planner.accuracy.expert_layers import expert_layers

@@ -131,3 +131,20 @@ def test_groups_of_a_table_are_evaluated_one_by_one(round_cluster: Callable[...,
     together = all_reduce_s(round_cluster(), Group(size=sizes, stride=strides), np.full(4, GIGA))
     alone = [seconds(all_reduce_s, round_cluster(), group(*pair)) for pair in zip(sizes, strides, strict=True)]
     assert together == pytest.approx(alone, rel=1e-12)
+
+
+def test_a_ring_carries_what_passes_through(round_cluster: Callable[..., Cluster]) -> None:
+    ring = round_cluster(8, per_node=8, node={"topology": Topology.RING, "latency_s": 0.0})
+    # Every second device: both groups pass the same links. A message to all of 8 travels 8 / 4 links on average.
+    assert ring_bus_bytes_per_s(ring, group(8)) == pytest.approx([50 * GIGA])
+    assert ring_bus_bytes_per_s(ring, group(4, 2)) == pytest.approx([25 * GIGA])
+    assert seconds(all_to_all_s, ring, group(8)) == pytest.approx(7 / 8 / 25)
+    assert seconds(all_to_all_s, ring, group(4)) == pytest.approx(3 / 4 / 50)
+    assert seconds(send_s, ring, group(2, 4)) == pytest.approx(1 / 12.5)
+
+
+def test_a_mesh_sends_to_one_peer_on_one_link(round_cluster: Callable[..., Cluster]) -> None:
+    mesh = round_cluster(8, per_node=8, node={"topology": Topology.MESH, "latency_s": 0.0})
+    assert seconds(send_s, mesh, group(2, 4)) == pytest.approx(7 / 50)
+    assert seconds(all_to_all_s, mesh, group(8)) == pytest.approx(7 / 8 / 50)
+    assert seconds(all_to_all_s, mesh, group(2)) == pytest.approx(1 / 2 / (50 / 7))

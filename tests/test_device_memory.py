@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable, Recompute, Schedule
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.predict import predict_memory
 

@@ -10,7 +10,8 @@ import yaml
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.library import entry_names, stack_named
-from meshwright.costmodels.layout import ContextMethod, Layout, Recompute, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import Experts, Mlp
 from meshwright.planner.accuracy import Case, Estimate, estimate, load_cases

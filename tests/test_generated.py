@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from meshwright.costmodels.layout import Layout, LayoutTable, Recompute, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import load_plan
 from meshwright.planner.job_inputs import job_of

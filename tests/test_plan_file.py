@@ -22,8 +22,9 @@ from meshwright.catalog.errors import InputError
 from meshwright.catalog.library import device_named, entry_names, find_cluster, find_model, stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.quantity import Bytes, BytesPerSecond, FlopPerSecond, Seconds
+from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.costmodels.layout import Layout, Recompute, Schedule
+from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner import Plan, load_plan, plan, write_plan
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes

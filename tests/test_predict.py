@@ -8,9 +8,10 @@ import pytest
 from meshwright.catalog.errors import MissingData
 from meshwright.catalog.library import find_model
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s
-from meshwright.costmodels.layout import Layout, LayoutTable, Recompute, Schedule
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.parameters import active_parameters
 from meshwright.costmodels.predict import model_flop, predict_time

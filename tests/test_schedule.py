@@ -10,7 +10,8 @@ from itertools import accumulate, product
 import numpy as np
 import pytest
 
-from meshwright.costmodels.layout import Layout, LayoutTable, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.schedule import bubble_s, held_micro_batches, micro_batches
 
 Pass = tuple[str, int, int]

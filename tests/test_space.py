@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, Recompute, Schedule
+from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.transformer import Experts, Mlp
 from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.space import Space, space_of
@@ -210,3 +212,33 @@ def test_a_large_space_is_enumerated_without_much_memory(toy_job: MakeJob) -> No
     assert space.candidates > 10**7
     assert sum(column.nbytes for column in space.rows.values()) < 2**26
     assert max(len(space.layouts(part)) for part in space.slices()[:3]) <= 2**16
+
+
+@pytest.mark.parametrize(
+    ("axis", "column", "single"),
+    [
+        ("tensor", "tensor_parallel", 1),
+        ("sequence", "sequence_parallel", 0),
+        ("context", "context_parallel", 1),
+        ("pipeline", "pipeline_parallel", 1),
+        ("expert", "expert_parallel", 1),
+    ],
+)
+def test_what_the_stack_lacks_is_not_used(axis: str, column: str, single: int, toy_job: MakeJob) -> None:
+    job = toy_job(8, global_batch=8, experts=EXPERTS)
+    assert {int(getattr(layout, column)) for layout in listed(space_of(job), limit=1000)} > {single}
+    axes = tuple(other for other in job.stack.axes if other != axis)
+    without = space_of(replace(job, stack=job.stack.model_copy(update={"axes": axes})))
+    assert {int(getattr(layout, column)) for layout in listed(without, limit=1000)} == {single}
+    assert without.rejected[f"the training software has no {axis} parallelism"] > 0
+    assert without.candidates == without.legal + sum(without.rejected.values())
+
+
+def test_only_the_stack_s_schedules_are_used(toy_job: MakeJob) -> None:
+    job = toy_job(4, global_batch=8)
+    stack = job.stack.model_copy(update={"schedules": (Schedule.ONE_F_ONE_B,)})
+    space = space_of(replace(job, stack=stack))
+    layouts = listed(space, limit=1000)
+    assert {layout.schedule for layout in layouts} == {Schedule.ONE_F_ONE_B}
+    assert max(layout.pipeline_parallel for layout in layouts) == 4
+    assert space.rejected["the training software does not run the pipeline schedule"] > 0

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable, Schedule
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.stage_table import StageTable, stage_table
 from meshwright.costmodels.state import StageParameters
 from meshwright.costmodels.synchronisation import (

@@ -8,14 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
-from meshwright.costmodels.layout import Schedule
 from meshwright.planner import Plan
+from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import describe
 from meshwright.planner.plan_schema import StageSection
 
 REASONS_SHOWN = 6
+BETTER = {
+    Objective.COST: "is cheaper a token",
+    Objective.MEMORY: "at most 10 % slower than the fastest needs less memory",
+}
 
 
 def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
@@ -141,8 +146,9 @@ def _holds(stage: StageSection) -> str:
 def _render_groups(console: Console, plan: Plan) -> None:
     table = plain_table("Process groups", ["group"], ["ranks", "apart", "groups"])
     table.add_column("the first", overflow="fold")
+    has_experts = plan.inputs.model.entry.experts is not None
     for name, axis in plan.mesh.groups.items():
-        if axis.size > 1:
+        if axis.size > 1 and (has_experts or not name.startswith("expert")):
             shown = [str(rank * axis.stride) for rank in range(min(axis.size, 4))]
             more = [] if axis.size <= 4 else ["...", str((axis.size - 1) * axis.stride)]
             count = plan.mesh.devices // axis.size
@@ -162,10 +168,15 @@ def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> No
     if len(ordered) > REASONS_SHOWN:
         add_row(table, "rejected for other reasons", f"{sum(count for _, count in ordered[REASONS_SHOWN:]):,}")
     console.print(table)
-    beside = f"this one is {shown_share(search.gap)} slower" if search.gap else "this one is as fast"
-    console.print(
-        Text(f"No feasible layout is faster than {shown_seconds(search.lower_bound_s)} ({search.proof}); {beside}.")
-    )
+    console.print(Text(_proof(plan)))
+
+
+def _proof(plan: Plan) -> str:
+    search, fastest = plan.search, shown_seconds(plan.search.lower_bound_s)
+    if plan.inputs.job.objective is Objective.TIME:
+        beside = f"this one is {shown_share(search.gap)} slower" if search.gap else "this one is as fast"
+        return f"No feasible layout is faster than {fastest} ({search.proof}); {beside}."
+    return f"No feasible layout {BETTER[plan.inputs.job.objective]} ({search.proof}); the fastest takes {fastest}."
 
 
 def _render_alternatives(console: Console, plan: Plan) -> None:

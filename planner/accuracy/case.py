@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from meshwright.catalog.entry import Entry, Name, Natural
 from meshwright.catalog.precision import Precision
-from meshwright.costmodels.layout import Recompute, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import Recompute
 from meshwright.planner.accuracy.expert_layers import expert_layers
 
 LARGEST_SIZE = 10**9

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
-from meshwright.costmodels.layout import RECOMPUTES, ContextMethod, Layout, Recompute, Schedule
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import RECOMPUTES, ContextMethod, Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
 from meshwright.planner.accuracy.case import Case, CaseLayout
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, IntArray, Schedule
+from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, IntArray
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.rules import BATCH_RULES, EXPERT_RULES, PIPELINE_RULES, SEQUENCE_RULES, Columns, Rule
 

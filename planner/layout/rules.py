@@ -1,7 +1,7 @@
 """What makes a layout legal: named rules over columns of degrees, each with the reason it gives for a rejection.
 
 A rule takes the job and some columns (arrays of shape [layouts]) and gives a mask of the same shape: true where it is
-kept. The rules are those of Megatron-Core's argument checks, read as arithmetic.
+kept. The rules are what the training software has, and Megatron-Core's argument checks, read as arithmetic.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import Axis
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray, Schedule
+from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.transformer import Experts
 
 Columns = Mapping[str, IntArray]
@@ -110,7 +112,23 @@ def _zero_bubble_fills(job: Job, columns: Columns) -> BoolArray:
     return np.asarray(other | (micro_batches >= columns["pipeline_parallel"]))
 
 
+def _stack_has(column: str, axis: Axis) -> Rule:
+    def keeps(job: Job, columns: Columns) -> BoolArray:
+        off = 0 if column == "sequence_parallel" else 1
+        return np.asarray((columns[column] == off) | (axis in job.stack.axes))
+
+    return Rule(reason=f"the training software has no {axis} parallelism", keeps=keeps)
+
+
+def _stack_runs(job: Job, columns: Columns) -> BoolArray:
+    known = [SCHEDULES.index(schedule) for schedule in job.stack.schedules]
+    return np.asarray((columns["pipeline_parallel"] == 1) | np.isin(columns["schedule"], known))
+
+
 MESH_RULES = (
+    _stack_has("tensor_parallel", Axis.TENSOR),
+    _stack_has("context_parallel", Axis.CONTEXT),
+    _stack_has("pipeline_parallel", Axis.PIPELINE),
     Rule(reason="data parallelism does not divide the global batch", keeps=_batch_divides),
     Rule(reason="tensor parallelism does not divide the attention heads", keeps=_heads_divide),
     Rule(reason="tensor parallelism and the key-value heads do not divide one another", keeps=_kv_heads_divide),
@@ -119,14 +137,19 @@ MESH_RULES = (
     Rule(reason="there are more pipeline stages than layers", keeps=_stages_have_layers),
 )
 SEQUENCE_RULES = (
+    _stack_has("sequence_parallel", Axis.SEQUENCE),
     Rule(
         reason="experts under tensor parallelism need sequence parallelism",
         keeps=_experts_have_sequence_parallel,
     ),
     Rule(reason="the sequence does not split over tensor x context parallelism", keeps=_sequence_splits_over_tensor),
 )
-PIPELINE_RULES = (Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),)
+PIPELINE_RULES = (
+    Rule(reason="the training software does not run the pipeline schedule", keeps=_stack_runs),
+    Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),
+)
 EXPERT_RULES = (
+    _stack_has("expert_parallel", Axis.EXPERT),
     Rule(reason="expert-tensor parallelism does not divide the width of an expert", keeps=_expert_width_divides),
     Rule(reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits),
 )

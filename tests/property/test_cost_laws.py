@@ -11,18 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import (
-    SCHEDULES,
-    ContextMethod,
-    FloatArray,
-    Layout,
-    LayoutTable,
-    Recompute,
-    Schedule,
-)
+from meshwright.costmodels.layout import SCHEDULES, ContextMethod, FloatArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters, state_bytes
