@@ -1,5 +1,5 @@
 # Two commands set everything up on a machine that has only Python 3.11 and make: `make demo` and `make test`.
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
