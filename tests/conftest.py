@@ -1,10 +1,15 @@
-"""Small synthetic entries that tests of the planner share."""
+"""Small synthetic entries that tests of the planner share, and how hypothesis searches.
 
+Each run tries the same examples, so that a failure can be seen again; `HYPOTHESIS_PROFILE=explore` tries new ones.
+"""
+
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from meshwright.catalog.cluster_entry import ClusterEntry, Topology
 from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink
@@ -18,6 +23,10 @@ from meshwright.costmodels.transformer import transformer_of
 from meshwright.hardware.cluster import Cluster, Tier, cluster_of
 from meshwright.hardware.device import Device
 from meshwright.planner import Plan, plan
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SOURCE = "made up for a test"
 

@@ -228,7 +228,7 @@ def mutants(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(mutants())
 @example({})
 def test_a_mutated_case_is_a_case_or_one_clear_error(document: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def test_a_mutated_case_is_a_case_or_one_clear_error(document: dict[str, Any]) -
         assert "\n" not in outcome.message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES)
 def test_any_document_is_a_case_or_one_clear_error(document: object) -> None:
     with pytest.raises(InputError):
