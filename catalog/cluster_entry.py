@@ -46,7 +46,7 @@ class TierEntry(Entry):
     latency: Seconds
     startup: Seconds
     efficiency: Fraction
-    oversubscription: Annotated[float, Field(ge=1)] = 1.0
+    oversubscription: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     source: Source
 
 
@@ -55,7 +55,7 @@ class ClusterEntry(Entry):
 
     name: Name
     device: Name | DeviceEntry
-    devices: Count
+    devices: Annotated[int, Field(ge=1, le=10**7, strict=True)]
     devices_per_node: Count
     tiers: Annotated[tuple[TierEntry, ...], Field(min_length=1)]
     source: Source

@@ -1,9 +1,9 @@
 """Quantities with units: "80 GiB", "400 Gb/s", "989 TFLOP/s", "5 us". They are parsed once, here, at the edge.
 
-GB is 10^9 bytes, GiB is 2^30, Gb is 10^9 bits. A bare number is an error, never a guess.
+GB is 10^9 bytes, GiB is 2^30, Gb is 10^9 bits. A bare number is an error, never a guess. So is a value of another
+world: what is computed from those between SMALLEST and LARGEST, in base units, stays far from the ends of floats.
 """
 
-import math
 import re
 from typing import Annotated, Any
 
@@ -22,6 +22,8 @@ _POWER_UNITS = {"W": 1.0, "kW": 1e3, "MW": 1e6}
 _PRICE_UNITS = {"USD/h": 1.0}
 _COUNT_UNITS = {"parameters": 1.0, "M parameters": 1e6, "B parameters": 1e9, "T parameters": 1e12}
 
+SMALLEST, LARGEST = 1e-12, 1e24
+
 _LONGEST = 100
 _PATTERN = re.compile(r"\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z].*?)\s*")
 
@@ -38,16 +40,16 @@ def parse_quantity(text: object, units: dict[str, float]) -> float:
     if match is None or match["unit"] not in units:
         raise ValueError(f"{text!r:.60} is not a number with one of its units (such as {expected})")
     value = float(match["number"].replace("_", "")) * units[match["unit"]]
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{text!r:.60} must be positive and finite")
+    if not SMALLEST <= value <= LARGEST:
+        base = next(unit for unit, scale in units.items() if scale == 1)
+        raise ValueError(f"{text!r:.60} is not from {SMALLEST:g} to {LARGEST:g} {base}")
     return value
 
 
 def print_quantity(value: float, units: dict[str, float]) -> str:
     """Give the shortest text that `parse_quantity` reads back as this value; of equals the first unit's."""
-    numbers = ((value / scale, unit) for unit, scale in units.items())
-    texts = (f"{_plain(number)} {unit}" for number, unit in numbers if 0 < number < math.inf)
-    return min((text for text in texts if parse_quantity(text, units) == value), key=len)
+    numbers = ((value / scale, scale, unit) for unit, scale in units.items())
+    return min((f"{_plain(number)} {unit}" for number, scale, unit in numbers if number * scale == value), key=len)
 
 
 def _plain(number: float) -> str:

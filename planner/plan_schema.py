@@ -24,6 +24,9 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 ByteCount = Annotated[int, Field(ge=0, strict=True)]
+Tally = Annotated[int, Field(ge=0, strict=True)]
+PositiveTally = Annotated[int, Field(ge=1, strict=True)]
+Layer = Annotated[int, Field(ge=0, lt=10_000, strict=True)]
 
 
 class Section(BaseModel):
@@ -94,7 +97,7 @@ class LayoutSection(Section):
         return Layout(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-LayerRange = tuple[Natural, Natural]
+LayerRange = tuple[Layer, Layer]
 
 
 class StageSection(Section):
@@ -165,9 +168,9 @@ class SearchSection(Section):
     proof: exhaustive means that every feasible layout was evaluated, so that none is better under the objective.
     """
 
-    candidates: Count
-    feasible: Count
-    rejected: dict[str, Natural]
+    candidates: PositiveTally
+    feasible: PositiveTally
+    rejected: dict[str, Tally]
     lower_bound_s: PositiveSeconds
     gap: Annotated[float, Field(ge=0)]
     proof: Literal["exhaustive"]

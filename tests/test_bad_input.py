@@ -192,6 +192,11 @@ CLUSTER = {
         ({"tiers": [TIER | {"bandwidth": 100}]}, "tiers.0.bandwidth"),
         ({"tiers": [TIER | {"bandwidth": "100 parsecs"}]}, "tiers.0.bandwidth"),
         ({"tiers": [TIER | {"bandwidth": "-100 GB/s"}]}, "tiers.0.bandwidth"),
+        ({"tiers": [TIER | {"bandwidth": "1e-300 GB/s"}]}, "tiers.0.bandwidth"),
+        ({"tiers": [TIER | {"latency": "1e300 s"}]}, "tiers.0.latency"),
+        ({"tiers": [TIER | {"efficiency": 1e-320}]}, "tiers.0.efficiency"),
+        ({"tiers": [TIER | {"oversubscription": 1e300}]}, "tiers.0.oversubscription"),
+        ({"devices_per_node": 10**400}, "devices_per_node"),
         ({"tiers": [TIER | {"latency": "3 GB"}]}, "tiers.0.latency"),
         ({"tiers": [TIER | {"speed": "3 us"}]}, "tiers.0.speed"),
         ({"tiers": []}, "tiers"),
@@ -209,6 +214,15 @@ def test_a_wrong_cluster_is_told_by_file_and_path(run: Run, tmp_path: Path, chan
     assert run("plan", "llama-3.1-8b", file, *JOB)[0] == 0
     file.write_text(yaml.safe_dump(CLUSTER | change))
     refused(run("plan", "llama-3.1-8b", file, *JOB), path, *([] if "device" in change else ["cluster.yaml"]))
+
+
+def test_the_slowest_network_that_is_accepted_still_gets_a_plan(run: Run, tmp_path: Path) -> None:
+    slowest = TIER | {"bandwidth": "1e-12 B/s", "latency": "1e24 s", "startup": "1e24 s", "efficiency": 1e-6}
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump(CLUSTER | {"tiers": [slowest | {"oversubscription": 1e6}]}))
+    code, out, err = run("plan", "llama-3.1-8b", file, *JOB, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["predicted"]["mfu"] > 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from meshwright.catalog.quantity import (
+    LARGEST,
+    SMALLEST,
     Bytes,
     BytesPerSecond,
     FlopPerSecond,
@@ -79,6 +81,10 @@ def test_units_have_their_sizes(adapter: TypeAdapter[float], text: str, expected
         (RATE, "400 Gbps"),
         (RATE, "1e999 GB/s"),
         (RATE, "1e-999 GB/s"),
+        (RATE, "1e-300 GB/s"),
+        (RATE, "1.1e15 GB/s"),
+        (TIME, "1e300 s"),
+        (TIME, "0.9e-3 ns"),
         (RATE, "nan GB/s"),
         (RATE, "inf GB/s"),
         (FLOP_RATE, "989 TFLOPS"),
@@ -97,6 +103,13 @@ def test_a_refusal_shows_the_text_and_a_unit_that_would_do() -> None:
         parse_quantity("80 XB", {"B": 1.0, "MB": 1e6})
     with pytest.raises(ValueError, match=r"needs a number with its unit.*not 80$"):
         parse_quantity(80, {"B": 1.0})
+
+
+def test_a_value_of_another_world_is_told_the_bounds() -> None:
+    assert parse_quantity("1e24 B", {"B": 1.0}) == LARGEST
+    assert parse_quantity("1e-15 kB", {"kB": 1e3, "B": 1.0}) == pytest.approx(SMALLEST)
+    with pytest.raises(ValueError, match=r"^'1e-300 kB' is not from 1e-12 to 1e\+24 B$"):
+        parse_quantity("1e-300 kB", {"kB": 1e3, "B": 1.0})
 
 
 @pytest.mark.parametrize(
