@@ -1,64 +1,66 @@
-"""The entry point: one command line, and one place where errors become messages and exit codes."""
+"""The entry point: the one place where errors become messages and exit codes.
 
+All else is imported inside, so that an interrupt is quiet from the first moment on.
+"""
+
+import errno
+import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated
-
-import typer
 
 from meshwright.catalog.errors import MeshwrightError
-from meshwright.cli.accuracy import accuracy_command
-from meshwright.cli.catalog import catalog_command
-from meshwright.cli.check import check_command
-from meshwright.cli.estimate import estimate_command
-from meshwright.cli.explain import explain_command
-from meshwright.cli.plan import plan_command
-from meshwright.cli.show import show_command
 
-
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"meshwright {version('meshwright')}")
-        raise typer.Exit
-
-
-def _root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Plan hybrid parallel training: which layout trains a model on a cluster fastest, and does it fit."""
-
-
-app = typer.Typer(name="meshwright", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.callback()(_root)
-for _command in (
-    plan_command,
-    estimate_command,
-    accuracy_command,
-    check_command,
-    explain_command,
-    show_command,
-    catalog_command,
-):
-    app.command(_command.__name__.removesuffix("_command"))(_command)
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line. A MeshwrightError is printed to standard error and gives its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="meshwright")
+        _prepare_streams()
+        _run()
     except MeshwrightError as error:
         from meshwright.cli.console import print_error
 
         print_error(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _prepare_streams() -> None:
+    """Let any text be printed. Raises MeshwrightError where standard output is closed."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process is
+    if sys.stdout is None:
+        raise MeshwrightError("standard output is closed", hint="send it to /dev/null if it isn't wanted")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run() -> None:
+    """Run the command. Raises MeshwrightError, also where the answer can't be written out."""
+    try:
+        try:
+            from meshwright.cli.app import app
+
+            app(prog_name="meshwright")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of a stream
+            raise
+        _discard_output()
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        raise MeshwrightError(f"standard output can't be written to: {error.strerror or error}") from None
+
+
+def _discard_output() -> None:
+    """Send what is still buffered nowhere, or the interpreter would fail to write it again as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

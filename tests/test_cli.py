@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, PlanDrift
 from meshwright.catalog.library import entry_names
+from meshwright.cli.app import app
 from meshwright.cli.console import print_error
-from meshwright.cli.main import app
 from meshwright.cli.render.tables import bars
 from meshwright.cli.render.units import (
     shown_bytes,
@@ -280,9 +280,59 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
+WRITERS = [
+    ["--help"],
+    ["--version"],
+    ["catalog"],
+    ["catalog", "models", "deepseek-v3"],
+    ["plan", *JOB],
+    ["plan", *JOB, "--json"],
+]
+
+
+def shell(redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+    code = "from meshwright.cli.main import main; main()"
+    script = f'exec "$@" {redirection}'
+    command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", code, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        (">/dev/full", "error: standard output can't be written to: No space left on device\n"),
+        (">&-", "error: standard output is closed\nhint: send it to /dev/null if it isn't wanted\n"),
+    ],
+)
+def test_output_that_goes_nowhere_is_one_clear_error(redirection: str, told: str, words: list[str]) -> None:
+    result = shell(redirection, *words)
+    assert (result.returncode, result.stderr) == (1, told)
+
+
+def test_complaints_that_go_nowhere_still_give_their_exit_code() -> None:
+    assert shell("2>&-", "catalog", "machines").returncode == 2
+    assert json.loads(shell("2>&-", "catalog", "stacks", "--json").stdout)["stacks"] == list(entry_names("stacks"))
+
+
+def test_an_interrupt_while_importing_is_quiet() -> None:
+    code = (
+        "import sys\n"
+        "from meshwright.cli.main import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from meshwright.cli.main import app; from typer.testing import CliRunner; "
+        "import sys; from meshwright.cli.app import app; from typer.testing import CliRunner; "
         "CliRunner().invoke(app, ['--help']); "
         "print([name for name in ('numpy', 'scipy', 'pydantic', 'yaml', 'ortools', 'pulp') if name in sys.modules])"
     )

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from meshwright.catalog import errors
-from meshwright.cli.main import app
+from meshwright.cli.app import app
 from meshwright.planner import load_plan, plan, write_plan
 
 EXPORTS = {
