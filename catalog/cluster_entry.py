@@ -1,13 +1,12 @@
 """The schema of `catalog/clusters/*.yaml`: devices in a hierarchy of network tiers, innermost first."""
 
 from enum import StrEnum
-from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from meshwright.catalog.device_entry import DeviceEntry
-from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source, field_error
 from meshwright.catalog.quantity import BytesPerSecond, Seconds
 
 
@@ -62,13 +61,24 @@ class ClusterEntry(Entry):
 
     @model_validator(mode="after")
     def _tiers_nest(self) -> Self:
-        groups = [tier.group for tier in self.tiers]
-        if groups[-1] is not None:
-            raise ValueError("the outermost tier joins the whole cluster: its group must be null")
-        sizes = [group for group in groups[:-1] if group is not None]
-        if len(sizes) != len(groups) - 1:
-            raise ValueError("only the outermost tier may have a null group")
-        for inner, outer in pairwise(sizes):
-            if outer % inner or outer == inner:
-                raise ValueError(f"a tier of {outer} devices is not made of whole tiers of {inner}")
+        last = len(self.tiers) - 1
+        if self.tiers[last].group is not None:
+            raise field_error(f"tiers.{last}.group", "must be null: the outermost tier joins the whole cluster")
+        inner = 1
+        for number, tier in enumerate(self.tiers[:last]):
+            if tier.group is None:
+                raise field_error(f"tiers.{number}.group", "only the outermost tier may have a null group")
+            if tier.group % inner or (number and tier.group == inner):
+                raise field_error(
+                    f"tiers.{number}.group", f"{tier.group} devices aren't whole tiers of the {inner} devices below"
+                )
+            self._require_whole_nodes(number, tier.group)
+            inner = tier.group
         return self
+
+    def _require_whole_nodes(self, number: int, group: int) -> None:
+        if group % self.devices_per_node and self.devices_per_node % group:
+            raise field_error(
+                f"tiers.{number}.group",
+                f"{group} devices are neither whole nodes of devices_per_node {self.devices_per_node} nor fill one",
+            )

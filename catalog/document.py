@@ -163,6 +163,8 @@ def _field_path(detail: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 
             path.append(_shown_key(part))
     if detail["type"] == "missing":
         return (*path, str(detail["loc"][-1]))
+    if detail["type"] == "inconsistent":
+        return (*path, *detail["ctx"]["field"].split("."))
     # The key itself is absent where its default doesn't go with the keys that are there.
     return tuple(path) or tuple(map(str, detail["loc"][:1]))
 
@@ -178,6 +180,8 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return "is not a known key"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "inconsistent":
+        return str(error["msg"])
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = repr(error["input"])
     return f"{message}" if shown in message or len(shown) > 60 else f"{message} (it is {shown})"

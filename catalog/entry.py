@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 # The bounds are far beyond any machine or model, and keep what is computed from them within the numbers of numpy.
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -10,7 +11,21 @@ Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
 Fraction = Annotated[float, Field(ge=1e-6, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Source = Annotated[str, Field(min_length=4)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _printable(name: str) -> str:
+    hidden = next((character for character in name if not character.isprintable()), None)
+    if hidden is not None:
+        raise ValueError(f"must hold printable characters only, not {hidden!r}")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
+def field_error(field: str, message: str) -> PydanticCustomError:
+    """Give the error for a validator of a whole entry to raise, which leads to one field ("experts.top_k") of it."""
+    return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})
 
 
 class Entry(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from meshwright.catalog.entry import Count, Entry, Name, Natural, Source
+from meshwright.catalog.entry import Count, Entry, Name, Natural, Source, field_error
 from meshwright.catalog.quantity import ParameterCount
 
 # The bounds are far above any model, and far below what would exhaust memory when the layers are laid out.
@@ -58,7 +58,7 @@ class ExpertsEntry(Entry):
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
-            raise ValueError(f"top_k {self.top_k} of {self.experts} experts can't be chosen")
+            raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
         return self
 
 
@@ -101,9 +101,12 @@ class ModelEntry(Entry):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+            raise field_error("kv_heads", f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.positions is Positions.LEARNED and not self.max_positions:
-            raise ValueError("learned positions need max_positions")
+            raise field_error("max_positions", "learned positions need max_positions")
         if self.experts is not None and self.experts.dense_layers >= self.layers:
-            raise ValueError("dense_layers leaves no layer with experts")
+            raise field_error(
+                "experts.dense_layers",
+                f"{self.experts.dense_layers} of {self.layers} layers leave no layer with experts",
+            )
         return self

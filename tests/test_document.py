@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from meshwright.catalog.document import (
     validate,
 )
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import find_cluster
+from meshwright.catalog.library import find_cluster, find_model
+from meshwright.catalog.model_entry import ModelEntry
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
 
@@ -184,6 +186,94 @@ def test_the_error_leads_to_the_field(changes: dict[str, object], field: str, co
     assert error.path == field
     assert str(error).startswith(f"mine.yaml: {field}: ")
     assert complaint in str(error)
+
+
+def _tier(group: int | None) -> dict[str, Any]:
+    return _cluster()["tiers"][0] | {"group": group}
+
+
+@pytest.mark.parametrize(
+    ("groups", "number", "complaint"),
+    [
+        ((8,), 0, "must be null"),
+        ((None, None), 0, "only the outermost"),
+        ((2, None, None), 1, "only the outermost"),
+        ((4, 4, None), 1, "aren't whole tiers of the 4"),
+        ((4, 2, None), 1, "aren't whole tiers of the 4"),
+        ((3, None), 0, "3 devices are neither whole nodes of devices_per_node 8 nor fill one"),
+        ((4, 12, None), 1, "12 devices are neither whole nodes"),
+    ],
+)
+def test_a_tier_that_does_not_nest_is_told_by_its_path(
+    groups: tuple[int | None, ...], number: int, complaint: str
+) -> None:
+    error = _refused(_cluster(tiers=[_tier(group) for group in groups]))
+    assert error.path == f"tiers.{number}.group"
+    assert complaint in error.message
+    assert validate(ClusterEntry, _cluster(tiers=[_tier(2), _tier(8), _tier(24), _tier(None)]), file="").devices == 8
+
+
+MODEL: dict[str, Any] = {
+    "name": "mine",
+    "source": "a test",
+    "layers": 4,
+    "hidden": 1024,
+    "heads": 32,
+    "kv_heads": 8,
+} | {
+    "head_dim": 32,
+    "ffn_hidden": 4096,
+    "gated_mlp": True,
+    "vocab": 32000,
+    "tied_embeddings": False,
+}
+MIXTURE = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "complaint"),
+    [
+        ({"heads": 33}, "kv_heads", "heads 33 must be a multiple of kv_heads 8"),
+        ({"positions": "learned"}, "max_positions", "learned positions need max_positions"),
+        ({"experts": MIXTURE | {"top_k": 9}}, "experts.top_k", "9 of 8 experts can't be chosen"),
+        ({"experts": MIXTURE | {"dense_layers": 4}}, "experts.dense_layers", "4 of 4 layers leave no layer"),
+        ({"name": "a\nb"}, "name", r"printable characters only, not '\n'"),
+    ],
+)
+def test_fields_that_contradict_one_another_are_told_by_path(
+    changes: dict[str, object], path: str, complaint: str
+) -> None:
+    assert validate(ModelEntry, MODEL, file="mine.yaml").layers == 4
+    with pytest.raises(InputError) as caught:
+        validate(ModelEntry, MODEL | changes, file="mine.yaml")
+    assert caught.value.path == path
+    assert complaint in caught.value.message
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_name_holds_nothing_that_a_terminal_acts_on(name: str) -> None:
+    unprintable = any(unicodedata.category(character)[0] in "CZ" and character != " " for character in name)
+    try:
+        accepted = validate(ModelEntry, MODEL | {"name": name}, file="mine.yaml").name == name
+    except InputError as error:
+        accepted = error.path != "name"
+        assert error.message.isprintable()
+    assert accepted is not unprintable
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x9b", "\x7f", "\u202e", "\0"])
+def test_control_characters_in_any_name_are_refused(character: str) -> None:
+    tier = _tier(None) | {"name": f"a{character}b"}
+    assert _refused(_cluster(tiers=[tier])).path == "tiers.0.name"
+    assert _refused(_cluster(name=f"a{character}b")).path == "name"
+    assert _refused(_cluster(device=f"a{character}b")).path == "device"
+
+
+def test_a_name_taken_from_the_name_of_a_file_is_held_to_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a\nb.json"
+    file.write_text((Path(__file__).parent / "hugging_face" / "llama-3.1-8b.json").read_text("utf-8"))
+    with pytest.raises(InputError, match="name: must hold printable characters only"):
+        find_model(str(file))
 
 
 def test_the_error_leads_into_lists_and_to_what_is_missing() -> None:

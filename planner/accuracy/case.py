@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from meshwright.catalog.entry import Entry, Name, Natural
+from meshwright.catalog.entry import Entry, Name, Natural, field_error
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Recompute
@@ -90,7 +90,7 @@ class CaseExperts(Entry):
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
-            raise ValueError(f"top_k {self.top_k} of {self.experts} experts can't be chosen")
+            raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
         return self
 
     @property
@@ -142,14 +142,23 @@ class CaseModel(Entry):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+            raise field_error("kv_heads", f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.head_dim is None and self.mla is None and self.hidden % self.heads:
-            raise ValueError(f"head_dim is needed, since {self.heads} heads don't divide hidden {self.hidden}")
-        if self.ffn_hidden is None and not (self.moe and all(self.moe.in_layers(self.layers))):
-            raise ValueError("ffn_hidden is needed for the layers without experts")
-        if self.moe is not None:
-            self.moe.in_layers(self.layers)
+            raise field_error(
+                "head_dim", f"head_dim is needed, since {self.heads} heads don't divide hidden {self.hidden}"
+            )
+        sparse = self._with_experts()
+        if self.ffn_hidden is None and not all(sparse):
+            raise field_error("ffn_hidden", "ffn_hidden is needed for the layers without experts")
         return self
+
+    def _with_experts(self) -> tuple[bool, ...]:
+        if self.moe is None:
+            return (False,)
+        try:
+            return self.moe.in_layers(self.layers)
+        except ValueError as error:
+            raise field_error("moe.moe_layer_freq", str(error)) from None
 
     @property
     def window(self) -> int | None:
@@ -228,7 +237,7 @@ class Measured(Entry):
     @model_validator(mode="after")
     def _kind_is_told(self) -> Self:
         if self.peak_memory_bytes is not None and self.peak_memory_kind is None:
-            raise ValueError("peak_memory_bytes needs peak_memory_kind")
+            raise field_error("peak_memory_kind", "peak_memory_bytes needs peak_memory_kind")
         return self
 
 
