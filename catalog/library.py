@@ -60,6 +60,22 @@ def find_model(name: str) -> ModelEntry:
     return validate(ModelEntry, document, file=name)
 
 
+def _cluster_file(path: Path) -> ClusterEntry:
+    """Read a user's cluster; its device is written out, a catalog name, or a device file beside it."""
+    entry = validate(ClusterEntry, read_document(path), file=str(path))
+    if not isinstance(entry.device, str):
+        return entry
+    if looks_like_path(entry.device):
+        device_file = path.parent / entry.device
+        device = validate(DeviceEntry, read_document(device_file), file=str(device_file))
+        return entry.model_copy(update={"device": device})
+    try:
+        match_name(entry.device, entry_names("devices"), kind="device")
+    except InputError as error:
+        raise InputError(error.message, file=str(path), path="device", hint=error.hint) from None
+    return entry
+
+
 def find_cluster(name: str) -> ClusterEntry:
     """Give a cluster by catalog name or file, resized where `:N` follows ("dgx-h100:64").
 
@@ -68,11 +84,7 @@ def find_cluster(name: str) -> ClusterEntry:
     base, colon, size = name.rpartition(":")
     if not colon or "/" in size or "\\" in size:
         base, size = name, ""
-    entry = (
-        validate(ClusterEntry, read_document(Path(base)), file=base)
-        if looks_like_path(base)
-        else _named(ClusterEntry, "clusters", base)
-    )
+    entry = _cluster_file(Path(base)) if looks_like_path(base) else _named(ClusterEntry, "clusters", base)
     if not colon or not size:
         if name.endswith(":"):
             raise InputError(f"{name!r:.80} names no size", hint=f"write {base}:64 for 64 devices of it")

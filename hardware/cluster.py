@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry, Topology
+from meshwright.catalog.errors import MissingData
 from meshwright.catalog.library import device_named
 from meshwright.hardware.device import Device, device_of
 
@@ -56,8 +57,15 @@ def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
 def cluster_of(entry: ClusterEntry) -> Cluster:
     """Make the frozen cluster of a catalog entry. Tiers that its devices don't reach across are left out.
 
-    Raises InputError where the entry's device is not in the catalog.
+    Raises InputError where the entry's device is not in the catalog, and MissingData where nodes have no network.
     """
+    inside = (Topology.MESH, Topology.RING, Topology.SHARED_BUS)
+    if entry.devices > entry.devices_per_node and len(entry.tiers) == 1 and entry.tiers[0].topology in inside:
+        raise MissingData(
+            f"{entry.name} has no network between nodes of {entry.devices_per_node} devices, "
+            f"and {entry.devices} are asked for",
+            hint=f"use at most {entry.devices_per_node} devices, or a cluster file with a tier for the network",
+        )
     device = entry.device if not isinstance(entry.device, str) else device_named(entry.device)
     tiers: list[Tier] = []
     inner_group = 1

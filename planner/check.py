@@ -34,7 +34,7 @@ def check_plan(plan: Plan) -> tuple[str, ...]:
 
 
 def differences(old: Plan, new: Plan) -> tuple[str, ...]:
-    """Give what differs in layout and predictions (beyond a relative 1e-6), and then the changed inputs behind it.
+    """Give what differs in layout, predictions, search and runners-up (beyond 1e-6), and the changed inputs behind it.
 
     Changed inputs alone are no difference: what counts is whether the plan still holds.
     """
@@ -43,6 +43,8 @@ def differences(old: Plan, new: Plan) -> tuple[str, ...]:
     if not moved:  # else these follow from it
         moved += [*_moved("stages", before["stages"], after["stages"]), *_moved("mesh", before["mesh"], after["mesh"])]
     moved += _moved("predicted", before["predicted"], after["predicted"])
+    moved += _moved("search", before["search"], after["search"])
+    moved += _moved("alternatives", before["alternatives"], after["alternatives"])
     if not moved:
         return ()
     causes = _moved("inputs", _without_prose(before["inputs"]), _without_prose(after["inputs"]))

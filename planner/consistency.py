@@ -85,6 +85,12 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
             "search.candidates",
             f"are {search.candidates}, but {search.feasible} feasible and {rejected} rejected ones are listed",
         )
+    if len(plan.alternatives) > plan.inputs.job.top:
+        yield "alternatives", f"are {len(plan.alternatives)}; {plan.inputs.job.top} were asked for"
+    for number, other in enumerate(plan.alternatives):
+        slower_by = other.step_time_s / plan.predicted.step_time_s - 1
+        if not math.isclose(slower_by, other.slower_by, abs_tol=ROUNDING):
+            yield f"alternatives.{number}.slower_by", f"is {other.slower_by}; its step time makes it {slower_by:.9g}"
     gap = plan.predicted.step_time_s / search.lower_bound_s - 1
     if not math.isclose(gap, search.gap, abs_tol=ROUNDING):
         yield "search.gap", f"is {search.gap}; the step time is {gap:.9g} above the lower bound"

@@ -7,7 +7,7 @@ from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.library import device_named, find_cluster, find_model, looks_like_path, stack_named
-from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.model_entry import ModelEntry, Positions
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.transformer import transformer_of
@@ -35,6 +35,7 @@ def inputs_of(
     """
     asked = validate(JobSection, job, file="")
     resolved_model = _model(model)
+    _check_positions(resolved_model.entry, asked.sequence_length)
     resolved_cluster, device = _cluster(cluster)
     return Inputs(
         job=asked,
@@ -81,6 +82,15 @@ def job_of(inputs: Inputs, *, devices: int | None = None) -> Job:
     )
     job.cluster.device.peak(job.precision)
     return job
+
+
+def _check_positions(model: ModelEntry, sequence_length: int) -> None:
+    if model.positions is Positions.LEARNED and sequence_length > model.max_positions:
+        raise InputError(
+            f"is {sequence_length}, but {model.name} has learned only {model.max_positions} positions",
+            path="sequence_length",
+            hint="train shorter sequences, or give the model a larger max_positions in a file of its own",
+        )
 
 
 def _model(model: str | Path | ModelEntry) -> Embedded[ModelEntry]:

@@ -79,9 +79,9 @@ def rank_plan(layout: Layout, *, stages: Sequence[Chunks], rank: int) -> RankPla
 
     Raises InputError where the layout has no such rank.
     """
-    if not 0 <= rank < layout.world_size:
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < layout.world_size:
         raise InputError(
-            f"rank {rank} is outside of the plan's {layout.world_size} ranks",
+            f"rank {rank!r} is not one of the plan's {layout.world_size} ranks",
             hint=f"ranks go from 0 to {layout.world_size - 1}",
         )
     axes = mesh_axes(layout)

@@ -115,3 +115,12 @@ def test_a_name_that_left_the_catalog(named_plan: Plan, monkeypatch: pytest.Monk
     monkeypatch.undo()
     with pytest.raises(InputError, match="no cluster is called 'toy-cluster'"):
         check_plan(named_plan)
+
+
+def test_a_moved_runner_up_is_a_difference(toy_plan: Plan) -> None:
+    other = toy_plan.alternatives[0]
+    moved = toy_plan.model_copy(
+        update={"alternatives": (other.model_copy(update={"slower_by": -0.5}), *toy_plan.alternatives[1:])}
+    )
+    assert any(line.startswith("alternatives.0.slower_by") for line in check_plan(moved))
+    assert any(line.startswith("alternatives") for line in check_plan(toy_plan.model_copy(update={"alternatives": ()})))

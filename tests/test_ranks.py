@@ -59,7 +59,7 @@ def test_chunks_of_an_interleaved_rank() -> None:
 
 @pytest.mark.parametrize("rank", [-1, 4])
 def test_rank_outside_of_the_plan(rank: int) -> None:
-    with pytest.raises(InputError, match=f"rank {rank} is outside of the plan's 4 ranks"):
+    with pytest.raises(InputError, match=f"rank {rank} is not one of the plan's 4 ranks"):
         plan_of(Layout(data_parallel=4), layers=2, rank=rank)
 
 
