@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from meshwright.catalog.entry import Count
-from meshwright.catalog.model_entry import Dimension, LayerCount, Norm, Positions
+from meshwright.catalog.model_entry import LARGEST_DIMENSION, Dimension, LayerCount, Norm, Positions
 
 Flag = Annotated[bool, Field(strict=True)]
 Index = Annotated[int, Field(ge=0, le=10_000, strict=True)]
@@ -55,6 +55,12 @@ def _whole_heads(heads: int, info: ValidationInfo) -> int:
     return heads
 
 
+def require_width(width: int, *, of: str) -> None:
+    """Raise ValueError where a width that several fields make together is beyond what a dimension may be."""
+    if width > LARGEST_DIMENSION:
+        raise ValueError(f"makes {of} {width:,} wide; at most {LARGEST_DIMENSION:,} can be planned")
+
+
 class Gpt2(Decoder):
     """GPT-2: learned positions, layer norm, biases, and names of its own."""
 
@@ -66,6 +72,12 @@ class Gpt2(Decoder):
     n_positions: Dimension
 
     _heads = field_validator("num_attention_heads")(_whole_heads)
+
+    @field_validator("n_inner")
+    @classmethod
+    def _inner_width(cls, inner: int | None, info: ValidationInfo) -> int | None:
+        require_width(inner or 4 * info.data.get("hidden_size", 0), of="the MLP, by default 4 times n_embd,")
+        return inner
 
     def fields(self) -> dict[str, Any]:
         """Add the MLP, 4 times the hidden size where `n_inner` is null, and the biases."""

@@ -6,7 +6,15 @@ from typing import Any
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
 from meshwright.catalog.entry import Count
-from meshwright.catalog.hugging_face_families import Decoder, Flag, Index, Mistral, WindowedDecoder, biases
+from meshwright.catalog.hugging_face_families import (
+    Decoder,
+    Flag,
+    Index,
+    Mistral,
+    WindowedDecoder,
+    biases,
+    require_width,
+)
 from meshwright.catalog.model_entry import Dimension
 
 
@@ -102,9 +110,9 @@ class Deepseek(Decoder):
     qk_rope_head_dim: Dimension
     v_head_dim: Dimension
     n_routed_experts: Dimension
-    n_shared_experts: Index | None
     num_experts_per_tok: Dimension
     moe_intermediate_size: Dimension
+    n_shared_experts: Index | None
     first_k_dense_replace: Index
     moe_layer_freq: Count = 1
     num_nextn_predict_layers: Index = 0
@@ -113,6 +121,18 @@ class Deepseek(Decoder):
     @classmethod
     def _enough(cls, top_k: int, info: ValidationInfo) -> int:
         return _chosen(top_k, info.data.get("n_routed_experts"))
+
+    @field_validator("n_shared_experts")
+    @classmethod
+    def _shared_width(cls, shared: int | None, info: ValidationInfo) -> int | None:
+        require_width((shared or 0) * info.data.get("moe_intermediate_size", 0), of="the shared experts")
+        return shared
+
+    @field_validator("qk_rope_head_dim")
+    @classmethod
+    def _head_width(cls, rotary: int, info: ValidationInfo) -> int:
+        require_width(rotary + info.data.get("qk_nope_head_dim", 0), of="a head")
+        return rotary
 
     def fields(self) -> dict[str, Any]:
         """Add the latent attention, the mixture and the multi-token-prediction modules."""

@@ -10,7 +10,8 @@ from meshwright.catalog.quantity import ParameterCount
 
 # The bounds are far above any model, and far below what would exhaust memory when the layers are laid out.
 LayerCount = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Dimension = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+LARGEST_DIMENSION = 10_000_000
+Dimension = Annotated[int, Field(ge=1, le=LARGEST_DIMENSION, strict=True)]
 
 
 class Norm(StrEnum):
@@ -49,7 +50,7 @@ class ExpertsEntry(Entry):
     experts: Dimension
     top_k: Dimension
     ffn_hidden: Dimension
-    shared_ffn_hidden: Annotated[int, Field(ge=0, le=10_000_000, strict=True)] = 0
+    shared_ffn_hidden: Annotated[int, Field(ge=0, le=LARGEST_DIMENSION, strict=True)] = 0
     shared_expert_gate: bool = False
     router_bias: bool = False
     dense_layers: Natural = 0

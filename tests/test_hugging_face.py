@@ -330,6 +330,9 @@ class TestMixtures:
             "max_window_layers",
             "can't be planned yet",
         ),
+        (config("deepseek-v3", n_shared_experts=4883), "n_shared_experts", "10,000,384 wide; at most 10,000,000"),
+        (config("deepseek-v3", qk_nope_head_dim=10_000_000), "qk_rope_head_dim", "makes a head 10,000,064 wide"),
+        (config("gpt2", n_embd=12 * 300_000), "n_inner", "by default 4 times n_embd, 14,400,000 wide"),
         (
             config("gemma-3-4b", text_config={"model_type": "gemma3_text", "hidden_size": 0}),
             "text_config.num_hidden_layers",
@@ -362,7 +365,7 @@ JSON = st.recursive(
 def test_any_one_value_gives_a_model_or_one_clear_error(data: st.DataObject, name: str) -> None:
     document = config(name)
     key = data.draw(st.sampled_from(sorted(document)))
-    document[key] = data.draw(JSON | st.integers(-2, 70_000))
+    document[key] = data.draw(JSON | st.integers(-2, 70_000) | st.integers(-2, 20_000_000))
     try:
         model = model_of(document)
     except InputError as error:
@@ -370,4 +373,4 @@ def test_any_one_value_gives_a_model_or_one_clear_error(data: st.DataObject, nam
     else:
         where = key
         assert total_parameters(model) > 0
-    assert where in {*document, "head_dim", "num_key_value_heads"}
+    assert where in {*document, "head_dim", "num_key_value_heads", "n_inner"}
