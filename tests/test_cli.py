@@ -383,3 +383,12 @@ def test_bars_are_largest_first_and_in_proportion(capsys: pytest.CaptureFixture[
     assert lines[3][1:5] == ["3.00", "s", "75.0", "%"]
     assert (len(lines[3][5]), len(lines[4][5])) == (21, 7)
     assert lines[5][1:3] == ["4.00", "s"]
+
+
+def test_catalog_shows_a_model_of_a_file_and_a_cluster_of_another_size() -> None:
+    config = Path(__file__).parent / "hugging_face" / "llama-3.1-8b.json"
+    shown = yaml.safe_load(run("catalog", "models", str(config)).stdout)
+    assert (shown["layers"], shown["kv_heads"], shown["vocab"]) == (32, 8, 128256)
+    resized = yaml.safe_load(run("catalog", "clusters", "dgx-h100:64").stdout)
+    assert resized["devices"] == 64
+    assert resized["tiers"][0]["bandwidth"] == "450 GB/s"

@@ -4,10 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from meshwright.catalog.document import parse_yaml
-from meshwright.catalog.library import device_named, entry_names, find_cluster, find_model, stack_named
+from meshwright.catalog.entry import Entry
+from meshwright.catalog.library import (
+    device_named,
+    entry_names,
+    find_cluster,
+    find_model,
+    looks_like_path,
+    stack_named,
+)
 from meshwright.catalog.names import match_name
 from meshwright.catalog.precision import Precision
 from meshwright.cli.render.tables import add_row, plain_table
@@ -17,6 +26,9 @@ from meshwright.costmodels.transformer import transformer_of
 
 Facts = Mapping[str, str]
 
+# Kinds whose entries need not be in the catalog: a file, or another size.
+FINDERS: Mapping[str, Callable[[str], Entry]] = {"models": find_model, "clusters": find_cluster}
+
 
 def kind_document(kind: str) -> list[str]:
     """Give the JSON form of a kind: its names."""
@@ -24,13 +36,19 @@ def kind_document(kind: str) -> list[str]:
 
 
 def entry_text(kind: str, name: str) -> str:
-    """Give the file of an entry, with its units and sources. Raises InputError with the nearest names."""
+    """Give an entry of the catalog as it is written, or one of a file or another size as it is read.
+
+    Raises InputError where there is no such entry.
+    """
+    if kind in FINDERS and (looks_like_path(name) or ":" in name):
+        document = FINDERS[kind](name).model_dump(mode="json", exclude_defaults=True)
+        return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
     found = match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
     return (files("meshwright.catalog") / kind / f"{found}.yaml").read_text("utf-8")
 
 
 def entry_document(kind: str, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Give the JSON form of an entry: its file, quantities as text with their units. Raises InputError."""
+    """Give an entry as JSON holds it. Raises InputError where there is no such entry."""
     return parse_yaml(entry_text(kind, name), file=f"{kind}/{name}.yaml")
 
 
