@@ -3,9 +3,9 @@
 Pydantic checks types and ranges here; `consistency.py` checks that the sections agree with one another.
 """
 
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
@@ -185,10 +185,16 @@ class AlternativeSection(Section):
     peak_memory_bytes: ByteCount
 
 
+def _whole(version: Any) -> Any:  # noqa: ANN401 - what a file holds
+    if type(version) is not int:  # true and 1.0 equal 1
+        raise ValueError("must be a whole number")
+    return version
+
+
 class Plan(Section):
     """A plan. `meshwright` is the version that made it."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_whole)]
     meshwright: Name
     layout: LayoutSection
     stages: Annotated[tuple[StageSection, ...], Field(min_length=1)]

@@ -256,8 +256,7 @@ def test_a_name_holds_nothing_that_a_terminal_acts_on(name: str) -> None:
     try:
         accepted = validate(ModelEntry, MODEL | {"name": name}, file="mine.yaml").name == name
     except InputError as error:
-        accepted = error.path != "name"
-        assert error.message.isprintable()
+        accepted = error.path != "name" or not error.message.isprintable()
     assert accepted is not unprintable
 
 
