@@ -12,6 +12,7 @@ ZeRO shards over: context and data are neighbours in the order, so it is an axis
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
@@ -79,11 +80,11 @@ def rank_plan(layout: Layout, *, stages: Sequence[Chunks], rank: int) -> RankPla
 
     Raises InputError where the layout has no such rank.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < layout.world_size:
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or not 0 <= rank < layout.world_size:
         raise InputError(
-            f"rank {rank!r} is not one of the plan's {layout.world_size} ranks",
-            hint=f"ranks go from 0 to {layout.world_size - 1}",
+            f"rank {rank!r:.40} is not one of the plan's, which are the whole numbers from 0 to {layout.world_size - 1}"
         )
+    rank = int(rank)  # of numpy, perhaps
     axes = mesh_axes(layout)
     stage = axes["pipeline"].coordinate(rank)
     return RankPlan(

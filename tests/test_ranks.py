@@ -1,7 +1,9 @@
 """Ranks and groups: Megatron's own examples by hand, and the law that groups partition the ranks."""
 
 import itertools
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,9 +59,17 @@ def test_chunks_of_an_interleaved_rank() -> None:
     assert plan_of(layout, layers=8, rank=1).chunks == ((2, 3), (6, 7))
 
 
-@pytest.mark.parametrize("rank", [-1, 4])
-def test_rank_outside_of_the_plan(rank: int) -> None:
-    with pytest.raises(InputError, match=f"rank {rank} is not one of the plan's 4 ranks"):
+def test_a_rank_may_be_a_number_of_numpy_s() -> None:
+    layout = Layout(data_parallel=4)
+    found = plan_of(layout, layers=2, rank=np.int64(3))
+    assert found == plan_of(layout, layers=2, rank=3)
+    assert type(found.rank) is int
+
+
+@pytest.mark.parametrize("rank", [-1, 4, 1.5, 1.0, "3", None, True, [0]])
+def test_rank_outside_of_the_plan(rank: object) -> None:
+    told = f"rank {rank!r} is not one of the plan's, which are the whole numbers from 0 to 3"
+    with pytest.raises(InputError, match=re.escape(told)):
         plan_of(Layout(data_parallel=4), layers=2, rank=rank)
 
 
