@@ -10,6 +10,8 @@ from meshwright.planner.plan_schema import Plan
 from meshwright.planner.planning import plan_of
 
 TOLERANCE = 1e-6
+# Differences of two figures: near nothing, where their own last digits are large beside them.
+RATIOS_LESS_ONE = ("gap", "slower_by")
 # What an entry says of itself, without an effect on any prediction.
 PROSE = ("source", "published_parameters", "vendor", "family", "reference_cluster", "frameworks", "digest")
 
@@ -60,7 +62,8 @@ def _moved(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 - wh
         for position, pair in enumerate(zip(old, new, strict=True)):
             yield from _moved(f"{path}.{position}", *pair)
     elif _is_number(old) and _is_number(new):
-        if not math.isclose(old, new, rel_tol=TOLERANCE):
+        is_difference = path.endswith(RATIOS_LESS_ONE)
+        if not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE if is_difference else 0.0):
             yield f"{path}: {_shown(old)} -> {_shown(new)}" + (f" ({new / old - 1:+.2%})" if old else "")
     elif old != new:
         yield f"{path}: {_shown(old)} -> {_shown(new)}"

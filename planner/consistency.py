@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 
 from meshwright.catalog.errors import InputError
-from meshwright.planner.plan_schema import AxisSection, Plan, PredictedSection
+from meshwright.costmodels.layout import Layout
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
 
 # Each figure is rounded to nine digits, so a sum of some tens of them is off by less than this.
@@ -24,19 +26,27 @@ def contradictions(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _stages(plan)
     yield from _predicted(plan.predicted)
     yield from _search(plan)
+    yield from _alternatives(plan)
 
 
 def _layout(plan: Plan) -> Iterator[tuple[str, str]]:
     layout = plan.layout.layout()
-    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     if layout.world_size != plan.mesh.devices:
         yield "layout", f"the degrees multiply to {layout.world_size}, not to the mesh's {plan.mesh.devices} devices"
-    if layout.world_size > plan.inputs.cluster.entry.devices:
-        yield "layout", f"needs {layout.world_size} devices; the cluster has {plan.inputs.cluster.entry.devices}"
+    yield from _degrees("layout", layout, plan.inputs)
+
+
+def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, str]]:
+    devices, layers = inputs.cluster.entry.devices, inputs.model.entry.layers
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    if layout.world_size > devices:
+        yield path, f"needs {layout.world_size} devices; the cluster has {devices}"
     if stage % (layout.expert_parallel * layout.expert_tensor_parallel):
-        yield "layout.expert_parallel", f"the expert degrees don't divide the {stage} devices of a stage"
-    if plan.inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
-        yield "layout.micro_batch", "the replicas' micro-batches don't make up the global batch"
+        yield f"{path}.expert_parallel", f"the expert degrees don't divide the {stage} devices of a stage"
+    if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
+        yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
+    if layout.pipeline_parallel * layout.virtual_pipeline > layers:
+        yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
 
 
 def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -85,12 +95,22 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
             "search.candidates",
             f"are {search.candidates}, but {search.feasible} feasible and {rejected} rejected ones are listed",
         )
-    if len(plan.alternatives) > plan.inputs.job.top:
-        yield "alternatives", f"are {len(plan.alternatives)}; {plan.inputs.job.top} were asked for"
-    for number, other in enumerate(plan.alternatives):
-        slower_by = other.step_time_s / plan.predicted.step_time_s - 1
-        if not math.isclose(slower_by, other.slower_by, abs_tol=ROUNDING):
-            yield f"alternatives.{number}.slower_by", f"is {other.slower_by}; its step time makes it {slower_by:.9g}"
     gap = plan.predicted.step_time_s / search.lower_bound_s - 1
     if not math.isclose(gap, search.gap, abs_tol=ROUNDING):
         yield "search.gap", f"is {search.gap}; the step time is {gap:.9g} above the lower bound"
+
+
+def _alternatives(plan: Plan) -> Iterator[tuple[str, str]]:
+    step_time_s, limit = plan.predicted.step_time_s, plan.predicted.memory_limit_bytes
+    if len(plan.alternatives) > plan.inputs.job.top:
+        yield "alternatives", f"are {len(plan.alternatives)}; {plan.inputs.job.top} were asked for"
+    for number, other in enumerate(plan.alternatives):
+        path = f"alternatives.{number}"
+        slower_by = other.step_time_s / step_time_s - 1
+        yield from _degrees(f"{path}.layout", other.layout.layout(), plan.inputs)
+        if not math.isclose(slower_by, other.slower_by, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            yield f"{path}.slower_by", f"is {other.slower_by}; its step time makes it {slower_by:.9g}"
+        if plan.inputs.job.objective is Objective.TIME and slower_by < -ROUNDING:
+            yield f"{path}.step_time_s", "is less than the plan's, which is to be the fastest"
+        if other.peak_memory_bytes > limit:
+            yield f"{path}.peak_memory_bytes", f"is {other.peak_memory_bytes}; the memory limit is {limit}"

@@ -124,3 +124,13 @@ def test_a_moved_runner_up_is_a_difference(toy_plan: Plan) -> None:
     )
     assert any(line.startswith("alternatives.0.slower_by") for line in check_plan(moved))
     assert any(line.startswith("alternatives") for line in check_plan(toy_plan.model_copy(update={"alternatives": ()})))
+
+
+def test_a_difference_of_nearly_nothing_may_move_by_as_much(toy_plan: Plan) -> None:
+    def nudged(by: float) -> Plan:
+        others = [other.model_copy(update={"slower_by": other.slower_by + by}) for other in toy_plan.alternatives]
+        moved = toy_plan.model_copy(update={"alternatives": tuple(others)})
+        return changed(moved, "search", gap=toy_plan.search.gap + by)
+
+    assert differences(nudged(5e-7), toy_plan) == ()
+    assert len(differences(nudged(5e-6), toy_plan)) == len(toy_plan.alternatives) + 1

@@ -148,7 +148,7 @@ def test_a_rank_reads_its_layers_from_the_stages(toy_plan: Plan) -> None:
         if all(part.coordinates[axis] == 0 for axis in ("tensor", "context", "data")):
             held += [layer for chunk in part.chunks for layer in chunk]
     assert sorted(held) == list(range(12))
-    with pytest.raises(InputError, match="rank 16 is not one of"):
+    with pytest.raises(InputError, match="rank 16 is not one of the plan's"):
         toy_plan.rank(16)
 
 
@@ -302,6 +302,14 @@ def test_the_digest_ignores_the_order_of_keys(toy_plan: Plan, tmp_path: Path) ->
         ("predicted.memory_limit_bytes", 1, "must rise from allocated"),
         ("search.candidates", 1, "feasible and"),
         ("search.gap", 0.5, "above the lower bound"),
+        ("inputs.job.top", 2, "are 3; 2 were asked for"),
+        ("alternatives.0.slower_by", 0.5, "its step time makes it"),
+        ("alternatives.2.step_time_s", 1000.0, "alternatives.2.slower_by: is"),
+        ("alternatives.1.layout.pipeline_parallel", 999, "alternatives.1.layout: needs"),
+        ("alternatives.1.layout.virtual_pipeline", 999, "12 layers don't fill each chunk"),
+        ("alternatives.1.layout.micro_batch", 7, "alternatives.1.layout.micro_batch: "),
+        ("alternatives.1.layout.expert_parallel", 5, "the expert degrees don't divide"),
+        ("alternatives.0.peak_memory_bytes", 10**12, "the memory limit is"),
     ],
 )
 def test_sections_that_contradict_one_another(
@@ -309,9 +317,24 @@ def test_sections_that_contradict_one_another(
 ) -> None:
     if value == "other":
         value = not toy_plan.stages[0].head
-    file = edited(toy_plan, lambda document: set_deep(document, path, value), tmp_path / "plan.yaml")
+    file = edited(toy_plan, lambda document: set_deep(document, path, value), tmp_path / "plan.yaml", digest=True)
     assert read_plan(file) != toy_plan
     with pytest.raises(InputError, match=complaint):
+        load_plan(file)
+
+
+@pytest.mark.parametrize("objective", ["time", "memory", "cost"])
+def test_only_a_plan_for_time_has_no_faster_alternatives(toy_plan: Plan, tmp_path: Path, objective: str) -> None:
+    def hurry(document: dict[str, Any]) -> None:
+        document["inputs"]["job"]["objective"] = objective
+        set_deep(document, "alternatives.0.step_time_s", toy_plan.predicted.step_time_s / 2)
+        set_deep(document, "alternatives.0.slower_by", -0.5)
+
+    file = edited(toy_plan, hurry, tmp_path / "plan.yaml", digest=True)
+    if objective != "time":
+        assert load_plan(file).alternatives[0].slower_by == -0.5
+        return
+    with pytest.raises(InputError, match=r"alternatives\.0\.step_time_s: is less than the plan's"):
         load_plan(file)
 
 
