@@ -8,7 +8,8 @@ MeshwrightError              1   the root: a message, and a hint that says what 
   PlanDrift                  6   `check` planned again and got a different plan
 """
 
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 
 class MeshwrightError(Exception):
@@ -26,6 +27,13 @@ class MeshwrightError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def within(self, place: str) -> Self:
+        """Give the same error, led by the place where it arose ("cases.yaml: case a")."""
+        found = copy(self)
+        found.message = f"{place}: {self.message}"
+        found.args = (found.message,)
+        return found
 
 
 class InputError(MeshwrightError):

@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
+from meshwright.cli.arguments import file_path
+
 
 def estimate_command(
-    files: Annotated[list[Path], typer.Argument(help="Files of cases (catalog/measurements/README.md says how).")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files of cases (catalog/measurements/README.md says how).", parser=file_path),
+    ],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -21,6 +26,6 @@ def estimate_command(
         print_json([estimate_document(item) for item in estimates])
     else:
         render_estimates(output_console(), estimates)
-    failures = [item.failure for item in estimates if item.failure is not None]
+    failures = [item.failure.within(item.place) for item in estimates if item.failure is not None]
     if len(failures) == len(estimates):
         raise failures[0]

@@ -209,15 +209,15 @@ def test_layout_details(make_case: Callable[..., Case]) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"layout": {"data_parallel": 3}}, "multiply to 12, not to the 16 devices"),
-        ({"layout": {"tensor_parallel": 3, "data_parallel": None}}, "not to the 16 devices"),
+        ({"layout": {"data_parallel": 3}}, "multiply to 12, not to cluster.devices 16"),
+        ({"layout": {"tensor_parallel": 3, "data_parallel": None}}, "not to cluster.devices 16"),
         ({"layout": {"virtual_pipeline": 6}}, "8 layers can't be cut into 12 chunks"),
         ({"layout": {"expert_parallel": 2}}, "without experts"),
         ({"model": {"moe": MIXTURE}, "layout": {"expert_parallel": 3}}, "8 experts aren't shared evenly"),
         ({"model": {"moe": MIXTURE | {"experts": 16}}, "layout": {"expert_parallel": 16}}, "doesn't divide the 8"),
         ({"layout": {"zero_shard_devices": 3}}, "ZeRO over 3 devices"),
-        ({"batch": {"global_batch": 62}}, "62 sequences aren't shared evenly by 4"),
-        ({"batch": {"micro_batch": 3}}, "16 sequences aren't whole micro-batches of 3"),
+        ({"batch": {"global_batch": 62}}, "a batch of 62 isn't shared evenly by data parallelism 4"),
+        ({"batch": {"micro_batch": 3}}, "share of 16 isn't whole micro-batches of 3"),
     ],
 )
 def test_degrees_that_do_not_fit_are_told(make_case: Callable[..., Case], changes: dict[str, Any], words: str) -> None:

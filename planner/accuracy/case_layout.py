@@ -58,7 +58,7 @@ def _data_parallel(case: Case) -> int:
     if devices % others or given.data_parallel not in {None, devices // others}:
         product = others * (given.data_parallel or 1)
         raise InputError(
-            f"tensor, context, pipeline and data parallelism multiply to {product}, not to the {devices} devices",
+            f"tensor, context, pipeline and data parallelism multiply to {product}, not to cluster.devices {devices}",
             path="layout",
         )
     return devices // others
@@ -126,14 +126,14 @@ def _micro_batches(case: Case, layout: Layout) -> tuple[int, ...]:
     share, rest = divmod(case.batch.global_batch, layout.data_parallel)
     if rest:
         raise InputError(
-            f"{case.batch.global_batch} sequences aren't shared evenly by {layout.data_parallel} replicas",
+            f"a batch of {case.batch.global_batch} isn't shared evenly by data parallelism {layout.data_parallel}",
             path="batch.global_batch",
         )
     if case.batch.micro_batch is None:
         return tuple(_powers_of_two_in(share))
     if share % case.batch.micro_batch:
         raise InputError(
-            f"a replica's {share} sequences aren't whole micro-batches of {case.batch.micro_batch}",
+            f"a replica's share of {share} isn't whole micro-batches of {case.batch.micro_batch}",
             path="batch.micro_batch",
         )
     return (case.batch.micro_batch,)

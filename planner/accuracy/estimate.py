@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meshwright.catalog.errors import MeshwrightError
+from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.library import entry_names, stack_named
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
@@ -58,6 +58,11 @@ class Estimate:
     file: str
     predicted: Predicted | None
     failure: MeshwrightError | None
+
+    @property
+    def place(self) -> str:
+        """Where the case stands: its file, where it has one, and its id."""
+        return f"{self.file}: case {self.case.id}" if self.file else f"case {self.case.id}"
 
     @property
     def error(self) -> str | None:
@@ -119,12 +124,19 @@ def _file(source: str | Path | Case) -> Iterator[_Filed]:
 
 def _estimate(item: _Filed, *, machine: Callable[[str], Machine], stacks: Sequence[StackEntry]) -> Estimate:
     try:
-        job, of_job = job_of_case(item.case, machine(item.case.cluster.device), stacks)
+        job, of_job = job_of_case(item.case, _machine_of(item.case, machine), stacks)
         candidates, of_layout = layouts_of_case(item.case)
         predicted = _predict(job, LayoutTable.of(candidates), case=item.case, assumptions=(*of_job, *of_layout))
     except MeshwrightError as failure:
         return Estimate(case=item.case, file=item.file, predicted=None, failure=failure)
     return Estimate(case=item.case, file=item.file, predicted=predicted, failure=None)
+
+
+def _machine_of(case: Case, machine: Callable[[str], Machine]) -> Machine:
+    try:
+        return machine(case.cluster.device)
+    except InputError as error:
+        raise InputError(error.message, path="cluster.device", hint=error.hint) from None
 
 
 def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str, ...]) -> Predicted:
