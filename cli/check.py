@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from meshwright.catalog.errors import PlanDrift
+from meshwright.cli.arguments import file_path
 
 
 def check_command(
-    file: Annotated[Path, typer.Argument(help="A plan file.")],
+    file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
     *,
     update: Annotated[bool, typer.Option("--update", help="Write the new plan over the old one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -45,14 +46,15 @@ def _update(file: Path) -> tuple[str, ...]:
 
 def _report(file: Path, differences: tuple[str, ...], *, update: bool, json: bool) -> None:
     from meshwright.cli.console import output_console, print_json
+    from meshwright.cli.render.text import printable
 
     if json:
         print_json({"unchanged": not differences, "differences": list(differences), "updated": update})
         return
-    console = output_console()
+    console, name = output_console(), printable(str(file))
     if not differences:
-        console.print(f"{file}: unchanged", markup=False)
+        console.print(f"{name}: unchanged", markup=False)
     elif update:
-        console.print(f"{file}: updated", markup=False)
+        console.print(f"{name}: updated", markup=False)
         for difference in differences:
-            console.print(f"  {difference}", markup=False)
+            console.print(f"  {printable(difference)}", markup=False)

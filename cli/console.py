@@ -10,6 +10,7 @@ from rich.progress import track
 from rich.text import Text
 
 from meshwright.catalog.errors import Infeasible, MeshwrightError, PlanDrift
+from meshwright.cli.render.text import printable
 
 PIPED_WIDTH = 100
 
@@ -47,7 +48,7 @@ def print_error(error: MeshwrightError) -> None:
     console = error_console()
     for label, text in _lines(error):
         console.print(
-            Text.assemble((label, "bold red" if label == "error: " else "bold"), _printable(text)), soft_wrap=True
+            Text.assemble((label, "bold red" if label == "error: " else "bold"), printable(text)), soft_wrap=True
         )
 
 
@@ -63,11 +64,3 @@ def _lines(error: MeshwrightError) -> Iterator[tuple[str, str]]:
             yield "  ", difference
     if error.hint:
         yield "hint: ", error.hint
-
-
-def _printable(text: str) -> str:
-    """Show what a terminal would act on by its code: messages quote files that may hold anything."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )

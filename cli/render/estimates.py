@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.cli.render.tables import add_row, bars, plain_table
+from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share
 from meshwright.planner.accuracy import Estimate, Predicted
 from meshwright.planner.accuracy.case import MemoryKind
@@ -68,7 +69,7 @@ def _render_details(console: Console, predicted: Predicted) -> None:
     bars(console, "Where the time goes", predicted.breakdown, shown=shown_seconds, total="step")
     bars(console, "Where the memory goes", predicted.memory_breakdown, shown=shown_bytes, total="allocated")
     for assumption in predicted.assumptions:
-        console.print(Text(f"assumed: {assumption}"))
+        console.print(Text(printable(f"assumed: {assumption}")))
 
 
 def render_unpredicted(console: Console, estimates: Sequence[Estimate]) -> None:

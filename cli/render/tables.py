@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshwright.cli.render.text import printable
+
 BAR_WIDTH = 28
 
 
@@ -24,7 +26,7 @@ def plain_table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> T
 
 def add_row(table: Table, *cells: object) -> None:
     """Add a row of plain text: brackets in it are brackets, not markup."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in cells))
 
 
 def bars(
