@@ -61,7 +61,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise InputError("is not UTF-8 text", file=file) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"can't be read: {error}", file=file) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"can't be read: {why}", file=file) from None
     if "\0" in text:
         raise InputError("is binary, not text", file=file)
     return text

@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
+from meshwright.cli.arguments import file_path
+
 
 def accuracy_command(
-    files: Annotated[list[Path], typer.Argument(help="Files of measured cases (catalog/measurements/*.yaml).")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files of measured cases (catalog/measurements/*.yaml).", parser=file_path),
+    ],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     rows: Annotated[bool, typer.Option("--rows", help="Show every row, not only the summaries.")] = False,

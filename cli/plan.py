@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from meshwright.catalog.precision import Precision
+from meshwright.cli.arguments import file_path
 
 
 def plan_command(  # noqa: PLR0913 - one argument an option
@@ -22,7 +23,10 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this file.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the plan to this file.", parser=file_path, metavar="FILE"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the layout that trains MODEL on CLUSTER best."""

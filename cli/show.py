@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from meshwright.cli.arguments import file_path
+
 
 def show_command(
-    file: Annotated[Path, typer.Argument(help="A plan file.")],
+    file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

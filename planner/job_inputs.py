@@ -96,14 +96,14 @@ def _check_positions(model: ModelEntry, sequence_length: int) -> None:
 def _model(model: str | Path | ModelEntry) -> Embedded[ModelEntry]:
     if isinstance(model, ModelEntry):
         return Embedded[ModelEntry](from_catalog=False, entry=model)
-    name = _spelt(model)
+    name = _spelt(model, "model")
     return Embedded[ModelEntry](from_catalog=not looks_like_path(name), entry=find_model(name))
 
 
 def _cluster(cluster: str | Path | ClusterEntry) -> tuple[Embedded[ClusterEntry], Embedded[DeviceEntry]]:
     from_catalog = False
     if not isinstance(cluster, ClusterEntry):
-        name = _spelt(cluster)
+        name = _spelt(cluster, "cluster")
         from_catalog = not (looks_like_path(name) or looks_like_path(name.rpartition(":")[0]))
         cluster = find_cluster(name)
     device = (
@@ -122,13 +122,15 @@ def _named_device(name: str) -> Embedded[DeviceEntry]:
 def _stack(stack: str | StackEntry) -> Embedded[StackEntry]:
     if isinstance(stack, StackEntry):
         return Embedded[StackEntry](from_catalog=False, entry=stack)
-    return Embedded[StackEntry](from_catalog=True, entry=stack_named(stack))
+    return Embedded[StackEntry](from_catalog=True, entry=stack_named(_spelt(stack, "stack")))
 
 
-def _spelt(name: str | Path) -> str:
+def _spelt(name: object, path: str) -> str:
     """Give a name or path as the catalog reads it: a Path is never mistaken for a name."""
     if isinstance(name, Path):
         return str(name) if looks_like_path(str(name)) else f"./{name}"
+    if not isinstance(name, str):
+        raise InputError(f"must be a name, a path or an entry, not {name!r:.60}", path=path)
     if not name:
-        raise InputError("the name is empty", hint="`meshwright catalog` lists the names")
+        raise InputError("the name is empty", path=path, hint="`meshwright catalog` lists the names")
     return name

@@ -84,6 +84,8 @@ def plan_json_schema() -> dict[str, Any]:
 def _target(path: str | Path) -> Path:
     """Give the file to replace, links followed; anything else there, such as a device, is never replaced."""
     target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InputError("is a link that leads back to itself, so no plan is written over it", file=str(path))
     if target.exists() and not target.is_file():
         raise InputError("is not a regular file, so no plan is written over it", file=str(path))
     if not target.parent.is_dir():

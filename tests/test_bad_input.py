@@ -253,6 +253,81 @@ def test_a_wrong_case_is_told_by_file_and_path(
     refused(run("estimate", file), "cases.yaml: 1.layout.tensor_paralel: is not a known key")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cluster": {"device": "a100-smx-80gb"}}, "cluster.device: no device is called 'a100-smx-80gb'"),
+        ({"layout": {"tensor_parallel": 3}}, "layout: tensor, context, pipeline and data parallelism multiply to 24"),
+        ({"layout": {"virtual_pipeline": 99}}, "layout.virtual_pipeline: 8 layers can't be cut into 198 chunks"),
+        ({"batch": {"global_batch": 1}}, "batch.global_batch: a batch of 1 isn't shared evenly"),
+    ],
+)
+def test_a_case_without_a_prediction_is_told_by_file_id_and_path(
+    run: Run, tmp_path: Path, case_document: Callable[..., dict[str, Any]], change: dict[str, Any], told: str
+) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(yaml.safe_dump([case_document(**change)]))
+    code, out, err = run("estimate", file)
+    assert code == 2
+    assert err.startswith(f"error: {file}: case toy: {told}")
+    assert "Not predicted" in out
+
+
+def test_a_case_that_lacks_a_number_keeps_its_exit_code(
+    run: Run, tmp_path: Path, case_document: Callable[..., dict[str, Any]]
+) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(yaml.safe_dump([case_document(precision="fp8")]))
+    code, _, err = run("estimate", file)
+    assert code == 3
+    assert err.startswith(f"error: {file}: case toy: the catalog has no fp8 peak")
+    assert "\nhint: " in err
+
+
+def test_what_a_case_says_is_shown_without_what_a_terminal_acts_on(
+    run: Run, tmp_path: Path, case_document: Callable[..., dict[str, Any]]
+) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(
+        yaml.safe_dump([case_document(layout={"recompute": "selective", "recompute_detail": "\x1b[2Jmlp"})])
+    )
+    code, out, _ = run("estimate", file)
+    assert code == 0
+    assert "\\x1b[2Jmlp is taken to recompute" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("command", ["show", "explain", "check", "estimate", "accuracy"])
+def test_an_empty_name_of_a_file_is_told(run: Run, command: str) -> None:
+    refused(run(command, ""), "the name of the file is empty")
+    refused(run("plan", "llama-3.1-8b", "dgx-h100:8", *JOB, "-o", ""), "the name of the file is empty")
+
+
+@pytest.mark.parametrize("command", ["show", "explain", "check", "estimate", "accuracy"])
+def test_an_unreadable_file_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("version: 1")
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    outcome = run(command, file)
+    refused(outcome)
+    assert outcome[2] == f"error: {file}: can't be read: Permission denied\n"
+
+
+def test_a_link_to_itself_is_not_written_over(run: Run, tmp_path: Path) -> None:
+    loop, other = tmp_path / "loop.yaml", tmp_path / "other.yaml"
+    loop.symlink_to(other)
+    other.symlink_to(loop)
+    refused(run("plan", "llama-3.1-8b", "dgx-h100:8", *JOB, "-o", loop), f"{loop}: is a link that leads back to itself")
+    assert loop.is_symlink()
+    assert other.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_missing_number_of_the_catalog_is_told(run: Run) -> None:
     refused(run("plan", "llama-3.1-8b", "selene:8", *JOB, "--precision", "fp8"), "no fp8 peak", code=3)
 

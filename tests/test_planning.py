@@ -143,6 +143,14 @@ def test_a_sequence_longer_than_the_learned_positions_is_refused() -> None:
     assert caught.value.path == "sequence_length"
 
 
+@pytest.mark.parametrize(("argument", "value"), [("model", 5), ("cluster", None), ("stack", ["megatron-core"])])
+def test_what_is_no_name_is_told(argument: str, value: object) -> None:
+    named: dict[str, Any] = {"model": "llama-3.1-8b", "cluster": "dgx-h100:8", "stack": None} | {argument: value}
+    with pytest.raises(InputError, match="must be a name, a path or an entry, not") as caught:
+        plan(**named, global_batch=8, sequence_length=4096)
+    assert caught.value.path == argument
+
+
 def test_a_bus_alone_joins_no_nodes() -> None:
     with pytest.raises(MissingData, match="pcie-box has no network between nodes of 8 devices, and 24 are asked for"):
         plan("llama-3.1-8b", "pcie-box:24", global_batch=24, sequence_length=4096)
