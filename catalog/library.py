@@ -63,17 +63,27 @@ def find_model(name: str) -> ModelEntry:
 def _cluster_file(path: Path) -> ClusterEntry:
     """Read a user's cluster; its device is written out, a catalog name, or a device file beside it."""
     entry = validate(ClusterEntry, read_document(path), file=str(path))
-    if not isinstance(entry.device, str):
-        return entry
-    if looks_like_path(entry.device):
-        device_file = path.parent / entry.device
-        device = validate(DeviceEntry, read_document(device_file), file=str(device_file))
-        return entry.model_copy(update={"device": device})
-    try:
-        match_name(entry.device, entry_names("devices"), kind="device")
-    except InputError as error:
-        raise InputError(error.message, file=str(path), path="device", hint=error.hint) from None
+    if isinstance(entry.device, DeviceEntry):
+        _require_known(entry.device.stack, "stacks", file=path, path="device.stack")
+    elif looks_like_path(entry.device):
+        return entry.model_copy(update={"device": _device_file(path.parent / entry.device)})
+    else:
+        _require_known(entry.device, "devices", file=path, path="device")
     return entry
+
+
+def _device_file(path: Path) -> DeviceEntry:
+    device = validate(DeviceEntry, read_document(path), file=str(path))
+    _require_known(device.stack, "stacks", file=path, path="stack")
+    return device
+
+
+def _require_known(name: str, kind: str, *, file: Path, path: str) -> None:
+    """Raise InputError with the nearest names where a file's field names no entry of the catalog."""
+    try:
+        match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
+    except InputError as error:
+        raise InputError(error.message, file=str(file), path=path, hint=error.hint) from None
 
 
 def find_cluster(name: str) -> ClusterEntry:

@@ -167,6 +167,19 @@ def test_a_cluster_of_an_unknown_device_is_an_error_in_its_file(tmp_path: Path, 
     assert caught.value.path == path
 
 
+def test_an_unknown_stack_of_a_user_s_device_is_an_error_in_its_file(tmp_path: Path) -> None:
+    catalog = files("meshwright.catalog")
+    device = yaml.safe_load((catalog / "devices" / "h100-sxm-80gb.yaml").read_text("utf-8")) | {"stack": "megatron-cor"}
+    cluster = yaml.safe_load((catalog / "clusters" / "dgx-h100.yaml").read_text("utf-8"))
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(device))
+    for written, file, path in (("device.yaml", "device.yaml", "stack"), (device, "cluster.yaml", "device.stack")):
+        (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster | {"device": written}))
+        with pytest.raises(InputError, match="no stack is called 'megatron-cor'") as caught:
+            plan("llama-3.1-8b", tmp_path / "cluster.yaml", global_batch=8, sequence_length=4096)
+        assert (caught.value.file, caught.value.path) == (str(tmp_path / file), path)
+        assert "megatron-core" in caught.value.hint
+
+
 def test_a_device_file_beside_a_cluster_file_is_read_and_embedded(tmp_path: Path) -> None:
     catalog = files("meshwright.catalog")
     cluster = (catalog / "clusters" / "dgx-h100.yaml").read_text("utf-8")
