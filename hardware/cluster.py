@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry, Topology
 from meshwright.catalog.errors import MissingData
-from meshwright.catalog.library import device_named
+from meshwright.catalog.lookup import device_named
 from meshwright.hardware.device import Device, device_of
 
 

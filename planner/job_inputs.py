@@ -6,7 +6,7 @@ from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import device_named, find_cluster, find_model, looks_like_path, stack_named
+from meshwright.catalog.lookup import device_named, find_cluster, find_model, looks_like_path, stack_named
 from meshwright.catalog.model_entry import ModelEntry, Positions
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from meshwright.catalog.cluster_entry import ClusterEntry, Topology
 from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink
-from meshwright.catalog.library import stack_named
+from meshwright.catalog.lookup import stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule

@@ -12,7 +12,7 @@ from meshwright.catalog.cluster_entry import ClusterEntry, Topology
 from meshwright.catalog.device_entry import DeviceEntry, HostLink
 from meshwright.catalog.document import parse_yaml, validate
 from meshwright.catalog.errors import InputError, MissingData
-from meshwright.catalog.library import device_named, entry_names, find_cluster, stack_named
+from meshwright.catalog.lookup import device_named, entry_names, find_cluster, stack_named
 from meshwright.catalog.precision import Precision
 from meshwright.hardware.cluster import Cluster, cluster_of
 from meshwright.hardware.device import device_of

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, PlanDrift
-from meshwright.catalog.library import entry_names
+from meshwright.catalog.lookup import entry_names
 from meshwright.cli.app import app
 from meshwright.cli.console import print_error
 from meshwright.cli.render.tables import bars

@@ -24,7 +24,7 @@ from meshwright.catalog.document import (
     validate,
 )
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import find_cluster, find_model
+from meshwright.catalog.lookup import find_cluster, find_model
 from meshwright.catalog.model_entry import ModelEntry
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"

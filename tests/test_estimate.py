@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import entry_names, stack_named
+from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
 from meshwright.costmodels.parameters import total_parameters

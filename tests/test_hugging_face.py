@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.hugging_face import FAMILIES, is_hugging_face_config, read_hugging_face_config
-from meshwright.catalog.library import find_model
+from meshwright.catalog.lookup import find_model
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.costmodels.parameters import embedding_parameters, total_parameters
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of

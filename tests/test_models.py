@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import entry_names, find_model
+from meshwright.catalog.lookup import entry_names, find_model
 from meshwright.costmodels.parameters import active_parameters, mtp_parameters, total_parameters
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import entry_names
+from meshwright.catalog.lookup import entry_names
 from meshwright.catalog.names import canonical_name, match_name
 
 KNOWN = ("dgx-h100", "cloud-h100", "gb200-nvl72", "llama-3.1-70b")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.library import device_named, entry_names, find_cluster, find_model, stack_named
+from meshwright.catalog.lookup import device_named, entry_names, find_cluster, find_model, stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.quantity import LARGEST, SMALLEST, Bytes, BytesPerSecond, FlopPerSecond, Seconds
 from meshwright.catalog.schedule import Schedule

@@ -12,7 +12,7 @@ import yaml
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.errors import Infeasible, InputError, MissingData
-from meshwright.catalog.library import find_cluster, find_model
+from meshwright.catalog.lookup import find_cluster, find_model
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.planner import check_plan, inputs_of, plan
 from meshwright.planner.job_inputs import inputs_today, job_of

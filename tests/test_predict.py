@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meshwright.catalog.errors import MissingData
-from meshwright.catalog.library import find_model
+from meshwright.catalog.lookup import find_model
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from meshwright.catalog.document import parse_yaml
 from meshwright.catalog.entry import Entry
-from meshwright.catalog.library import (
+from meshwright.catalog.lookup import (
     device_named,
     entry_names,
     find_cluster,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry
 from meshwright.catalog.device_entry import DeviceEntry
-from meshwright.catalog.library import device_named, entry_names, find_cluster, stack_named
+from meshwright.catalog.lookup import device_named, entry_names, find_cluster, stack_named
 from meshwright.catalog.names import canonical_name
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.hardware.cluster import Cluster, cluster_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from meshwright.catalog.errors import InputError, MeshwrightError
-from meshwright.catalog.library import entry_names, stack_named
+from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, Layout, LayoutTable

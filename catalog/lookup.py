@@ -1,4 +1,4 @@
-"""The catalog as a library: entries by name, or read from a file of the user."""
+"""Looking entries up: by name in the catalog, or in a file of the user."""
 
 from functools import partial
 from importlib.resources import files
