@@ -47,6 +47,7 @@ class StackEntry(Entry):
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
+    keeps_narrow_gradients: where gradients are accumulated in fp32, their 16-bit form is held for the whole step too.
     reduce_bytes: bytes of one gradient element on the wire.
     master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
@@ -76,6 +77,7 @@ class StackEntry(Entry):
     logits_bytes: Annotated[int, Field(ge=2, le=32)]
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
+    keeps_narrow_gradients: bool
     reduce_bytes: Annotated[int, Field(ge=2, le=4)]
     master_weights: bool
     overlap_gradients: bool

@@ -94,18 +94,20 @@ def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
     """Give the bytes of parameters, gradients, optimizer states on one rank of each stage, [layouts, stages].
 
     Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are the fp32 shards themselves.
+    Gradients accumulated in fp32 are 6 bytes where their 16-bit form stays (DeepSpeed's BF16 optimizer).
     """
     nothing = np.zeros(parameters.dense.shape)
     totals = {"parameters": nothing, "gradients": nothing, "optimizer": nothing}
     resident_bytes = PARAMETER_BYTES if job.stack.master_weights else MASTER_BYTES
+    gradient_bytes = job.stack.gradient_bytes
+    if job.stack.keeps_narrow_gradients and gradient_bytes > PARAMETER_BYTES:
+        gradient_bytes += PARAMETER_BYTES
     optimizer_bytes = MOMENTS_BYTES + (MASTER_BYTES if job.stack.master_weights else 0)
     for count, group in (
         (parameters.dense, shard_group(layouts)),
         (parameters.experts, expert_shard_group(layouts)),
     ):
         totals["parameters"] = totals["parameters"] + resident_bytes * count / shards(layouts, group, from_stage=3)
-        totals["gradients"] = totals["gradients"] + job.stack.gradient_bytes * count / shards(
-            layouts, group, from_stage=2
-        )
+        totals["gradients"] = totals["gradients"] + gradient_bytes * count / shards(layouts, group, from_stage=2)
         totals["optimizer"] = totals["optimizer"] + optimizer_bytes * count / shards(layouts, group, from_stage=1)
     return totals

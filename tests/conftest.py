@@ -210,6 +210,7 @@ ROUND_STACK: dict[str, Any] = {
     "logits_bytes": 10,
     "dropout": False,
     "gradient_bytes": 4,
+    "keeps_narrow_gradients": False,
     "reduce_bytes": 4,
     "master_weights": True,
     "overlap_gradients": False,

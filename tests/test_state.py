@@ -130,3 +130,10 @@ def test_vocabulary_is_padded_as_megatron_does(
     # Megatron-LM's --make-vocab-size-divisible-by is 128, times tensor parallelism: GPT-2's 50257 become 51200 at 8.
     layouts = LayoutTable.of([Layout(tensor_parallel=tensor)])
     assert padded_vocabulary(round_job(model={"vocab": vocab}), layouts).tolist() == [padded]
+
+
+def test_deepspeed_keeps_16_bit_gradients_beside_fp32_ones(round_job: Callable[..., Job]) -> None:
+    # Its BF16 optimizer: 2 + 4 + 2 + 12 bytes; in fp16 there is one 16-bit gradient alone.
+    both = bytes_per_parameter(round_job(stack={"keeps_narrow_gradients": True}), ZERO[:1], dense=1.0)
+    one = bytes_per_parameter(round_job(stack=HALF | {"keeps_narrow_gradients": True}), ZERO[:1], dense=1.0)
+    assert (both, one) == ([[2, 6, 12]], [[2, 2, 12]])
