@@ -27,19 +27,24 @@ def check_command(
 
 
 def _compare(file: Path) -> tuple[str, ...]:
+    from meshwright.cli.console import busy
     from meshwright.planner import check_plan
     from meshwright.planner.plan_file import read_plan
 
-    return check_plan(read_plan(file))
+    old = read_plan(file)
+    with busy("planning again"):
+        return check_plan(old)
 
 
 def _update(file: Path) -> tuple[str, ...]:
+    from meshwright.cli.console import busy
     from meshwright.planner import write_plan
     from meshwright.planner.check import differences, replan
     from meshwright.planner.plan_file import read_plan
 
     old = read_plan(file)
-    new = replan(old)
+    with busy("planning again"):
+        new = replan(old)
     write_plan(new, file)
     return differences(old, new)
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -41,6 +42,12 @@ def watcher(description: str) -> Callable[[Sequence[Item]], Iterable[Item]]:
         return track(items, description, console=console, transient=True, disable=not console.is_terminal)
 
     return watch
+
+
+def busy(description: str) -> AbstractContextManager[object]:
+    """Give a context that shows that something takes a while, where standard error is a terminal."""
+    console = error_console()
+    return console.status(description) if console.is_terminal else nullcontext()
 
 
 def print_error(error: MeshwrightError) -> None:

@@ -30,7 +30,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the layout that trains MODEL on CLUSTER best."""
-    from meshwright.cli.console import output_console, print_json
+    from meshwright.cli.console import busy, output_console, print_json
     from meshwright.cli.render.plans import plan_document, render_plan
     from meshwright.planner import inputs_of, plan_of, write_plan
 
@@ -45,7 +45,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         top=top,
         memory_headroom=memory_headroom,
     )
-    made = plan_of(inputs)
+    with busy("searching the layouts"):
+        made = plan_of(inputs)
     if output is not None:
         write_plan(made.plan, output)
     if json:

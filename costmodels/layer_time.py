@@ -30,7 +30,6 @@ FULL = RECOMPUTES.index(Recompute.FULL)
 SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
 ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
 
-
 # A quantised value is read in 16 bits and written in 8, as it is and transposed.
 QUANTISATION_BYTES = 2 + 1 + 1
 

@@ -4,15 +4,12 @@ from dataclasses import fields
 
 import numpy as np
 
-from meshwright.costmodels.attention import core_flop
-from meshwright.costmodels.collectives import Group, all_gather_s, send_s
 from meshwright.costmodels.device_memory import peak_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
-from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
-from meshwright.costmodels.overlap import exposed_s
-from meshwright.costmodels.parameters import layer_parameters
+from meshwright.costmodels.model_flop import model_flop
+from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
 from meshwright.costmodels.schedule import bubble_s, micro_batches
 from meshwright.costmodels.stage_table import StageTable, stage_table
@@ -21,10 +18,8 @@ from meshwright.costmodels.synchronisation import (
     StageWork,
     exposed_communication_s,
     optimizer_s,
-    slowest_stage,
     tied_embedding_s,
 )
-from meshwright.costmodels.transformer import Experts, Layer
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 
 # What a layer's time depends on; layouts that differ elsewhere share its evaluation.
@@ -60,7 +55,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     head = head_s(job, layouts)
     work = _stage_work(stages, kinds, embedding, head)
     per_micro_batch = work.forward_s + work.backward_s
-    slowest = slowest_stage(per_micro_batch, stages)
+    slowest = stages.slowest(per_micro_batch)
     total = micro_batches(job.global_batch, layouts)
     rows = np.arange(len(layouts))
     layers = stages.layers[rows, slowest]
@@ -80,41 +75,18 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
         multiplicity=stages.multiplicity,
         total=total,
     )
-    breakdown["pipeline_communication"] = _pipeline_communication_s(
+    breakdown["pipeline_communication"] = pipeline_communication_s(
         job, layouts, total, per_micro_batch[rows, slowest] / layouts.virtual_pipeline
     )
     parameters = stage_parameters(job, layouts, stages)
     gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=total)
     step_s = optimizer_s(job, layouts, parameters)
-    last_to_end = slowest_stage(gradients_s + gathers_s + step_s, stages)
+    last_to_end = stages.slowest(gradients_s + gathers_s + step_s)
     breakdown["gradient_communication"] = gradients_s[rows, last_to_end] + tied_embedding_s(job, layouts)
     breakdown["parameter_communication"] = gathers_s[rows, last_to_end]
     breakdown["optimizer"] = step_s[rows, last_to_end]
     breakdown["step_overhead"] = np.full(len(layouts), job.stack.step_overhead)
     return TimePrediction(breakdown=breakdown, model_flop=model_flop(job))
-
-
-def model_flop(job: Job) -> float:
-    """Count the operations of one step's forward and backward pass, without recomputation.
-
-    Six for each active parameter of a matrix and token, and the causal attention core three times (forward, and twice
-    that backward).
-    """
-    model = job.model
-    per_token = 6.0 * model.hidden * model.vocab * (1 + model.mtp_layers) + 12.0 * model.hidden**2 * model.mtp_layers
-    core = 0.0
-    for layer in (*model.layers, *(model.layers[-1],) * model.mtp_layers):
-        count = layer_parameters(model, layer)
-        router = layer.mlp.experts * model.hidden if isinstance(layer.mlp, Experts) else 0
-        down = _latent_down_parameters(model.hidden, layer)
-        per_token += 6.0 * (count.attention_sharded + count.mlp_sharded + count.active_experts + router + down)
-        core += 3.0 * core_flop(job, layer.attention)
-    return per_token * job.tokens_per_step + core * job.global_batch
-
-
-def _latent_down_parameters(hidden: int, layer: Layer) -> int:
-    latent = layer.attention.latent
-    return hidden * ((latent.query_rank or 0) + latent.kv_rank + latent.rope_head_dim) if latent else 0
 
 
 def _distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
@@ -170,28 +142,3 @@ def _weight_gradient_s(stages: StageTable, kinds: list[LayerTime]) -> FloatArray
     for kind, time in enumerate(kinds):
         total = total + stages.layers[:, :, kind] * 0.5 * time.backward[Cause.MATMUL][:, np.newaxis]
     return total
-
-
-def _pipeline_communication_s(
-    job: Job, layouts: LayoutTable, total: FloatArray, chunk_work_s: FloatArray
-) -> FloatArray:
-    """Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain.
-
-    Interleaved schedules can send while they compute another chunk, of `chunk_work_s`, shape [layouts]; plain ones
-    wait.
-    """
-    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
-    group = Group(size=layouts.pipeline_parallel, stride=stride)
-    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
-    if job.stack.split_messages:
-        # Under sequence parallelism a rank's tokens are its share already, and nobody gathers them.
-        parts = np.where(layouts.sequence_parallel == 1, 1, layouts.tensor_parallel)
-        shared_s = send_s(job.cluster, group, state_bytes / parts)
-        message_s = shared_s + all_gather_s(job.cluster, Group(size=parts, stride=np.ones_like(stride)), state_bytes)
-    else:
-        message_s = send_s(job.cluster, group, state_bytes)
-    beside_s = exposed_s(2.0 * message_s, chunk_work_s, job.cluster.device.calibration.contention)
-    overlapped = job.stack.overlap_pipeline & (layouts.virtual_pipeline > 1)
-    steady_s = total * layouts.virtual_pipeline * np.where(overlapped, beside_s, 2.0 * message_s)
-    ends_s = 2.0 * message_s * (layouts.pipeline_parallel - 1)
-    return np.where(layouts.pipeline_parallel > 1, steady_s + ends_s, 0.0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray, IntArray, LayoutTable, numbered
+from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.stages import stage_layers
 from meshwright.costmodels.transformer import Transformer
 
@@ -29,6 +29,11 @@ class StageTable:
     layers: IntArray
     first: BoolArray
     last: BoolArray
+
+    def slowest(self, seconds: FloatArray) -> IntArray:
+        """Give which distinct stage takes longest, [layouts], of the seconds of each, [layouts, stages]."""
+        slowest: IntArray = np.argmax(np.where(self.multiplicity > 0, seconds, -1.0), axis=1)
+        return slowest
 
 
 _Stage = tuple[tuple[int, ...], bool, bool]

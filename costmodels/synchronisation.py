@@ -147,8 +147,7 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
     """Give the seconds of the optimizer step of each distinct stage, [layouts, stages].
 
     Gradients are read for the norm, and scaled; the update reads the gradient, reads and writes moments and master
-    weights, and writes the
-    parameter: all bound by memory bandwidth.
+    weights, and writes the parameter: all bound by memory bandwidth.
     """
     device = job.cluster.device
     gradient_bytes = job.stack.gradient_bytes
@@ -158,9 +157,3 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
     for count, group in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
         total = total + count * (update_bytes + clip_bytes) / shards(layouts, group, from_stage=1)
     return total / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)
-
-
-def slowest_stage(seconds: FloatArray, stages: StageTable) -> IntArray:
-    """Give which distinct stage takes longest, [layouts]."""
-    slowest: IntArray = np.argmax(np.where(stages.multiplicity > 0, seconds, -1.0), axis=1)
-    return slowest

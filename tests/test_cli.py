@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 
 from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, PlanDrift
 from meshwright.catalog.lookup import entry_names
+from meshwright.cli import console as console_module
 from meshwright.cli.app import app
-from meshwright.cli.console import print_error
+from meshwright.cli.console import busy, print_error
 from meshwright.cli.render.tables import bars
 from meshwright.cli.render.units import (
     shown_bytes,
@@ -392,3 +393,17 @@ def test_catalog_shows_a_model_of_a_file_and_a_cluster_of_another_size() -> None
     resized = yaml.safe_load(run("catalog", "clusters", "dgx-h100:64").stdout)
     assert resized["devices"] == 64
     assert resized["tiers"][0]["bandwidth"] == "450 GB/s"
+
+
+def test_only_a_terminal_is_shown_that_a_search_takes_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with busy("searching the layouts"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console_module, "error_console", lambda: Console(file=sys.stderr, force_terminal=True))
+    with busy("searching the layouts"):
+        pass
+    shown = capsys.readouterr()
+    assert "searching the layouts" in shown.err
+    assert shown.out == ""

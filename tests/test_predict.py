@@ -13,8 +13,9 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.model_flop import model_flop
 from meshwright.costmodels.parameters import active_parameters
-from meshwright.costmodels.predict import model_flop, predict_time
+from meshwright.costmodels.predict import predict_time
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 

@@ -16,7 +16,6 @@ from meshwright.costmodels.synchronisation import (
     gradient_reduction_s,
     optimizer_s,
     parameter_gather_s,
-    slowest_stage,
     tied_embedding_s,
 )
 
@@ -227,4 +226,4 @@ def test_padding_is_never_the_slowest_stage(round_job: Callable[..., Job]) -> No
     layouts = LayoutTable.of([Layout(pipeline_parallel=8), Layout()])
     stages = stage_table(round_job().model, layouts)
     seconds = np.array([[1.0, 3.0, 2.0], [1.0, 9.0, 9.0]])
-    assert slowest_stage(seconds, stages).tolist() == [1, 0]
+    assert stages.slowest(seconds).tolist() == [1, 0]
