@@ -1,10 +1,8 @@
 """Plan files: read with doubt, written whole or not at all, and always the same bytes for the same plan."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import yaml
 
@@ -12,6 +10,7 @@ from meshwright.catalog.document import read_document, validate
 from meshwright.catalog.errors import InputError
 from meshwright.planner.consistency import require_consistent
 from meshwright.planner.digest import digest_of
+from meshwright.planner.file_replacement import replace_file
 from meshwright.planner.plan_schema import FORMAT_VERSION, Plan
 
 
@@ -59,10 +58,7 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     Raises InputError where the folder is missing or can't be written to; an existing file is then as it was.
     """
     text = plan_json(plan) if Path(path).suffix == ".json" else plan_yaml(plan)
-    try:
-        _replace(_target(path), text.encode("utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be written: {error.strerror or error}", file=str(path)) from None
+    replace_file(path, text.encode("utf-8"))
 
 
 def plan_yaml(plan: Plan) -> str:
@@ -79,31 +75,6 @@ def plan_json_schema() -> dict[str, Any]:
     """Give the JSON schema of plan files, as shipped in `plan.schema.json`."""
     schema = Plan.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
-
-
-def _target(path: str | Path) -> Path:
-    """Give the file to replace, links followed; anything else there, such as a device, is never replaced."""
-    target = Path(os.path.realpath(path))
-    if target.is_symlink():
-        raise InputError("is a link that leads back to itself, so no plan is written over it", file=str(path))
-    if target.exists() and not target.is_file():
-        raise InputError("is not a regular file, so no plan is written over it", file=str(path))
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent}", file=str(path), hint="make the folder first")
-    return target
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """Write beside the target and rename over it. Whatever goes wrong before that leaves no file behind."""
-    draft = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class _PlanDumper(yaml.SafeDumper):
