@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit accuracy refresh bench-start clean
+.PHONY: demo test lint types unit accuracy figure refresh bench-start clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -31,10 +31,14 @@ unit: $(SETUP)
 accuracy: $(SETUP)
 	$(BIN)/meshwright accuracy catalog/measurements/*.yaml
 
+# The figure that the README shows.
+figure: $(SETUP)
+	$(BIN)/meshwright accuracy catalog/measurements/*.yaml --plot docs/accuracy.svg > /dev/null
+
 bench-start: $(SETUP)
 	$(BIN)/python tests/bench_start.py
 
-# Golden plans, the schema of plans, and the README's output and table.
+# Golden plans, the schema of plans, the README's output and table, and how far missed bars are missed.
 refresh: $(SETUP)
 	$(BIN)/python tests/refresh.py
 

@@ -6,6 +6,7 @@ Each run tries the same examples, so that a failure can be seen again; `HYPOTHES
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,13 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.hardware.cluster import Cluster, Tier, cluster_of
 from meshwright.hardware.device import Device
 from meshwright.planner import Plan, plan
+from meshwright.planner.accuracy import Accuracy, Case, Estimate, Predicted, accuracy, estimate
+from meshwright.planner.accuracy.case import MemoryKind
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
@@ -154,6 +158,42 @@ def case_document() -> Callable[..., dict[str, Any]]:
         return document
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_estimate(case_document: Callable[..., dict[str, Any]]) -> Callable[..., Estimate]:
+    """Give a maker of estimates: of 2 s and of 10, 11 and 12 of 80 GiB if nothing else is said."""
+
+    def make(
+        measured: dict[str, Any] | None,
+        *,
+        file: str = "a.yaml",
+        step_time_s: float = 2.0,
+        gib: int = 10,
+        limit: int = 80,
+        **changes: Any,  # noqa: ANN401 - parts of a case
+    ) -> Estimate:
+        predicted = Predicted(
+            layout=Layout(),
+            step_time_s=step_time_s,
+            tokens_per_s=1.0,
+            mfu=0.5,
+            peak_memory_bytes={kind: (gib + slack) * 2**30 for slack, kind in enumerate(MemoryKind)},
+            memory_limit_bytes=limit * 2**30,
+            breakdown={"matmul": 0.75 * step_time_s, "bubble": 0.25 * step_time_s},
+            memory_breakdown={"parameters": gib * 2**30},
+            assumptions=(),
+        )
+        case = Case.model_validate(case_document(measured=measured, **changes))
+        return Estimate(case=case, file=file, predicted=predicted, failure=None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Accuracy:
+    """Give what the shipped measurements say of the cost model."""
+    return accuracy(estimate(sorted((Path(__file__).parents[1] / "catalog" / "measurements").glob("*.yaml"))))
 
 
 @pytest.fixture(scope="session")

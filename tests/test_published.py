@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from meshwright.planner.accuracy import Accuracy, accuracy, estimate
+from meshwright.planner.accuracy import Accuracy
 from meshwright.planner.accuracy.rows import Quantity
 from meshwright.planner.accuracy.summary import Headline, Summary
-
-MEASUREMENTS = sorted((Path(__file__).parents[1] / "catalog" / "measurements").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Accuracy:
-    return accuracy(estimate(MEASUREMENTS))
 
 
 def headline(shipped: Accuracy, selection: str, quantity: Quantity) -> Headline:

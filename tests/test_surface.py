@@ -53,7 +53,7 @@ COMMANDS = {
         "--json",
     },
     "estimate": {"files", "--json"},
-    "accuracy": {"files", "--json", "--rows"},
+    "accuracy": {"files", "--json", "--rows", "--worst", "--plot"},
     "check": {"file", "--update", "--json"},
     "explain": {"file", "--json"},
     "show": {"file", "--json"},

@@ -1,86 +1,23 @@
-"""Predictions beside measurements, as JSON and as tables."""
+"""Predictions beside measurements, as tables."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
+from meshwright.cli.render.accuracy_bars import render_bars, render_rankings
 from meshwright.cli.render.estimates import render_unpredicted
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.accuracy import Accuracy
-from meshwright.planner.accuracy.accuracy import MemoryVerdict
+from meshwright.planner.accuracy.bars import source_name
 from meshwright.planner.accuracy.rows import Quantity, Row
-from meshwright.planner.accuracy.summary import DIMENSIONS, Summary
-
-
-def accuracy_document(result: Accuracy) -> dict[str, Any]:
-    """Give the JSON form; errors are fractions: 0.1 is a tenth too high."""
-    return {
-        "cases": result.cases,
-        "unmeasured": result.unmeasured,
-        "headlines": [
-            {
-                "selection": headline.selection,
-                "quantity": headline.quantity,
-                "count": headline.count,
-                "files": headline.files,
-                "mean_over_rows": headline.mean_over_rows,
-                "mean_over_files": headline.mean_over_files,
-            }
-            for headline in result.headlines
-        ],
-        "summaries": {
-            dimension: [_summary_document(summary) for summary in result.summaries if summary.dimension == dimension]
-            for dimension in DIMENSIONS
-        },
-        "out_of_memory": [_verdict_document(verdict) for verdict in result.out_of_memory],
-        "wrongly_refused": [_verdict_document(verdict) for verdict in result.wrongly_refused],
-        "unpredicted": [{"id": item.case.id, "file": item.file, "error": item.error} for item in result.unpredicted],
-        "rows": [_row_document(row) for row in result.rows],
-    }
-
-
-def _summary_document(summary: Summary) -> dict[str, Any]:
-    return {
-        "value": summary.value,
-        "quantity": summary.quantity,
-        "count": summary.statistics.count,
-        "mean_absolute_error": summary.statistics.mean_absolute,
-        "median_absolute_error": summary.statistics.median_absolute,
-        "bias": summary.statistics.bias,
-        "within_10_percent": summary.statistics.within_tenth,
-    }
-
-
-def _verdict_document(verdict: MemoryVerdict) -> dict[str, Any]:
-    return {
-        "id": verdict.estimate.case.id,
-        "file": verdict.estimate.file,
-        "foretold_out_of_memory": verdict.foretold_out_of_memory,
-        "was_out_of_memory": verdict.was_out_of_memory,
-        "predicted_bytes": verdict.predicted_bytes,
-        "limit_bytes": verdict.limit_bytes,
-    }
-
-
-def _row_document(row: Row) -> dict[str, Any]:
-    return {
-        "id": row.case.id,
-        "file": row.file,
-        "device": row.case.cluster.device,
-        "trust": row.trust,
-        "precision": row.case.precision,
-        "quantity": row.quantity,
-        "measured": row.measured,
-        "predicted": row.predicted,
-        "error": row.error,
-    }
+from meshwright.planner.accuracy.summary import Summary
 
 
 def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:
-    """Print the summaries, what was foretold of memory, what couldn't be predicted, headlines; rows if asked."""
+    """Print bars, rankings, summaries, what couldn't be predicted, headlines and what was foretold; rows if asked."""
+    render_bars(console, result.bars)
+    render_rankings(console, result.rankings)
     if rows:
         _render_rows(console, result.rows)
         _render_verdicts(console, result)
@@ -98,24 +35,32 @@ def _render_rows(console: Console, rows: Iterable[Row]) -> None:
     console.print(table)
 
 
-def _render_summaries(console: Console, dimension: str, summaries: Iterable[Summary]) -> None:
+def _render_summaries(console: Console, dimension: str, summaries: Sequence[Summary]) -> None:
+    left_out = any(summary.left_out is not None for summary in summaries)
     table = plain_table(
-        f"By {dimension}", [dimension, "quantity"], ["rows", "mean |error|", "median", "bias", "within 10 %"]
+        f"By {dimension}, |error|",
+        [dimension, "quantity"],
+        ["rows", "mean", "median", "bias", "within 10 %", *(["left out"] if left_out else [])],
     )
     for summary in summaries:
         statistics = summary.statistics
         add_row(
             table,
-            Path(summary.value).name,
+            source_name(summary.value) if dimension == "file" else summary.value,
             summary.quantity,
             statistics.count,
             shown_share(statistics.mean_absolute),
             shown_share(statistics.median_absolute),
             shown_error(statistics.bias),
             shown_share(statistics.within_tenth),
+            *([_shown_left_out(summary)] if left_out else []),
         )
     if table.row_count:
         console.print(table)
+
+
+def _shown_left_out(summary: Summary) -> str:
+    return "" if summary.left_out is None else shown_share(summary.left_out)
 
 
 def _render_verdicts(console: Console, result: Accuracy) -> None:
@@ -123,7 +68,7 @@ def _render_verdicts(console: Console, result: Accuracy) -> None:
     for verdict in (*result.out_of_memory, *result.wrongly_refused):
         add_row(
             table,
-            verdict.estimate.case.id,
+            verdict.case.id,
             "out of memory" if verdict.foretold_out_of_memory else "fits",
             "out of memory" if verdict.was_out_of_memory else "ran",
             shown_bytes(verdict.predicted_bytes),
@@ -134,7 +79,7 @@ def _render_verdicts(console: Console, result: Accuracy) -> None:
 
 
 def _render_headlines(console: Console, result: Accuracy) -> None:
-    table = plain_table("Mean |error|", ["rows of", "quantity"], ["rows", "files", "mean over rows", "mean over files"])
+    table = plain_table("Mean |error|", ["rows of", "quantity"], ["rows", "files", "over rows", "over files"])
     for headline in result.headlines:
         add_row(
             table,

@@ -1,30 +1,23 @@
-"""How far predictions are from measurements: rows, summaries, what ran out of memory, what couldn't be predicted."""
+"""How far predictions are from measurements: bars, rows, rankings, what ran out of memory, what wasn't predicted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meshwright.planner.accuracy.case import MemoryKind
+from meshwright.planner.accuracy.bars import Bar, bars_of
 from meshwright.planner.accuracy.estimate import Estimate
+from meshwright.planner.accuracy.ranking import Ranking, rankings_of
 from meshwright.planner.accuracy.rows import Row, rows_of
 from meshwright.planner.accuracy.summary import Headline, Summary, headlines_of, summaries_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryVerdict:
-    """Whether a case was foretold to fit, and whether it did."""
-
-    estimate: Estimate
-    foretold_out_of_memory: bool
-    was_out_of_memory: bool
-    predicted_bytes: int
-    limit_bytes: int
+from meshwright.planner.accuracy.verdict import MemoryVerdict, verdicts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
     """All that is known of how far to trust the cost model.
 
+    bars: what predictions are held to, and how far they are from it.
     rows: each measured quantity beside its prediction.
+    rankings: of each source that varies the layout of a job, whether its layouts are in the right order.
     out_of_memory: the verdicts on cases that ran out of memory, right or wrong.
     wrongly_refused: the verdicts on cases that ran although they were foretold not to fit.
     unpredicted: the measured cases without a prediction; their estimates say why.
@@ -32,7 +25,9 @@ class Accuracy:
     """
 
     cases: int
+    bars: tuple[Bar, ...]
     rows: tuple[Row, ...]
+    rankings: tuple[Ranking, ...]
     headlines: tuple[Headline, ...]
     summaries: tuple[Summary, ...]
     out_of_memory: tuple[MemoryVerdict, ...]
@@ -41,35 +36,34 @@ class Accuracy:
     unmeasured: int
 
 
-def accuracy(estimates: Sequence[Estimate]) -> Accuracy:
-    """Compare estimates with what their cases say was measured. None is dropped."""
+def accuracy(estimates: Sequence[Estimate], *, left_out: Sequence[Estimate | None] | None = None) -> Accuracy:
+    """Compare estimates with what their cases say was measured. None is dropped.
+
+    Args:
+        estimates: the predictions.
+        left_out: of the same cases in the same order, predictions by constants that were fitted without the case's
+            source; None for a case that has none.
+
+    Raises ValueError where there aren't as many of both.
+
+    """
+    without = [None] * len(estimates) if left_out is None else left_out
+    rows = tuple(rows_of(zip(estimates, without, strict=True)))
+    rankings = rankings_of(rows)
+    verdicts = tuple(verdicts_of(estimates))
+    out_of_memory = tuple(verdict for verdict in verdicts if verdict.was_out_of_memory)
     measured = [estimate for estimate in estimates if estimate.case.measured is not None]
-    rows = tuple(rows_of(measured))
-    verdicts = [verdict for estimate in measured for verdict in _verdict(estimate)]
     return Accuracy(
         cases=len(estimates),
+        bars=bars_of(rows, out_of_memory=out_of_memory, rankings=rankings),
         rows=rows,
+        rankings=rankings,
         headlines=headlines_of(rows),
         summaries=summaries_of(rows),
-        out_of_memory=tuple(verdict for verdict in verdicts if verdict.was_out_of_memory),
+        out_of_memory=out_of_memory,
         wrongly_refused=tuple(
             verdict for verdict in verdicts if verdict.foretold_out_of_memory and not verdict.was_out_of_memory
         ),
         unpredicted=tuple(estimate for estimate in measured if estimate.predicted is None),
         unmeasured=len(estimates) - len(measured),
-    )
-
-
-def _verdict(estimate: Estimate) -> tuple[MemoryVerdict, ...]:
-    predicted, measured = estimate.predicted, estimate.case.measured
-    if predicted is None or measured is None:
-        return ()
-    return (
-        MemoryVerdict(
-            estimate=estimate,
-            foretold_out_of_memory=not predicted.fits,
-            was_out_of_memory=measured.out_of_memory,
-            predicted_bytes=predicted.peak_memory_bytes[MemoryKind.NVIDIA_SMI],
-            limit_bytes=predicted.memory_limit_bytes,
-        ),
     )

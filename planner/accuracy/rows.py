@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshwright.catalog.precision import Precision
-from meshwright.planner.accuracy.case import Case, MemoryKind
+from meshwright.planner.accuracy.case import Case, Measured, MemoryKind
 from meshwright.planner.accuracy.estimate import Estimate, Predicted
 
 
@@ -38,18 +38,34 @@ PRECISION_CLASSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One quantity of one case, in seconds or bytes."""
+    """One quantity of one case.
+
+    measured: in seconds or bytes.
+    prediction: all that the cost model says of the case.
+    left_out: the same by constants that were fitted without the case's source, where there are any.
+    """
 
     case: Case
     file: str
     quantity: Quantity
     measured: float
-    predicted: float
+    prediction: Predicted
+    left_out: Predicted | None
+
+    @property
+    def predicted(self) -> float:
+        """The quantity as predicted, in seconds or bytes."""
+        return _value(self.prediction, self.quantity)
 
     @property
     def error(self) -> float:
         """Relative error: 0.1 where the prediction is a tenth too high."""
         return self.predicted / self.measured - 1
+
+    @property
+    def left_out_error(self) -> float | None:
+        """Relative error of the left-out prediction, None where there is none."""
+        return None if self.left_out is None else _value(self.left_out, self.quantity) / self.measured - 1
 
     @property
     def trust(self) -> str:
@@ -62,26 +78,34 @@ class Row:
         return PRECISION_CLASSES[self.case.precision]
 
 
-def rows_of(estimates: Iterable[Estimate]) -> Iterator[Row]:
-    """Give a row for each quantity that was both measured and predicted."""
-    for estimate in estimates:
-        if estimate.predicted is not None:
-            for quantity, measured, predicted in _quantities(estimate.case, estimate.predicted):
+def rows_of(pairs: Iterable[tuple[Estimate, Estimate | None]]) -> Iterator[Row]:
+    """Give a row for each quantity that was both measured and predicted.
+
+    Args:
+        pairs: each estimate with the left-out one of the same case, where there is one.
+
+    """
+    for estimate, left_out in pairs:
+        if estimate.predicted is not None and estimate.case.measured is not None:
+            for quantity, measured in _measured(estimate.case.measured):
                 yield Row(
                     case=estimate.case,
                     file=estimate.file,
                     quantity=quantity,
                     measured=measured,
-                    predicted=predicted,
+                    prediction=estimate.predicted,
+                    left_out=left_out.predicted if left_out else None,
                 )
 
 
-def _quantities(case: Case, predicted: Predicted) -> Iterator[tuple[Quantity, float, float]]:
-    measured = case.measured
-    if measured is None:
-        return
+def _measured(measured: Measured) -> Iterator[tuple[Quantity, float]]:
     if measured.step_time_s is not None:
-        yield Quantity.STEP_TIME, measured.step_time_s, predicted.step_time_s
+        yield Quantity.STEP_TIME, measured.step_time_s
     if measured.peak_memory_bytes is not None and measured.peak_memory_kind is not None:
-        kind: MemoryKind = measured.peak_memory_kind
-        yield Quantity(kind.value), measured.peak_memory_bytes, predicted.peak_memory_bytes[kind]
+        yield Quantity(measured.peak_memory_kind.value), measured.peak_memory_bytes
+
+
+def _value(prediction: Predicted, quantity: Quantity) -> float:
+    if quantity is Quantity.STEP_TIME:
+        return prediction.step_time_s
+    return prediction.peak_memory_bytes[MemoryKind(quantity.value)]

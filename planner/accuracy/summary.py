@@ -21,12 +21,16 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The rows of one quantity that share `value` in `dimension`, a key of DIMENSIONS."""
+    """The rows of one quantity that share `value` in `dimension`, a key of DIMENSIONS.
+
+    left_out: mean error without sign of left-out predictions, None where the rows have none.
+    """
 
     dimension: str
     value: str
     quantity: Quantity
     statistics: Statistics
+    left_out: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +74,24 @@ def statistics_of(errors: Sequence[float]) -> Statistics:
 
 def summaries_of(rows: Sequence[Row]) -> tuple[Summary, ...]:
     """Summarise rows by each dimension and quantity, values in order."""
-    groups: dict[tuple[str, str, Quantity], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, str, Quantity], list[Row]] = defaultdict(list)
     for dimension, value_of in DIMENSIONS.items():
         for row in rows:
-            groups[dimension, value_of(row), row.quantity].append(row.error)
+            groups[dimension, value_of(row), row.quantity].append(row)
     order = {quantity: index for index, quantity in enumerate(Quantity)}
     dimensions = list(DIMENSIONS)
     keys = sorted(groups, key=lambda key: (dimensions.index(key[0]), order[key[2]], key[1]))
-    return tuple(
-        Summary(dimension=key[0], value=key[1], quantity=key[2], statistics=statistics_of(groups[key])) for key in keys
+    return tuple(_summary(*key, groups[key]) for key in keys)
+
+
+def _summary(dimension: str, value: str, quantity: Quantity, rows: Sequence[Row]) -> Summary:
+    left_out = [abs(row.left_out_error) for row in rows if row.left_out_error is not None]
+    return Summary(
+        dimension=dimension,
+        value=value,
+        quantity=quantity,
+        statistics=statistics_of([row.error for row in rows]),
+        left_out=fmean(left_out) if left_out else None,
     )
 
 
