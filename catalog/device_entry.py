@@ -78,6 +78,7 @@ class CalibrationEntry(Entry):
     narrow_matmul_ceiling: the same for fp8 and narrower formats, quantisation included.
     matmul_half_depth: inner dimension K at which a tile spends as long filling its pipeline as multiplying.
     attention_forward, attention_backward: share of peak that fused attention sustains on long sequences.
+    attention_deterministic: share of the backward rate that a deterministic backward pass keeps.
     attention_half_length: sequence length at which fused attention reaches half of that.
     streaming: share of memory bandwidth that elementwise kernels sustain.
     kernel_latency: shortest time of one kernel, launch to end, queue full.
@@ -90,6 +91,7 @@ class CalibrationEntry(Entry):
     matmul_half_depth: Count
     attention_forward: Fraction
     attention_backward: Fraction
+    attention_deterministic: Fraction
     attention_half_length: Count
     streaming: Fraction
     kernel_latency: Seconds

@@ -42,6 +42,7 @@ class StackEntry(Entry):
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
     fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
+    deterministic: sums are added up in a fixed order, so that two runs give the same bits.
     selective_recompute: what its selective recomputation is.
     fused_loss: the loss goes over the logits once each way, instead of once an operation.
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
@@ -58,6 +59,7 @@ class StackEntry(Entry):
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.
     layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
+    expert_launch: what each local expert adds to that: its two products, and what lies between.
     collective_launch: the same for one collective.
     step_overhead: host time of a step outside the layers (data, logging, gradient scaler).
     allocator_slack: reserved over allocated memory, less one.
@@ -72,6 +74,7 @@ class StackEntry(Entry):
     attention_share: Fraction
     fused_elementwise: bool
     fused_accumulation: bool
+    deterministic: bool
     selective_recompute: SelectiveRecompute
     fused_loss: bool
     logits_bytes: Annotated[int, Field(ge=2, le=32)]
@@ -90,6 +93,7 @@ class StackEntry(Entry):
     gather_efficiency: Fraction
     gathers_per_layer: Count
     layer_launch: Seconds
+    expert_launch: Seconds
     collective_launch: Seconds
     step_overhead: Seconds
     allocator_slack: Share

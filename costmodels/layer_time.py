@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from meshwright.catalog.stack_entry import SelectiveRecompute
-from meshwright.costmodels.attention import core_time_s, key_value_bytes
+from meshwright.costmodels.attention import core_time_s, key_value_bytes, softmax_is_chained
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
@@ -22,7 +22,7 @@ from meshwright.costmodels.layer_work import (
     tokens_of,
 )
 from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, ContextMethod, FloatArray, LayoutTable, Recompute
-from meshwright.costmodels.matmul import NARROW, Matmul, matmul_time_s
+from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.transformer import Experts, Layer
 
@@ -30,8 +30,11 @@ FULL = RECOMPUTES.index(Recompute.FULL)
 SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
 ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
 
-# A quantised value is read in 16 bits and written in 8, as it is and transposed.
-QUANTISATION_BYTES = 2 + 1 + 1
+# Narrow formats launch a quantisation beside each product.
+NARROW_LAUNCHES = 2
+
+# A chain of kernels in the place of the fused softmax: six more than the 22 of a layer's forward pass.
+CHAINED_LAUNCHES = 28 / 22
 
 # Ulysses exchanges queries, keys, values and outputs, one after another.
 ULYSSES_MESSAGES = 4
@@ -71,7 +74,8 @@ class LayerTime:
 def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray, FloatArray]:
     """Give the seconds of some products forward, and of their data and weight gradients.
 
-    Formats narrower than 16 bits quantise the input forward and the output's gradient backward, each in both layouts.
+    Formats narrower than 16 bits quantise the input forward and the output's gradient backward: each is read in 16 bits
+    and written as it is and transposed.
     """
     device, precision = job.cluster.device, job.precision
     forward = sum(matmul_time_s(device, precision, product) for product in products)
@@ -86,7 +90,7 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
     if precision in NARROW:
         bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
         for product in products:
-            held = QUANTISATION_BYTES * product.count * product.rows / bandwidth
+            held = (ACTIVATION_BYTES + 2 * OPERAND_BYTES[precision]) * product.count * product.rows / bandwidth
             forward, backward = forward + held * product.inner, backward + held * product.columns
     return np.asarray(forward), np.asarray(backward)
 
@@ -131,12 +135,20 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
 
 
 def _launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Give the host's time for launching one layer's forward or backward pass: its kernels, and its collectives."""
+    """Give the host's time for launching one layer's forward or backward pass: its kernels, and its collectives.
+
+    Each local expert has products of its own to launch. Narrow formats quantise before each product, which doubles the
+    launches.
+    """
     collectives = np.where(layouts.tensor_parallel > 1, np.where(layouts.sequence_parallel == 1, 4, 2), 0)
+    chained = softmax_is_chained(job, layer.attention, layouts)
+    kernels_s = job.stack.layer_launch * np.where(chained, CHAINED_LAUNCHES, 1.0)
     if isinstance(layer.mlp, Experts):
         collectives = collectives + np.where(layouts.expert_parallel > 1, 2, 0)
+        kernels_s = kernels_s + job.stack.expert_launch * layer.mlp.experts / layouts.expert_parallel
     collectives = collectives + np.where(layouts.context_parallel > 1, layouts.context_parallel, 0)
-    return job.stack.layer_launch + collectives * job.stack.collective_launch
+    quantised = NARROW_LAUNCHES if job.precision in NARROW else 1
+    return quantised * kernels_s + collectives * job.stack.collective_launch
 
 
 def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:

@@ -9,7 +9,7 @@ A product of m x k by k x n is 2 m n k operations. Three things keep it from the
   smallest full-rate tiles costs tiles / units + 1/2 waves.
 
     t_compute = 2 m n (k + half_depth) (1 + units tile_rows tile_columns / (2 m n)) / (ceiling peak)
-    t_memory  = bytes (m k + k n + m n) / (streaming bandwidth)
+    t_memory  = (operand bytes (m k + k n) + 2 m n) / (streaming bandwidth)
     t         = max(t_compute, t_memory) + kernel_latency
 
 On 3,364 bf16 products measured on A100, H100 and B200 (aiconfigurator-core 0.12.0) this law has a median error of 5
@@ -25,6 +25,18 @@ from meshwright.costmodels.layout import FloatArray
 from meshwright.hardware.device import Device
 
 NARROW = frozenset({Precision.FP8, Precision.MXFP8, Precision.NVFP4})
+
+RESULT_BYTES = 2
+# Bytes of an operand's element with its share of scales: one byte a block of 32 (OCP microscaling formats 1.0, section
+# 5.2), of 16 for NVFP4 (arXiv 2509.25149, section 2); the scale of a whole tensor weighs nothing.
+OPERAND_BYTES = {
+    Precision.FP32: 4.0,
+    Precision.FP16: 2.0,
+    Precision.BF16: 2.0,
+    Precision.FP8: 1.0,
+    Precision.MXFP8: 1.0 + 1.0 / 32.0,
+    Precision.NVFP4: 0.5 + 1.0 / 16.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +71,7 @@ def matmul_time_s(device: Device, precision: Precision, product: Matmul) -> Floa
     waves = 1.0 + 0.5 * device.compute_units * tile_area / np.maximum(area, 1.0)
     depth = product.inner + calibration.matmul_half_depth
     compute_s = 2.0 * area * depth * waves / (ceiling * device.peak(precision))
-    elements = product.count * (
-        product.rows * product.inner + product.inner * product.columns + product.rows * product.columns
-    )
-    memory_s = 2.0 * elements / (calibration.streaming * device.memory_bandwidth_bytes_per_s)
+    operands = product.count * product.inner * (product.rows + product.columns)
+    moved_bytes = OPERAND_BYTES[precision] * operands + RESULT_BYTES * area
+    memory_s = moved_bytes / (calibration.streaming * device.memory_bandwidth_bytes_per_s)
     return np.where(product.flop > 0, np.maximum(compute_s, memory_s) + calibration.kernel_latency, 0.0)

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.device_memory import peak_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
@@ -53,10 +54,12 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     kinds = [_taken(layer_time(job, layer, distinct), back) for layer in job.model.layer_kinds]
     embedding = embedding_s(job, layouts)
     head = head_s(job, layouts)
-    work = _stage_work(stages, kinds, embedding, head)
+    total = micro_batches(job.global_batch, layouts)
+    parameters = stage_parameters(job, layouts, stages)
+    accumulation = accumulation_s(job, layouts, parameters, total=total)
+    work = _stage_work(stages, kinds, embedding, head, accumulation)
     per_micro_batch = work.forward_s + work.backward_s
     slowest = stages.slowest(per_micro_batch)
-    total = micro_batches(job.global_batch, layouts)
     rows = np.arange(len(layouts))
     layers = stages.layers[rows, slowest]
     breakdown = {
@@ -67,6 +70,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     breakdown["embedding_and_head"] = total * (
         stages.first[rows, slowest] * (embedding[0] + embedding[1]) + stages.last[rows, slowest] * (head[0] + head[1])
     )
+    breakdown["gradient_accumulation"] = total * accumulation[rows, slowest]
     breakdown["bubble"] = bubble_s(
         layouts,
         forward_s=work.forward_s,
@@ -78,7 +82,6 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     breakdown["pipeline_communication"] = pipeline_communication_s(
         job, layouts, total, per_micro_batch[rows, slowest] / layouts.virtual_pipeline
     )
-    parameters = stage_parameters(job, layouts, stages)
     gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=total)
     step_s = optimizer_s(job, layouts, parameters)
     last_to_end = stages.slowest(gradients_s + gathers_s + step_s)
@@ -125,10 +128,11 @@ def _stage_work(
     kinds: list[LayerTime],
     embedding: tuple[FloatArray, FloatArray],
     head: tuple[FloatArray, FloatArray],
+    accumulation: FloatArray,
 ) -> StageWork:
-    """Add up the layers of each distinct stage; recomputation is part of the backward pass."""
+    """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass."""
     forward = stages.first * embedding[0][:, np.newaxis] + stages.last * head[0][:, np.newaxis]
-    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis]
+    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis] + accumulation
     for kind, time in enumerate(kinds):
         layers = stages.layers[:, :, kind]
         forward = forward + layers * _sum(time.forward)[:, np.newaxis]

@@ -28,6 +28,7 @@ BOUND_OF_CAUSE = {
     "elementwise": Bound.COMPUTE,
     "embedding_and_head": Bound.COMPUTE,
     "recompute": Bound.COMPUTE,
+    "gradient_accumulation": Bound.COMPUTE,
     "optimizer": Bound.COMPUTE,
     "bubble": Bound.BUBBLE,
     "tensor_communication": Bound.COMMUNICATION,

@@ -240,8 +240,8 @@ def test_a_ring_is_hidden_behind_attention_as_far_as_it_goes(round_job: Callable
     ring_s = 3 * 4 * 250 * HIDDEN / 50e9 + 3e-6
     assert ring_s < core_s[0]
     assert forward(slow, layout, Cause.CONTEXT) == 0.0
-    across = round_job(cluster={"devices": 4, "per_node": 1})
-    ring_s = 3 * 4 * 250 * HIDDEN / 5e9 + 30e-6
+    across = round_job(cluster={"devices": 4, "per_node": 1, "fabric": {"bandwidth_bytes_per_s": 2e9}})
+    ring_s = 3 * 4 * 250 * HIDDEN / 1e9 + 30e-6
     assert forward(across, layout, Cause.CONTEXT) == pytest.approx(ring_s - core_s[0])
     assert backward(across, layout, Cause.CONTEXT) == pytest.approx(2 * ring_s - core_back_s[0])
 

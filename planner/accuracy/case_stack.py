@@ -9,8 +9,6 @@ from meshwright.planner.accuracy.case import CaseLayout
 GRAPH_LAYER_LAUNCH_S = 20e-6
 # A fused loss holds the 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over.
 FUSED_LOGITS_BYTES = 6
-# A deterministic backward pass of fused attention adds up in a fixed order, one block waiting for another.
-DETERMINISTIC_SHARE = 0.5
 
 
 def stack_for(
@@ -29,7 +27,7 @@ def stack_for(
 
 def with_switches(stack: StackEntry, layout: CaseLayout) -> StackEntry:
     """Lay the switches that a case gives over the defaults of its stack."""
-    return stack.model_copy(update=_overlaps(layout) | _kernels(stack, layout) | _formats(layout))
+    return stack.model_copy(update=_overlaps(layout) | _kernels(layout) | _formats(layout))
 
 
 def _overlaps(layout: CaseLayout) -> dict[str, bool]:
@@ -44,7 +42,7 @@ def _overlaps(layout: CaseLayout) -> dict[str, bool]:
     return {name: switch for name, switch in given.items() if switch is not None}
 
 
-def _kernels(stack: StackEntry, layout: CaseLayout) -> dict[str, bool | float]:
+def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
     update: dict[str, bool | float] = {}
     if layout.flash_attention is not None:
         update["fused_attention"] = layout.flash_attention
@@ -55,9 +53,11 @@ def _kernels(stack: StackEntry, layout: CaseLayout) -> dict[str, bool | float]:
     if layout.cross_entropy_fusion is not None:
         update |= {"fused_loss": True, "logits_bytes": FUSED_LOGITS_BYTES}
     if layout.deterministic:
-        update["attention_share"] = stack.attention_share * DETERMINISTIC_SHARE
+        update["deterministic"] = True
+    if layout.no_accumulation_fusion:
+        update["fused_accumulation"] = False
     if layout.cuda_graph:
-        update["layer_launch"] = GRAPH_LAYER_LAUNCH_S
+        update |= {"layer_launch": GRAPH_LAYER_LAUNCH_S, "expert_launch": 0.0}
     return update
 
 

@@ -227,7 +227,7 @@ def test_a_machine_twice_as_fast_takes_half_as_long(
     fast = _calibrated(_peaked(_bandwidth(job.cluster, 2.0), 2.0), kernel_latency=latency)
     for level, tier in enumerate(job.cluster.tiers):
         fast = _tier(fast, level, bandwidth_bytes_per_s=2 * tier.bandwidth_bytes_per_s, latency_s=tier.latency_s / 2)
-    host = ("layer_launch", "collective_launch", "step_overhead")
+    host = ("layer_launch", "expert_launch", "collective_launch", "step_overhead")
     stack_entry = job.stack.model_copy(update={name: getattr(job.stack, name) / 2 for name in host})
     assert step_s(replace(job, cluster=fast, stack=stack_entry), table) == pytest.approx(
         step_s(job, table) / 2, rel=1e-9
