@@ -36,6 +36,8 @@ class TierEntry(Entry):
     startup: of a collective of megabytes, whatever its size: launch, and the ramp of its pipeline.
     efficiency: share of the bandwidth that large collectives sustain.
     oversubscription: bandwidth into the tier over bandwidth through it (1: full bisection).
+    in_network_reduction: share of the bandwidth that all-reduces inside the switch sustain (NVLink SHARP); null where
+    the tier only passes messages on.
     """
 
     name: Name
@@ -46,6 +48,7 @@ class TierEntry(Entry):
     startup: Seconds
     efficiency: Fraction
     oversubscription: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+    in_network_reduction: Fraction | None = None
     source: Source
 
 

@@ -4,16 +4,39 @@ A group is `size` ranks, `stride` apart, of a cluster whose tiers hold consecuti
 a group has m = min(size, max(1, g / stride)) members, and the devices of the instance belong to min(stride, g) groups
 that run at once.
 
-A ring passes n - 1 of n shares through every member, so reduce-scatter and all-gather of B bytes take
+A message that passes f seconds of latency on its way and takes x seconds on the wire is cut into pieces that follow
+one another; the best number of pieces gives
 
-    t = startup + B (n - 1) / n / bus + steps latency,    all-reduce twice that but for the startup,
+    t = (sqrt(f) + sqrt(x))^2
 
-where the bus is the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m
-members of a node use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a
-group with one member a node one. Meshes give a group of m of g members (m - 1) / (g - 1) of a device's links.
+    f = startup + steps latency
+    x = bytes on the slowest wire / its bandwidth + copy of the member's own share in its memory
 
-Source of the ring cost: Thakur, Rabenseifner, Gropp (2005), "Optimization of Collective Communication Operations in
-MPICH".
+    collective        algorithm       bytes                 steps
+    all-gather        ring            B (n - 1) / n         n - 1
+    reduce-scatter    ring            B (n - 1) / n         n - 1
+    all-reduce        ring            2 B (n - 1) / n       2 (n - 1)
+                      tree            2 B (n - 1) / n       up and down: a chain in the innermost tier, binary above
+                      in the switch   B (1 + 1 / n)         2 (n - 1): its members wait for one another
+    all-to-all        direct          B (n - 1) / n         binary tree
+
+of which the all-reduce takes the least. Rings and trees (a double tree, of which each half carries half of the bytes)
+are limited by the slowest tier crossed. Inside a tier every member uses its own link; entering a fabric the m members
+of a node use their m NICs together, since rings are laid one per NIC: a whole-node group gets all of them, a group
+with one member a node one. Meshes give a group of m of g members (m - 1) / (g - 1) of a device's links.
+
+A switch that reduces (NVLink SHARP) takes each value once from every member and gives each member its share, which
+goes out once and comes in from all: B (1 + 1 / n) bytes a link. On 5 to 8 H100s NCCL moves 258, 265, 270 and 273 GB/s
+so, which is 308 GB/s / (1 + 1 / n) (issue 1455 of github.com/NVIDIA/nccl).
+
+A hierarchical all-reduce (reduce-scatter in the node, all-reduce between nodes, all-gather in the node) moves the
+bytes of a tree with its latency, but one level after the other, so that it's never faster than the tree here; as the
+two levels of sharding it is built of its parts (synchronisation.py).
+
+Sources: Thakur, Rabenseifner, Gropp (2005), "Optimization of Collective Communication Operations in MPICH", for the
+rings; Sanders, Speck, Traff (2009), "Two-tree algorithms for full bandwidth broadcast, reduction and scan", for trees
+and pieces; nccl 2.23 to 2.29 on 2, 4 and 8 devices from A100 to GB300 (aiconfigurator-core 0.12.0) for the shape:
+half of the 3,200 measurements of 1 MB to 512 MB there are within 6.4 % of it.
 """
 
 from collections.abc import Iterator
@@ -24,6 +47,10 @@ import numpy as np
 from meshwright.catalog.cluster_entry import Topology
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.hardware.cluster import Cluster, Tier
+
+# A byte of a member's own share takes this much of the time of one that passes its innermost link: the thread blocks
+# that drive the link copy it, so that its rate goes with the link's (0.3 on A100, 0.4 on H100, 0.5 on B200).
+OWN_COPY = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,35 +113,67 @@ def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
     """Latency of the n - 1 steps of a ring, each on the tier that it crosses."""
     total = np.zeros(group.size.shape)
     for level, members, inner_members in _crossings(cluster, group):
-        total = total + cluster.tiers[level].latency_s * np.maximum(members / inner_members - 1.0, 0.0)
+        steps = group.size / inner_members - group.size / members
+        total = total + cluster.tiers[level].latency_s * np.maximum(steps, 0.0)
     return total
 
 
-def _tree_latency_s(cluster: Cluster, group: Group) -> FloatArray:
-    """Latency of going up a tree whose levels are the tiers."""
+def _tree_latency_s(cluster: Cluster, group: Group, *, chained: bool) -> FloatArray:
+    """Latency of going up a tree whose levels are the tiers; `chained`: its innermost tier is a chain, not a tree."""
     total = np.zeros(group.size.shape)
     for level, members, inner_members in _crossings(cluster, group):
-        steps = np.ceil(np.log2(np.maximum(members / inner_members, 1.0)))
+        units = np.maximum(members / inner_members, 1.0)
+        steps = units - 1.0 if chained and level == 0 else np.ceil(np.log2(units))
         total = total + cluster.tiers[level].latency_s * steps
     return total
 
 
+def _pipelined_s(fill_s: FloatArray, wire_s: FloatArray) -> FloatArray:
+    """Give the seconds of a message cut into the best number of pieces.
+
+    k pieces through s steps of a seconds take (s + k) (a + wire / k), least at k = sqrt(s wire / a).
+    """
+    total: FloatArray = fill_s + wire_s + 2.0 * np.sqrt(fill_s * wire_s)
+    return total
+
+
+def _own_copy_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of copying a member's own share, which passes no wire, from its input to its output."""
+    tier = cluster.tiers[0]
+    own_bytes = whole_bytes / np.maximum(group.size, 1)
+    return OWN_COPY * own_bytes / (tier.bandwidth_bytes_per_s * tier.efficiency / tier.oversubscription)
+
+
+def _ring_wire_s(cluster: Cluster, group: Group, whole_bytes: FloatArray, *, rounds: int) -> FloatArray:
+    size = np.maximum(group.size, 1)
+    passed_bytes = rounds * whole_bytes * (size - 1) / size
+    return passed_bytes / ring_bus_bytes_per_s(cluster, group) + _own_copy_s(cluster, group, whole_bytes)
+
+
 def all_gather_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
     """Give the seconds of an all-gather, or a reduce-scatter, of `whole_bytes` gathered bytes."""
-    size = np.maximum(group.size, 1)
-    transfer_s = whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
-    return np.where(group.size > 1, _startup_s(cluster, group) + transfer_s + _ring_latency_s(cluster, group), 0.0)
+    fill_s = _startup_s(cluster, group) + _ring_latency_s(cluster, group)
+    wire_s = _ring_wire_s(cluster, group, whole_bytes, rounds=1)
+    return np.where(group.size > 1, _pipelined_s(fill_s, wire_s), 0.0)
 
 
 reduce_scatter_s = all_gather_s
 
 
 def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
-    """Give the seconds of an all-reduce of a buffer of `whole_bytes`: a ring's volume, a tree's latency."""
-    size = np.maximum(group.size, 1)
-    transfer_s = 2.0 * whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
-    latency_s = 2.0 * np.minimum(_ring_latency_s(cluster, group), _tree_latency_s(cluster, group))
-    return np.where(group.size > 1, _startup_s(cluster, group) + transfer_s + latency_s, 0.0)
+    """Give the seconds of an all-reduce of a buffer of `whole_bytes`, by the fastest of its algorithms."""
+    up_s = np.minimum(_ring_latency_s(cluster, group), _tree_latency_s(cluster, group, chained=True))
+    fill_s = _startup_s(cluster, group) + 2.0 * up_s
+    seconds = _pipelined_s(fill_s, _ring_wire_s(cluster, group, whole_bytes, rounds=2))
+    for level, members, inner_members in _crossings(cluster, group):
+        tier = cluster.tiers[level]
+        if tier.in_network_reduction is not None:
+            bandwidth = tier.bandwidth_bytes_per_s * tier.in_network_reduction / tier.oversubscription
+            wire_s = whole_bytes * (1.0 + 1.0 / np.maximum(group.size, 1)) / bandwidth
+            in_switch_s = _pipelined_s(fill_s, wire_s)
+            inside = (inner_members == 1) & (members == group.size)
+            seconds = np.where(inside, np.minimum(seconds, in_switch_s), seconds)
+    return np.where(group.size > 1, seconds, 0.0)
 
 
 def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copies: int = 1) -> FloatArray:
@@ -134,7 +193,9 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
         peers = np.maximum(members / inner_members - 1.0, 1.0)
         hops = np.maximum((peers + 1.0) / 4.0, 1.0)
         slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, group, peers=peers, hops=hops))
-    return np.where(group.size > 1, _startup_s(cluster, group) + slowest + _tree_latency_s(cluster, group), 0.0)
+    fill_s = _startup_s(cluster, group) + _tree_latency_s(cluster, group, chained=False)
+    wire_s = slowest + _own_copy_s(cluster, group, sent_bytes)
+    return np.where(group.size > 1, _pipelined_s(fill_s, wire_s), 0.0)
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:

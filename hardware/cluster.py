@@ -21,6 +21,7 @@ class Tier:
     startup_s: float
     efficiency: float
     oversubscription: float
+    in_network_reduction: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
         startup_s=entry.startup,
         efficiency=entry.efficiency,
         oversubscription=entry.oversubscription,
+        in_network_reduction=entry.in_network_reduction,
     )
 
 

@@ -332,6 +332,7 @@ def round_cluster() -> Callable[..., Cluster]:
             startup_s=0.0,
             efficiency=0.5,
             oversubscription=1.0,
+            in_network_reduction=None,
         )
         outer = replace(inner, name="fabric", group=devices, topology=Topology.FABRIC)
         outer = replace(outer, bandwidth_bytes_per_s=1e10, latency_s=1e-5)
