@@ -33,6 +33,23 @@ class Axis(StrEnum):
     EXPERT = "expert"
 
 
+class Partition(StrEnum):
+    """Over which of the ranks that hold the same parameters ZeRO-3 shards what.
+
+    uniform: everything over all of them.
+    hybrid: everything over those of a node, with a copy in each node (hybrid FSDP; MiCS, arXiv 2205.00119).
+    secondary: everything over all, and from forward to backward pass parameters over those of a node (hpZ of ZeRO++,
+    arXiv 2306.10209; FSDP2's reshard_after_forward of a number).
+    hierarchical: parameters over the innermost tier, gradients over a node, optimizer states over all (arXiv
+    2501.04266).
+    """
+
+    UNIFORM = "uniform"
+    HYBRID = "hybrid"
+    SECONDARY = "secondary"
+    HIERARCHICAL = "hierarchical"
+
+
 class StackEntry(Entry):
     """One software stack: its switches, and a handful of constants.
 
@@ -50,12 +67,17 @@ class StackEntry(Entry):
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
     keeps_narrow_gradients: where gradients are accumulated in fp32, their 16-bit form is held for the whole step too.
     reduce_bytes: bytes of one gradient element on the wire.
+    gather_bytes: bytes of one parameter on the wire where it's gathered; 1 where ZeRO++ quantises them (qwZ).
+    quantised_reduction: gradients are reduced to shards as 4-bit values, by all-to-alls (qgZ of ZeRO++).
     master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
     compute.
     deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
+    partitions: the ways of its ZeRO-3 to shard; the search keeps to them.
     reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
+    defers_synchronisation: where it fits, ZeRO-3 keeps parameters gathered and gradients whole from micro-batch to
+    micro-batch without a pipeline too (NeMo AutoModel); a layout says so by parameter and gradient shards of 1.
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.
     layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
@@ -82,6 +104,8 @@ class StackEntry(Entry):
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
     keeps_narrow_gradients: bool
     reduce_bytes: Annotated[int, Field(ge=2, le=4)]
+    gather_bytes: Annotated[int, Field(ge=1, le=2)]
+    quantised_reduction: bool
     master_weights: bool
     overlap_gradients: bool
     overlap_parameters: bool
@@ -89,7 +113,9 @@ class StackEntry(Entry):
     overlap_pipeline: bool
     deduplicated_dispatch: bool
     split_messages: bool
+    partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     reshard_in_pipeline: bool
+    defers_synchronisation: bool
     gather_efficiency: Fraction
     gathers_per_layer: Count
     layer_launch: Seconds

@@ -4,12 +4,11 @@ A group is `size` ranks, `stride` apart, of a cluster whose tiers hold consecuti
 a group has m = min(size, max(1, g / stride)) members, and the devices of the instance belong to min(stride, g) groups
 that run at once.
 
-A message that passes f seconds of latency on its way and takes x seconds on the wire is cut into pieces that follow
-one another; the best number of pieces gives
+What takes x seconds on the wire is cut into pieces that follow one another through a pipeline of s seconds (the copies
+into and out of buffers on both sides); the best number of pieces gives (sqrt(s) + sqrt(x))^2, and each step to a
+further member adds its latency:
 
-    t = (sqrt(f) + sqrt(x))^2
-
-    f = startup + steps latency
+    t = (sqrt(startup) + sqrt(x))^2 + steps latency
     x = bytes on the slowest wire / its bandwidth + copy of the member's own share in its memory
 
     collective        algorithm       bytes                 steps
@@ -101,14 +100,6 @@ def ring_bus_bytes_per_s(cluster: Cluster, group: Group) -> FloatArray:
     return slowest
 
 
-def _startup_s(cluster: Cluster, group: Group) -> FloatArray:
-    """Startup of the outermost tier that the group crosses."""
-    total = np.zeros(group.size.shape)
-    for level, members, inner_members in _crossings(cluster, group):
-        total = np.where(members > inner_members, cluster.tiers[level].startup_s, total)
-    return total
-
-
 def _ring_latency_s(cluster: Cluster, group: Group) -> FloatArray:
     """Latency of the n - 1 steps of a ring, each on the tier that it crosses."""
     total = np.zeros(group.size.shape)
@@ -128,33 +119,36 @@ def _tree_latency_s(cluster: Cluster, group: Group, *, chained: bool) -> FloatAr
     return total
 
 
-def _pipelined_s(fill_s: FloatArray, wire_s: FloatArray) -> FloatArray:
-    """Give the seconds of a message cut into the best number of pieces.
+def _pipelined_s(cluster: Cluster, group: Group, wire_s: FloatArray) -> FloatArray:
+    """Give the seconds of a message cut into the best number of pieces, before the latency of its steps.
 
-    k pieces through s steps of a seconds take (s + k) (a + wire / k), least at k = sqrt(s wire / a).
+    k pieces through n stages of a seconds take (n + k) (a + wire / k), least at k = sqrt(n wire / a); n a is the
+    startup of the outermost tier that the group crosses.
     """
-    total: FloatArray = fill_s + wire_s + 2.0 * np.sqrt(fill_s * wire_s)
-    return total
+    startup_s = np.zeros(group.size.shape)
+    for level, members, inner_members in _crossings(cluster, group):
+        startup_s = np.where(members > inner_members, cluster.tiers[level].startup_s, startup_s)
+    return np.asarray(startup_s + wire_s + 2.0 * np.sqrt(startup_s * wire_s))
 
 
 def _own_copy_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
     """Give the seconds of copying a member's own share, which passes no wire, from its input to its output."""
     tier = cluster.tiers[0]
-    own_bytes = whole_bytes / np.maximum(group.size, 1)
+    own_bytes = np.asarray(whole_bytes / np.maximum(group.size, 1))
     return OWN_COPY * own_bytes / (tier.bandwidth_bytes_per_s * tier.efficiency / tier.oversubscription)
 
 
 def _ring_wire_s(cluster: Cluster, group: Group, whole_bytes: FloatArray, *, rounds: int) -> FloatArray:
     size = np.maximum(group.size, 1)
-    passed_bytes = rounds * whole_bytes * (size - 1) / size
-    return passed_bytes / ring_bus_bytes_per_s(cluster, group) + _own_copy_s(cluster, group, whole_bytes)
+    passed_s = rounds * whole_bytes * (size - 1) / size / ring_bus_bytes_per_s(cluster, group)
+    return np.asarray(passed_s + _own_copy_s(cluster, group, whole_bytes))
 
 
 def all_gather_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
     """Give the seconds of an all-gather, or a reduce-scatter, of `whole_bytes` gathered bytes."""
-    fill_s = _startup_s(cluster, group) + _ring_latency_s(cluster, group)
     wire_s = _ring_wire_s(cluster, group, whole_bytes, rounds=1)
-    return np.where(group.size > 1, _pipelined_s(fill_s, wire_s), 0.0)
+    seconds = _pipelined_s(cluster, group, wire_s) + _ring_latency_s(cluster, group)
+    return np.where(group.size > 1, seconds, 0.0)
 
 
 reduce_scatter_s = all_gather_s
@@ -163,17 +157,15 @@ reduce_scatter_s = all_gather_s
 def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> FloatArray:
     """Give the seconds of an all-reduce of a buffer of `whole_bytes`, by the fastest of its algorithms."""
     up_s = np.minimum(_ring_latency_s(cluster, group), _tree_latency_s(cluster, group, chained=True))
-    fill_s = _startup_s(cluster, group) + 2.0 * up_s
-    seconds = _pipelined_s(fill_s, _ring_wire_s(cluster, group, whole_bytes, rounds=2))
+    wire_s = _ring_wire_s(cluster, group, whole_bytes, rounds=2)
     for level, members, inner_members in _crossings(cluster, group):
         tier = cluster.tiers[level]
         if tier.in_network_reduction is not None:
             bandwidth = tier.bandwidth_bytes_per_s * tier.in_network_reduction / tier.oversubscription
-            wire_s = whole_bytes * (1.0 + 1.0 / np.maximum(group.size, 1)) / bandwidth
-            in_switch_s = _pipelined_s(fill_s, wire_s)
+            in_switch_s = whole_bytes * (1.0 + 1.0 / np.maximum(group.size, 1)) / bandwidth
             inside = (inner_members == 1) & (members == group.size)
-            seconds = np.where(inside, np.minimum(seconds, in_switch_s), seconds)
-    return np.where(group.size > 1, seconds, 0.0)
+            wire_s = np.where(inside, np.minimum(wire_s, in_switch_s), wire_s)
+    return np.where(group.size > 1, _pipelined_s(cluster, group, wire_s) + 2.0 * up_s, 0.0)
 
 
 def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copies: int = 1) -> FloatArray:
@@ -193,17 +185,17 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
         peers = np.maximum(members / inner_members - 1.0, 1.0)
         hops = np.maximum((peers + 1.0) / 4.0, 1.0)
         slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, group, peers=peers, hops=hops))
-    fill_s = _startup_s(cluster, group) + _tree_latency_s(cluster, group, chained=False)
-    wire_s = slowest + _own_copy_s(cluster, group, sent_bytes)
-    return np.where(group.size > 1, _pipelined_s(fill_s, wire_s), 0.0)
+    seconds = _pipelined_s(cluster, group, slowest + _own_copy_s(cluster, group, sent_bytes))
+    return np.where(group.size > 1, seconds + _tree_latency_s(cluster, group, chained=False), 0.0)
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:
     """Give the seconds of a message between neighbours of the group, on the slowest tier that the group crosses."""
-    total = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
-    one = np.ones(group.size.shape)
+    wire_s = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
+    latency_s, one = np.zeros(group.size.shape), np.ones(group.size.shape)
     for level, members, inner_members in _crossings(cluster, group):
         link = _link_bytes_per_s(cluster, level, group, peers=one, hops=one)
-        crossing_s = message_bytes / link + cluster.tiers[level].latency_s
-        total = np.where(members > inner_members, np.maximum(total, crossing_s), total)
-    return np.where(group.size > 1, total, 0.0)
+        crossed = members > inner_members
+        wire_s = np.where(crossed, np.maximum(wire_s, message_bytes / link), wire_s)
+        latency_s = np.where(crossed, np.maximum(latency_s, cluster.tiers[level].latency_s), latency_s)
+    return np.where(group.size > 1, _pipelined_s(cluster, group, wire_s) + latency_s, 0.0)

@@ -8,6 +8,7 @@ from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attention_product
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.prediction import MemoryPrediction
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
+from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
     PARAMETER_BYTES,
@@ -83,14 +84,17 @@ def _logits_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
 
 
 def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:
-    """ZeRO-3 holds two layers' parameters (in work, and prefetched) and one layer's gradients, whole.
+    """Give what passes hold whole of what is sharded between them, [layouts, stages].
 
-    Where it keeps what it gathered for a whole step of a pipeline, those are all the stage's parameters and gradients.
+    Where parameters are sharded those are two layers' (in work, and prefetched), where gradients are, one layer's.
     """
     layers = np.maximum(stages.layers.sum(axis=2), 1)
-    whole = parameters.dense + parameters.experts
-    gathered = (2 * PARAMETER_BYTES + job.stack.reduce_bytes) * whole / layers
-    if not job.stack.reshard_in_pipeline:
-        kept = (PARAMETER_BYTES + job.stack.reduce_bytes) * whole
-        gathered = np.where(layouts.pipeline_parallel[:, np.newaxis] > 1, kept, gathered)
-    return np.where(layouts.zero_stage[:, np.newaxis] == 3, gathered, 0.0)
+    gathered = np.zeros(parameters.dense.shape)
+    for count, sharding in (
+        (parameters.dense, dense_sharding(job, layouts)),
+        (parameters.experts, expert_sharding(job, layouts)),
+    ):
+        held_bytes = np.where(sharding.parameters > 1, 2 * PARAMETER_BYTES, 0)
+        held_bytes = held_bytes + np.where(sharding.gradients > 1, job.stack.reduce_bytes, 0)
+        gathered = gathered + held_bytes * count / layers
+    return gathered

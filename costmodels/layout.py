@@ -33,6 +33,8 @@ class ContextMethod(StrEnum):
 RECOMPUTES = tuple(Recompute)
 SCHEDULES = tuple(Schedule)
 CONTEXT_METHODS = tuple(ContextMethod)
+# What each kind of shard is where a layout doesn't say otherwise.
+WIDER_SHARDS = {"gradient_shard": "zero_shard", "parameter_shard": "zero_shard", "backward_shard": "parameter_shard"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,13 @@ class Layout:
     expert_parallel: devices that share a layer's experts, out of data x context x tensor parallelism.
     expert_tensor_parallel: devices that share each expert's matrices.
     zero_stage: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters sharded over zero_shard devices.
-    zero_shard: size of the group that ZeRO shards over, at most data_parallel x context_parallel.
+    zero_shard: size of the group that ZeRO shards over, at most data_parallel x context_parallel; where it's fewer,
+    as many groups hold a copy each (hybrid sharding).
+    gradient_shard, parameter_shard: devices over which gradients (stages 2 and 3) and parameters (stage 3) are sharded
+    within a step, divisors of zero_shard, where they aren't that: over fewer, the rest is exchanged once a step
+    instead of once a micro-batch. 1 holds them whole.
+    backward_shard: devices over which stage 3 keeps a layer's parameters from its forward to its backward pass, a
+    divisor of parameter_shard, where it isn't that (the secondary partition of ZeRO++).
     micro_batch: sequences of one forward pass of one replica.
     """
 
@@ -61,9 +69,20 @@ class Layout:
     expert_tensor_parallel: int = 1
     zero_stage: int = 0
     zero_shard: int = 1
+    gradient_shard: int | None = None
+    parameter_shard: int | None = None
+    backward_shard: int | None = None
     recompute: Recompute = Recompute.NONE
     schedule: Schedule = Schedule.ONE_F_ONE_B
     micro_batch: int = 1
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """The devices over which gradients and parameters are sharded: as said, or those of the wider shard."""
+        sizes: dict[str, int] = {}
+        for name, wider in WIDER_SHARDS.items():
+            sizes[name] = getattr(self, name) or sizes.get(wider, self.zero_shard)
+        return sizes
 
     @property
     def world_size(self) -> int:
@@ -73,7 +92,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutTable:
-    """Many layouts as columns, each an integer array of shape [layouts]; closed sets are stored as their index."""
+    """Many layouts as columns, each an integer array of shape [layouts].
+
+    Closed sets are stored as their index, and all shards as numbers.
+    """
 
     tensor_parallel: IntArray
     sequence_parallel: IntArray
@@ -86,6 +108,9 @@ class LayoutTable:
     expert_tensor_parallel: IntArray
     zero_stage: IntArray
     zero_shard: IntArray
+    gradient_shard: IntArray
+    parameter_shard: IntArray
+    backward_shard: IntArray
     recompute: IntArray
     schedule: IntArray
     micro_batch: IntArray
@@ -96,10 +121,12 @@ class LayoutTable:
     @classmethod
     def of(cls, layouts: Iterable[Layout]) -> Self:
         """Make the table of some layouts."""
-        rows = list(layouts)
+        rows = [(row, row.shards) for row in layouts]
         return cls(
             **{
-                column.name: np.array([_code(getattr(row, column.name)) for row in rows], dtype=np.int64)
+                column.name: np.array(
+                    [_code(shards.get(column.name, getattr(row, column.name))) for row, shards in rows], dtype=np.int64
+                )
                 for column in fields(cls)
             }
         )
@@ -115,7 +142,8 @@ class LayoutTable:
         values["context_method"] = CONTEXT_METHODS[values["context_method"]]
         values["recompute"] = RECOMPUTES[values["recompute"]]
         values["schedule"] = SCHEDULES[values["schedule"]]
-        return Layout(**values)
+        usual = [name for name, wider in WIDER_SHARDS.items() if values[name] == values[wider]]
+        return Layout(**values | dict.fromkeys(usual))
 
 
 def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:

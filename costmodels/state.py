@@ -1,15 +1,13 @@
-"""Parameters, gradients and optimizer states of each stage, and how ZeRO shards them (arXiv 1910.02054).
+"""Parameters, gradients and optimizer states of each stage, as one rank holds them.
 
-Tensor parallelism splits matrices, expert and expert tensor parallelism the experts. ZeRO shards over `zero_shard`
-ranks of data and context parallelism; experts have fewer copies, so they are sharded over the smaller group of those:
-optimizer states from stage 1, gradients from 2, parameters from 3.
+Tensor parallelism splits matrices, expert and expert tensor parallelism the experts; what is left is sharded as
+sharding.py says.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.costmodels.collectives import Group
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.parameters import (
@@ -18,6 +16,7 @@ from meshwright.costmodels.parameters import (
     layer_parameters,
     position_parameters,
 )
+from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 
 PARAMETER_BYTES = 2
@@ -62,52 +61,31 @@ def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> Stag
     return StageParameters(dense=dense, experts=experts)
 
 
-def data_group(layouts: LayoutTable) -> Group:
-    """Give the ranks that hold the same dense parameters: data x context parallelism."""
-    return Group(size=layouts.data_parallel * layouts.context_parallel, stride=layouts.tensor_parallel)
-
-
-def expert_data_group(layouts: LayoutTable) -> Group:
-    """Give the ranks that hold the same experts."""
-    expert_ranks = layouts.expert_parallel * layouts.expert_tensor_parallel
-    block = layouts.data_parallel * layouts.context_parallel * layouts.tensor_parallel
-    return Group(size=np.maximum(block // expert_ranks, 1), stride=expert_ranks)
-
-
-def shard_group(layouts: LayoutTable) -> Group:
-    """Give the ranks that ZeRO shards dense parameters over."""
-    return Group(size=np.minimum(layouts.zero_shard, data_group(layouts).size), stride=layouts.tensor_parallel)
-
-
-def expert_shard_group(layouts: LayoutTable) -> Group:
-    """Give the ranks that ZeRO shards experts over."""
-    group = expert_data_group(layouts)
-    return Group(size=np.minimum(layouts.zero_shard, group.size), stride=group.stride)
-
-
-def shards(layouts: LayoutTable, group: Group, *, from_stage: int) -> FloatArray:
-    """Give into how many parts something is cut that ZeRO shards from a stage on, [layouts, 1]."""
-    return np.where(layouts.zero_stage >= from_stage, group.size, 1).astype(float)[:, np.newaxis]
-
-
 def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> dict[str, FloatArray]:
     """Give the bytes of parameters, gradients, optimizer states on one rank of each stage, [layouts, stages].
 
-    Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are the fp32 shards themselves.
-    Gradients accumulated in fp32 are 6 bytes where their 16-bit form stays (DeepSpeed's BF16 optimizer).
+    Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are fp32 shards like the
+    optimizer's, and a 16-bit copy where the passes of a step share them less widely. What is kept less widely sharded
+    from forward to backward passes alone is a copy too. Gradients accumulated in fp32 are 6 bytes where their 16-bit
+    form stays (DeepSpeed's BF16 optimizer).
     """
     nothing = np.zeros(parameters.dense.shape)
     totals = {"parameters": nothing, "gradients": nothing, "optimizer": nothing}
-    resident_bytes = PARAMETER_BYTES if job.stack.master_weights else MASTER_BYTES
     gradient_bytes = job.stack.gradient_bytes
     if job.stack.keeps_narrow_gradients and gradient_bytes > PARAMETER_BYTES:
         gradient_bytes += PARAMETER_BYTES
     optimizer_bytes = MOMENTS_BYTES + (MASTER_BYTES if job.stack.master_weights else 0)
-    for count, group in (
-        (parameters.dense, shard_group(layouts)),
-        (parameters.experts, expert_shard_group(layouts)),
+    for count, sharding in (
+        (parameters.dense, dense_sharding(job, layouts)),
+        (parameters.experts, expert_sharding(job, layouts)),
     ):
-        totals["parameters"] = totals["parameters"] + resident_bytes * count / shards(layouts, group, from_stage=3)
-        totals["gradients"] = totals["gradients"] + gradient_bytes * count / shards(layouts, group, from_stage=2)
-        totals["optimizer"] = totals["optimizer"] + optimizer_bytes * count / shards(layouts, group, from_stage=1)
+        copy_bytes = PARAMETER_BYTES / sharding.parameters
+        if not job.stack.master_weights:
+            copy_bytes = np.where(sharding.parameters < sharding.optimizer, copy_bytes, 0.0)
+            copy_bytes = copy_bytes + MASTER_BYTES / sharding.optimizer
+        secondary = sharding.backward < sharding.parameters
+        copy_bytes = copy_bytes + np.where(secondary, PARAMETER_BYTES / sharding.backward, 0.0)
+        totals["parameters"] = totals["parameters"] + count * copy_bytes
+        totals["gradients"] = totals["gradients"] + gradient_bytes * count / sharding.gradients
+        totals["optimizer"] = totals["optimizer"] + optimizer_bytes * count / sharding.optimizer
     return totals

@@ -1,37 +1,35 @@
 """Keeping the replicas equal: gradient reduction, parameter gathers and the optimizer step of each stage.
 
-ZeRO 0 all-reduces gradients once a step; 1 reduce-scatters them and all-gathers the new parameters; 2 must
-reduce-scatter after each micro-batch, since it keeps no whole gradients; 3 also gathers a layer's parameters before
-each forward and backward pass (Rajbhandari et al. 2020, section 7).
+What can hide of the messages of state_messages.py, which are of a layer or a bucket of layers each: gathers run beside
+the forward pass, all but the first one, which nothing precedes; reductions, and what is gathered again, beside the
+backward pass, all but the last one. With L equal buckets of c seconds of compute and m of messages,
 
-What can hide: a reduction started by bucket runs beside what is left of the last micro-batch's backward pass, all but
-the last layer's bucket; a parameter gather beside the forward pass, all but the first layer's. Without overlap a
-reduction starts when a stage's last backward pass ends, and the first stage's ends last, so that the others' hide
-behind it: stage s is done s passes of a chunk earlier, except in zero-bubble schedules, whose stages all end at once.
+    t = m + (L - 1) max(m, c + (1 - 1 / contention) m) + c
+
+What is sent once a step runs beside the first forward or the last backward pass. Without overlap a reduction starts
+when a stage's last backward pass ends, and the first stage's ends last, so that the others' hide behind it: stage s is
+done s passes of a chunk earlier, except in zero-bubble schedules, whose stages all end at once.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, reduce_scatter_s
+from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.schedule import ZERO_BUBBLE_2P, ZERO_BUBBLE_H1
+from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
     MASTER_BYTES,
     MOMENTS_BYTES,
     PARAMETER_BYTES,
     StageParameters,
-    data_group,
-    expert_data_group,
-    expert_shard_group,
     padded_vocabulary,
-    shard_group,
-    shards,
 )
+from meshwright.costmodels.state_messages import StateMessages, state_messages
 
 ZERO_BUBBLE = (ZERO_BUBBLE_H1, ZERO_BUBBLE_2P)
 
@@ -42,43 +40,6 @@ class StageWork:
 
     forward_s: FloatArray
     backward_s: FloatArray
-
-
-def _widened(group: Group) -> Group:
-    return Group(size=group.size[:, np.newaxis], stride=group.stride[:, np.newaxis])
-
-
-def gradient_reduction_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
-    """Give the seconds of one reduction of all gradients of each distinct stage, [layouts, stages]."""
-    total = np.zeros(parameters.dense.shape)
-    for count, whole, shard in (
-        (parameters.dense, data_group(layouts), shard_group(layouts)),
-        (parameters.experts, expert_data_group(layouts), expert_shard_group(layouts)),
-    ):
-        whole_bytes = job.stack.reduce_bytes * count
-        replicas = Group(size=whole.size // np.maximum(shard.size, 1), stride=whole.stride * shard.size)
-        within_s = reduce_scatter_s(job.cluster, _widened(shard), whole_bytes)
-        across_s = all_reduce_s(job.cluster, _widened(replicas), whole_bytes / shard.size[:, np.newaxis])
-        sharded_s = within_s + across_s
-        reduced_s = all_reduce_s(job.cluster, _widened(whole), whole_bytes)
-        seconds = np.where(layouts.zero_stage[:, np.newaxis] >= 1, sharded_s, reduced_s)
-        total = total + np.where(count > 0, seconds, 0.0)
-    return total
-
-
-def parameter_gather_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
-    """Give the seconds of one all-gather of each distinct stage's parameters, [layouts, stages]; 0 without ZeRO."""
-    total = np.zeros(parameters.dense.shape)
-    for count, shard in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
-        seconds = all_gather_s(job.cluster, _widened(shard), PARAMETER_BYTES * count)
-        total = total + np.where(count > 0, seconds, 0.0)
-    return np.where(layouts.zero_stage[:, np.newaxis] >= 1, total, 0.0)
-
-
-def _message_latencies_s(job: Job, layouts: LayoutTable, layers: IntArray) -> FloatArray:
-    """Give the latency of all messages into which ZeRO-3 cuts a stage's layers, but for the one counted already."""
-    empty = all_gather_s(job.cluster, _widened(shard_group(layouts)), np.zeros((len(layouts), 1)))
-    return empty * (layers * job.stack.gathers_per_layer - 1)
 
 
 def exposed_communication_s(
@@ -101,35 +62,57 @@ def exposed_communication_s(
         total: micro-batches of a step, [layouts].
 
     """
-    contention = job.cluster.device.calibration.contention
-    chunks = layouts.virtual_pipeline[:, np.newaxis]
-    zero_bubble = np.isin(layouts.schedule, ZERO_BUBBLE)[:, np.newaxis]
     layers = np.maximum(stages.layers.sum(axis=2), 1)
-    stage_3 = layouts.zero_stage[:, np.newaxis] == 3
-    slowed = np.where(stage_3, 1.0 / job.stack.gather_efficiency, 1.0)
-    latencies_s = np.where(stage_3, _message_latencies_s(job, layouts, layers), 0.0)
-    reduction_s = slowed * gradient_reduction_s(job, layouts, parameters) + latencies_s
-    gather_s = slowed * parameter_gather_s(job, layouts, parameters) + latencies_s
-    every_micro_batch = layouts.zero_stage[:, np.newaxis] >= 2
-    if not job.stack.reshard_in_pipeline:
-        in_pipeline = layouts.pipeline_parallel[:, np.newaxis] > 1
-        stage_3, every_micro_batch = stage_3 & ~in_pipeline, every_micro_batch & ~in_pipeline
-    repeats = np.where(every_micro_batch, total[:, np.newaxis], 1.0)
-    backward_messages_s = reduction_s + np.where(stage_3, gather_s, 0.0)
+    messages = state_messages(job, layouts, parameters, layers)
+    repeats = total[:, np.newaxis] - 1.0
+    backward_s = messages.reduction_s + messages.backward_gather_s
     if job.stack.overlap_gradients:
-        room_s = work.backward_s * (1.0 - 1.0 / layers)
-        exposed = exposed_s(backward_messages_s, room_s, contention, tail_s=backward_messages_s / layers)
+        beside = _Beside(job=job, compute_s=work.backward_s, buckets=messages.buckets)
+        backward_exposed_s = repeats * beside.exposed_s(backward_s)
+        backward_exposed_s += beside.exposed_s(backward_s + messages.step_reduction_s)
     else:
-        finished_early_s = np.where(zero_bubble, 0.0, stages.index * work.backward_s / chunks)
-        exposed = np.where(every_micro_batch, backward_messages_s, np.maximum(reduction_s - finished_early_s, 0.0))
-    gradients_s = repeats * exposed
-    gathers = np.where(stage_3, total[:, np.newaxis], 1.0)
+        early_s = _finished_early_s(layouts, stages, work)
+        backward_exposed_s = total[:, np.newaxis] * backward_s + np.maximum(messages.step_reduction_s - early_s, 0.0)
+    forward_s = messages.forward_gather_s
     if job.stack.overlap_parameters:
-        room_s = work.forward_s * (1.0 - 1.0 / layers)
-        exposed = exposed_s(gather_s, room_s, contention, tail_s=gather_s / layers)
+        beside = _Beside(job=job, compute_s=work.forward_s, buckets=messages.buckets)
+        forward_exposed_s = repeats * beside.exposed_s(forward_s)
+        forward_exposed_s += beside.exposed_s(forward_s + messages.step_gather_s)
     else:
-        exposed = gather_s
-    return gradients_s, gathers * exposed
+        forward_exposed_s = total[:, np.newaxis] * forward_s + messages.step_gather_s
+    regathers_s = backward_exposed_s * _gathered_share(messages, total)
+    return backward_exposed_s - regathers_s, forward_exposed_s + regathers_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside:
+    """One pass of a stage, beside which messages of a bucket each run."""
+
+    job: Job
+    compute_s: FloatArray
+    buckets: FloatArray
+
+    def exposed_s(self, message_s: FloatArray) -> FloatArray:
+        """Give by how much messages lengthen the pass; the first or last bucket has nothing to run beside."""
+        return exposed_s(
+            message_s,
+            self.compute_s * (1.0 - 1.0 / self.buckets),
+            self.job.cluster.device.calibration.contention,
+            tail_s=message_s / self.buckets,
+        )
+
+
+def _finished_early_s(layouts: LayoutTable, stages: StageTable, work: StageWork) -> FloatArray:
+    """Give how long before the first stage each stage ends its last backward pass, [layouts, stages]."""
+    early_s = stages.index * work.backward_s / layouts.virtual_pipeline[:, np.newaxis]
+    return np.where(np.isin(layouts.schedule, ZERO_BUBBLE)[:, np.newaxis], 0.0, early_s)
+
+
+def _gathered_share(messages: StateMessages, total: FloatArray) -> FloatArray:
+    """Give which share of the messages of the backward passes are gathers."""
+    gathers_s = total[:, np.newaxis] * messages.backward_gather_s
+    reductions_s = total[:, np.newaxis] * messages.reduction_s + messages.step_reduction_s
+    return np.divide(gathers_s, gathers_s + reductions_s, out=np.zeros(gathers_s.shape), where=gathers_s > 0)
 
 
 def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
@@ -154,6 +137,9 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
     update_bytes = gradient_bytes + 2 * (MOMENTS_BYTES + MASTER_BYTES) + PARAMETER_BYTES
     clip_bytes = 3 * gradient_bytes
     total = np.zeros(parameters.dense.shape)
-    for count, group in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
-        total = total + count * (update_bytes + clip_bytes) / shards(layouts, group, from_stage=1)
+    for count, sharding in (
+        (parameters.dense, dense_sharding(job, layouts)),
+        (parameters.experts, expert_sharding(job, layouts)),
+    ):
+        total = total + count * (update_bytes + clip_bytes) / sharding.optimizer
     return total / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)

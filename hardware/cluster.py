@@ -37,6 +37,12 @@ class Cluster:
     devices_per_node: int
     tiers: tuple[Tier, ...]
 
+    @property
+    def domain_devices(self) -> int:
+        """Devices joined by something faster than a fabric: those of a node, or of the nodes that share such a tier."""
+        inside = [tier.group for tier in self.tiers if tier.topology is not Topology.FABRIC]
+        return max([self.devices_per_node, *inside])
+
 
 def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
     """Make a tier of `group` devices; where they are fewer than the entry's, a mesh lacks the links to the others."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from meshwright.catalog.errors import InputError
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import WIDER_SHARDS, Layout
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
@@ -45,8 +45,18 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
         yield f"{path}.expert_parallel", f"the expert degrees don't divide the {stage} devices of a stage"
     if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
         yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
+    yield from _shards(path, layout)
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
+
+
+def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
+    sizes = {"zero_shard": layout.zero_shard, **layout.shards}
+    replicas = layout.data_parallel * layout.context_parallel
+    for name, size in sizes.items():
+        whole = sizes.get(WIDER_SHARDS.get(name, ""), replicas)
+        if whole % size:
+            yield f"{path}.{name}", f"{size} devices don't divide the {whole} that they are taken from"
 
 
 def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:

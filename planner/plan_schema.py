@@ -83,6 +83,9 @@ class LayoutSection(Section):
     expert_tensor_parallel: Count
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)]
     zero_shard: Count
+    gradient_shard: Count | None
+    parameter_shard: Count | None
+    backward_shard: Count | None
     recompute: Recompute
     schedule: Schedule
     micro_batch: Count

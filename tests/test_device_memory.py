@@ -93,12 +93,23 @@ def test_zero_3_gathers_layers(round_job: Callable[..., Job]) -> None:
     assert found == pytest.approx((2 * 2 + 4) * total_parameters(job.model) / 8)
 
 
-def test_zero_3_may_keep_a_stage_gathered(round_job: Callable[..., Job]) -> None:
-    # All of a stage's parameters and gradients: of two layers and the word table on the first of 4 stages.
-    job = round_job(model={"tied_embeddings": True, "vocab": 51200}, stack={"reshard_in_pipeline": False})
-    layout = Layout(data_parallel=4, pipeline_parallel=4, zero_stage=3, zero_shard=4)
+def test_zero_2_holds_a_layer_of_gradients_until_they_are_reduced(round_job: Callable[..., Job]) -> None:
+    job = round_job()
+    found = parts(job, Layout(data_parallel=8, zero_stage=2, zero_shard=8))["gathered_parameters"]
+    assert found == pytest.approx(4 * total_parameters(job.model) / 8)
+    assert parts(job, Layout(data_parallel=8, zero_stage=1, zero_shard=8))["gathered_parameters"] == 0.0
+
+
+def test_zero_3_may_hold_a_stage_whole(round_job: Callable[..., Job]) -> None:
+    # All of a stage's parameters and gradients: of two layers and the word table on the first of 4 stages, beside
+    # shards of the fp32 parameters.
+    stack = {"reshard_in_pipeline": False, "master_weights": False}
+    job = round_job(model={"tied_embeddings": True, "vocab": 51200}, stack=stack)
+    found = parts(job, Layout(data_parallel=4, pipeline_parallel=4, zero_stage=3, zero_shard=4))
     stage = 2 * (12 * 1024**2 + 2 * 1024) + 51200 * 1024
-    assert parts(job, layout)["gathered_parameters"] == pytest.approx((2 + 4) * stage, rel=1e-4)
+    assert found["gathered_parameters"] == 0.0
+    assert found["parameters"] == pytest.approx((2 + 4 / 4) * stage, rel=1e-4)
+    assert found["gradients"] == pytest.approx(4 * stage, rel=1e-4)
 
 
 def test_separate_accumulation_holds_a_weight_gradient(round_job: Callable[..., Job]) -> None:

@@ -184,6 +184,26 @@ def test_an_open_recompute_and_micro_batch_give_all_choices(make_case: Callable[
     assert chosen == {(recompute, size) for recompute in Recompute for size in (1, 2, 4, 8, 16)}
 
 
+def test_deferred_synchronisation_holds_what_fits_whole(make_case: Callable[..., Case]) -> None:
+    # NeMo AutoModel: whole where the device has room for it, sharded layer by layer where it hasn't.
+    sharded = {"zero_stage": 3, "pipeline_parallel": 1, "tensor_parallel": 1, "data_parallel": 16}
+    held, layered = layouts_of_case(make_case(layout=sharded), defers_synchronisation=True)[0]
+    assert (held.gradient_shard, held.parameter_shard) == (1, 1)
+    assert (layered.gradient_shard, layered.parameter_shard) == (None, None)
+    for told in ({"zero_stage": 2}, {"gradient_shard_devices": 4}):
+        assert len(layouts_of_case(make_case(layout=sharded | told), defers_synchronisation=True)[0]) == 1
+
+    def chosen(hidden: int, framework: str) -> Layout:
+        wide = {"hidden": hidden, "heads": 16, "ffn_hidden": 4 * hidden}
+        (result,) = estimate([make_case(model=wide, layout=sharded, framework=framework)])
+        assert result.predicted is not None
+        return result.predicted.layout
+
+    assert chosen(1024, "NeMo AutoModel").parameter_shard == 1
+    assert chosen(16384, "NeMo AutoModel").parameter_shard is None
+    assert chosen(1024, "TorchTitan").parameter_shard is None
+
+
 def test_megatron_cuts_experts_as_the_rest_unless_that_does_not_fit(make_case: Callable[..., Case]) -> None:
     def degree(**layout: int) -> int:
         return only_layout(make_case(model={"moe": MIXTURE}, layout=layout)).expert_tensor_parallel
@@ -199,6 +219,9 @@ def test_layout_details(make_case: Callable[..., Case]) -> None:
     assert interleaved.schedule is Schedule.INTERLEAVED
     assert only_layout(make_case(layout={"schedule": "1f1b-interleaved"})).schedule is Schedule.ONE_F_ONE_B
     assert only_layout(make_case(layout={"zero_stage": 1, "zero_shard_devices": 2})).zero_shard == 2
+    levels = {"gradient_shard_devices": 2, "parameter_shard_devices": 4, "backward_shard_devices": 1}
+    three = only_layout(make_case(layout={"zero_stage": 3} | levels))
+    assert (three.gradient_shard, three.parameter_shard, three.backward_shard) == (2, 4, 1)
     split = {"context_parallel": 2, "data_parallel": 2, "context_parallel_method": "ulysses_cp_algo"}
     assert only_layout(make_case(layout=split)).context_method is ContextMethod.ULYSSES
     assert only_layout(make_case(layout=split)).zero_shard == 4
@@ -216,6 +239,8 @@ def test_layout_details(make_case: Callable[..., Case]) -> None:
         ({"model": {"moe": MIXTURE}, "layout": {"expert_parallel": 3}}, "8 experts aren't shared evenly"),
         ({"model": {"moe": MIXTURE | {"experts": 16}}, "layout": {"expert_parallel": 16}}, "doesn't divide the 8"),
         ({"layout": {"zero_shard_devices": 3}}, "ZeRO over 3 devices"),
+        ({"layout": {"gradient_shard_devices": 3}}, "3 devices don't divide the 4 of zero_shard"),
+        ({"layout": {"parameter_shard_devices": 2, "backward_shard_devices": 4}}, "4 devices don't divide the 2 of"),
         ({"batch": {"global_batch": 62}}, "a batch of 62 isn't shared evenly by data parallelism 4"),
         ({"batch": {"micro_batch": 3}}, "share of 16 isn't whole micro-batches of 3"),
     ],

@@ -289,6 +289,9 @@ def test_the_digest_ignores_the_order_of_keys(toy_plan: Plan, tmp_path: Path) ->
     [
         ("layout.tensor_parallel", 7, "the degrees multiply to"),
         ("layout.expert_parallel", 5, "the expert degrees don't divide"),
+        ("layout.zero_shard", 3, "3 devices don't divide"),
+        ("layout.gradient_shard", 3, "3 devices don't divide"),
+        ("layout.backward_shard", 5, "5 devices don't divide"),
         ("layout.micro_batch", 7, "don't make up the global batch"),
         ("mesh.order", ["context", "tensor", "data", "pipeline"], "numbers ranks by"),
         ("mesh.groups.data.stride", 3, "aren't those that the layout implies"),
@@ -361,9 +364,12 @@ def test_a_layout_section_has_every_field_of_a_layout() -> None:
         pipeline_parallel=4,
         schedule=Schedule.INTERLEAVED,
         recompute=Recompute.FULL,
-        zero_stage=2,
-        zero_shard=5,
-        data_parallel=5,
+        zero_stage=3,
+        zero_shard=8,
+        gradient_shard=1,
+        parameter_shard=4,
+        backward_shard=2,
+        data_parallel=8,
         micro_batch=7,
     )
     assert LayoutSection.of(layout).layout() == layout

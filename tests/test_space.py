@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.transformer import Experts, Mlp
@@ -242,3 +243,61 @@ def test_only_the_stack_s_schedules_are_used(toy_job: MakeJob) -> None:
     assert {layout.schedule for layout in layouts} == {Schedule.ONE_F_ONE_B}
     assert max(layout.pipeline_parallel for layout in layouts) == 4
     assert space.rejected["the training software does not run the pipeline schedule"] > 0
+
+
+def shards_of(layout: Layout) -> tuple[int, int, int, int]:
+    shards = layout.shards
+    return layout.zero_shard, shards["gradient_shard"], shards["parameter_shard"], shards["backward_shard"]
+
+
+def with_partitions(job: Job, *partitions: Partition) -> Job:
+    return replace(job, stack=job.stack.model_copy(update={"partitions": partitions}))
+
+
+def test_partitions_of_the_stack_are_offered_across_nodes(toy_job: MakeJob) -> None:
+    # 32 devices in nodes of 8: all of the replicas, a node's, and both in turn.
+    job = with_partitions(toy_job(32, global_batch=32), *Partition)
+    space = space_of(job)
+    layouts = listed(space, limit=10**6)
+    assert len(layouts) == len(set(layouts)) == space.legal
+    assert space.candidates == space.legal + sum(space.rejected.values())
+
+    def found(tensor: int, data: int) -> set[tuple[int, int, int, int]]:
+        return {
+            shards_of(layout)
+            for layout in layouts
+            if (layout.zero_stage, layout.context_parallel) == (3, 1)
+            if (layout.tensor_parallel, layout.data_parallel) == (tensor, data)
+        }
+
+    assert found(1, 32) == {(32, 32, 32, 32), (8, 8, 8, 8), (32, 32, 32, 8), (32, 8, 8, 8)}
+    assert found(2, 16) == {(16, 16, 16, 16), (4, 4, 4, 4), (16, 16, 16, 4), (16, 4, 4, 4)}
+    # Where a node holds one copy, or all replicas lie in one, there is nothing to choose.
+    assert found(8, 4) == {(4, 4, 4, 4)}
+    assert found(1, 8) == {(8, 8, 8, 8)}
+    assert {shards_of(layout) for layout in layouts if layout.zero_stage < 3 and layout.data_parallel == 32} == {
+        (32,) * 4
+    }
+
+
+def test_a_card_is_a_level_of_its_own(toy_job: MakeJob) -> None:
+    job = with_partitions(toy_job(32, global_batch=32), Partition.UNIFORM, Partition.HIERARCHICAL)
+    node, fabric = job.cluster.tiers
+    card = replace(node, name="card", group=2)
+    cards = replace(job, cluster=replace(job.cluster, tiers=(card, node, fabric)))
+    layouts = [layout for layout in listed(space_of(cards), limit=10**6) if layout.zero_stage == 3]
+    assert {shards_of(layout) for layout in layouts if layout.data_parallel == 32} == {(32,) * 4, (32, 8, 2, 2)}
+
+
+def test_what_the_stack_does_not_shard_by_is_not_offered(toy_job: MakeJob) -> None:
+    plain, hybrid = (
+        toy_job(32, global_batch=32),
+        with_partitions(toy_job(32, global_batch=32), Partition.UNIFORM, Partition.HYBRID),
+    )
+    assert {
+        layout.zero_shard == layout.data_parallel * layout.context_parallel
+        for layout in listed(space_of(plain), limit=10**6)
+    } == {True}
+    more = set(listed(space_of(hybrid), limit=10**6)) - set(listed(space_of(plain), limit=10**6))
+    assert {layout.zero_stage for layout in more} == {3}
+    assert all(layout.zero_shard < layout.data_parallel * layout.context_parallel for layout in more)

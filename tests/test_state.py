@@ -11,8 +11,6 @@ from meshwright.costmodels.parameters import mtp_parameters, total_parameters
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import (
     StageParameters,
-    expert_data_group,
-    expert_shard_group,
     padded_vocabulary,
     stage_parameters,
     state_bytes,
@@ -73,12 +71,32 @@ def test_context_ranks_hold_shards_too(round_job: Callable[..., Job]) -> None:
 def test_experts_are_sharded_over_their_own_fewer_copies(round_job: Callable[..., Job]) -> None:
     # 8 data ranks, experts over 4 of them: 2 copies of each expert.
     layout = Layout(data_parallel=8, expert_parallel=4, zero_stage=1, zero_shard=8)
-    layouts = LayoutTable.of([layout])
-    assert expert_data_group(layouts).size.tolist() == [2]
-    assert expert_data_group(layouts).stride.tolist() == [4]
-    assert expert_shard_group(layouts).size.tolist() == [2]
     counted = bytes_per_parameter(round_job(stack=HALF), [layout], dense=0.0, experts=1.0)
     assert counted == [[2, 2, 12 / 2]]
+
+
+def test_parts_may_be_sharded_over_different_numbers_of_ranks(round_job: Callable[..., Job]) -> None:
+    # The three levels of arXiv 2501.04266: of 16 ranks, parameters over the 2 dies of a card, gradients over 8 of a
+    # node.
+    three = Layout(data_parallel=16, zero_stage=3, zero_shard=16, gradient_shard=8, parameter_shard=2)
+    assert bytes_per_parameter(round_job(stack=HALF), [three], dense=1.0) == [[2 / 2, 2 / 8, 12 / 16]]
+    # Where there are no other 16-bit parameters, those of the step are a copy beside the fp32 shards.
+    stack = HALF | {"master_weights": False}
+    assert bytes_per_parameter(round_job(stack=stack), [three], dense=1.0) == [[2 / 2 + 4 / 16, 2 / 8, 8 / 16]]
+
+
+def test_a_secondary_partition_is_a_copy_more(round_job: Callable[..., Job]) -> None:
+    # hpZ of ZeRO++ (arXiv 2306.10209, section 3.2): 2 bytes over the 8 ranks of a node beside the shards over all 64.
+    layout = Layout(data_parallel=64, zero_stage=3, zero_shard=64, backward_shard=8)
+    assert bytes_per_parameter(round_job(stack=HALF), [layout], dense=1.0) == [[2 / 64 + 2 / 8, 2 / 64, 12 / 64]]
+
+
+def test_held_whole_within_a_step_zero_3_is_zero_1(round_job: Callable[..., Job]) -> None:
+    held = Layout(data_parallel=8, zero_stage=3, zero_shard=8, gradient_shard=1, parameter_shard=1)
+    for master_weights in (True, False):
+        job = round_job(stack={"master_weights": master_weights})
+        found = bytes_per_parameter(job, [held, ZERO[1]], dense=1.0, experts=1.0)
+        assert found[0] == found[1]
 
 
 def test_one_rank_of_one_stage_holds_the_model(round_job: Callable[..., Job]) -> None:

@@ -1,4 +1,4 @@
-"""Gradient reductions, parameter gathers, the optimizer and tied embeddings, by hand on round machines."""
+"""What is exposed of reductions and gathers, the optimizer and tied embeddings, by hand on round machines."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,7 @@ from meshwright.costmodels.state import StageParameters
 from meshwright.costmodels.synchronisation import (
     StageWork,
     exposed_communication_s,
-    gradient_reduction_s,
     optimizer_s,
-    parameter_gather_s,
     tied_embedding_s,
 )
 
@@ -33,57 +31,10 @@ def counted(dense: float = 0.0, experts: float = 0.0) -> StageParameters:
     return StageParameters(dense=np.array([[dense]]), experts=np.array([[experts]]))
 
 
-def reduction_s(job: Job, layout: Layout, *, dense: float = 0.0, experts: float = 0.0) -> float:
-    return float(gradient_reduction_s(job, LayoutTable.of([layout]), counted(dense, experts))[0, 0])
-
-
-def gather_s(job: Job, layout: Layout, *, dense: float = 0.0, experts: float = 0.0) -> float:
-    return float(parameter_gather_s(job, LayoutTable.of([layout]), counted(dense, experts))[0, 0])
-
-
-def test_gradients_are_all_reduced_without_zero(round_job: Callable[..., Job]) -> None:
-    # 8 replicas on 2 nodes: 2 x 7/8 of 4 MB at 20 GB/s, 2 x (2 x 1 us + 10 us).
-    found = reduction_s(round_job(), Layout(data_parallel=8), dense=MILLION)
-    assert found == pytest.approx(2 * 7 / 8 * 4e6 / FABRIC_BUS + 24e-6)
-
-
-def test_zero_reduces_gradients_to_shards_and_gathers_parameters(round_job: Callable[..., Job]) -> None:
-    # 7/8 of 4 MB of gradients, 7/8 of 2 MB of parameters; 3 steps of 1 us and 1 of 10 us each.
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=8)
-    assert reduction_s(round_job(), layout, dense=MILLION) == pytest.approx(7 / 8 * 4e6 / FABRIC_BUS + 13e-6)
-    assert gather_s(round_job(), layout, dense=MILLION) == pytest.approx(7 / 8 * 2e6 / FABRIC_BUS + 13e-6)
-
-
-def test_gradients_on_the_wire_may_be_narrower(round_job: Callable[..., Job]) -> None:
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=8)
-    found = reduction_s(round_job(stack={"reduce_bytes": 2}), layout, dense=MILLION)
-    assert found == pytest.approx(7 / 8 * 2e6 / FABRIC_BUS + 13e-6)
-
-
-def test_shards_inside_a_node_are_all_reduced_between_nodes(round_job: Callable[..., Job]) -> None:
-    # Reduce-scatter of 4 MB over 4 of a node, then all-reduce of each quarter with its one partner at 5 GB/s.
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=4)
-    within = 3 / 4 * 4e6 / NODE_BUS + 3e-6
-    across = 2 * 1 / 2 * 1e6 / 5e9 + 20e-6
-    assert reduction_s(round_job(), layout, dense=MILLION) == pytest.approx(within + across)
-    assert gather_s(round_job(), layout, dense=MILLION) == pytest.approx(3 / 4 * 2e6 / NODE_BUS + 3e-6)
-
-
-def test_experts_are_reduced_over_their_copies(round_job: Callable[..., Job]) -> None:
-    # 8 replicas, experts over 4: 2 copies, one a node, 5 GB/s each.
-    layout = Layout(data_parallel=8, expert_parallel=4)
-    assert reduction_s(round_job(), layout, experts=MILLION) == pytest.approx(2 / 2 * 4e6 / 5e9 + 20e-6)
-
-
-def test_one_replica_and_no_zero_send_nothing(round_job: Callable[..., Job]) -> None:
-    assert reduction_s(round_job(), Layout(tensor_parallel=4), dense=MILLION) == 0.0
-    assert gather_s(round_job(), Layout(data_parallel=8), dense=MILLION) == 0.0
-
-
 def exposed(
     job: Job, layout: Layout, *, forward_s: float, backward_s: float, total: float = 4.0, stage: int = 0
 ) -> tuple[float, float]:
-    """Give the exposed reduction and gather of a stage with a million dense parameters."""
+    """Give the exposed reductions and gathers of a stage with a million dense parameters."""
     layouts, stages = stages_of(job, layout)
     shape = stages.index.shape
     found = exposed_communication_s(
@@ -97,18 +48,24 @@ def exposed(
     return float(found[0][0, stage]), float(found[1][0, stage])
 
 
-REDUCTION_S = 7 / 8 * 4e6 / FABRIC_BUS + 13e-6
-GATHER_S = 7 / 8 * 2e6 / FABRIC_BUS + 13e-6
+OWN = 0.4 / 8 / 50e9
+"""Seconds a byte to copy the own eighth of a message."""
+STEPS_S = 16e-6
+"""Of a ring of 8 in two nodes: six of 1 us and one of 10 us."""
+REDUCTION_S = 4e6 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S
+GATHER_S = 2e6 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S
+LATER_S = 7 * STEPS_S
+"""What 8 messages, one a layer, take longer than one of them all."""
 
 
 @pytest.mark.parametrize(
     ("zero_stage", "reductions", "gathers"),
     # Stage 2 reduces after each of 4 micro-batches; stage 3 also gathers before each of their passes, forward and
-    # backward, and does all that layer by layer: 7 more messages than one.
+    # backward, and does all that layer by layer.
     [
         (1, REDUCTION_S, GATHER_S),
         (2, 4 * REDUCTION_S, GATHER_S),
-        (3, 4 * (REDUCTION_S + GATHER_S + 14 * 13e-6), 4 * (GATHER_S + 7 * 13e-6)),
+        (3, 4 * (REDUCTION_S + LATER_S), 8 * (GATHER_S + LATER_S)),
     ],
 )
 def test_without_overlap_all_of_it_is_exposed(
@@ -120,35 +77,51 @@ def test_without_overlap_all_of_it_is_exposed(
 
 
 OVERLAP = {"overlap_gradients": True, "overlap_parameters": True}
+LAYERED = Layout(data_parallel=8, zero_stage=3, zero_shard=8)
 
 
 def test_overlap_leaves_the_first_and_the_last_of_the_layers(round_job: Callable[..., Job]) -> None:
-    # Of 8 layers one bucket of the reduction and one of the gather have nothing to run beside.
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=8)
-    found = exposed(round_job(stack=OVERLAP), layout, forward_s=1.0, backward_s=2.0)
-    assert found == pytest.approx((REDUCTION_S / 8, GATHER_S / 8))
+    # Of 8 layers one bucket of each reduction and of each gather has nothing to run beside, in each of 4 micro-batches.
+    found = exposed(round_job(stack=OVERLAP), LAYERED, forward_s=1.0, backward_s=2.0)
+    assert found == pytest.approx((4 * (REDUCTION_S + LATER_S) / 8, 8 * (GATHER_S + LATER_S) / 8))
 
 
 def test_overlap_hides_no_more_than_there_is_to_compute(round_job: Callable[..., Job]) -> None:
-    # Seven of eight layers' 40 us forward and 80 us backward.
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=8)
-    found = exposed(round_job(stack=OVERLAP), layout, forward_s=40e-6, backward_s=80e-6)
-    assert found == pytest.approx((REDUCTION_S - 70e-6, GATHER_S - 35e-6))
+    # Seven of eight layers' 40 us forward and 80 us backward, of which the reductions and gathers get their share.
+    found = exposed(round_job(stack=OVERLAP), LAYERED, forward_s=40e-6, backward_s=80e-6, total=1.0)
+    reduction_s, gather_s = REDUCTION_S + LATER_S, GATHER_S + LATER_S
+    backward_s = reduction_s + gather_s - 70e-6
+    reductions = backward_s * reduction_s / (reduction_s + gather_s)
+    assert found == pytest.approx((reductions, gather_s - 35e-6 + backward_s - reductions))
 
 
 def test_what_is_hidden_slows_what_it_hides_behind(round_job: Callable[..., Job]) -> None:
+    # Beside a second of communication compute does 1 / 1.2 s of its work.
     job = round_job(stack=OVERLAP, cluster={"calibration": {"contention": 1.2}})
-    layout = Layout(data_parallel=8, zero_stage=1, zero_shard=8)
-    found = exposed(job, layout, forward_s=1.0, backward_s=2.0)
-    share = 1 / 8 + 0.2 * 7 / 8
-    assert found == pytest.approx((share * REDUCTION_S, share * GATHER_S))
+    found = exposed(job, LAYERED, forward_s=1.0, backward_s=2.0, total=1.0)
+    share = 1 / 8 + (1 - 1 / 1.2) * 7 / 8
+    assert found == pytest.approx((share * (REDUCTION_S + LATER_S), share * 2 * (GATHER_S + LATER_S)))
+
+
+def test_what_is_sent_once_a_step_runs_beside_one_micro_batch(round_job: Callable[..., Job]) -> None:
+    # A million parameters don't fill a bucket, so that nothing of ZeRO-1's messages hides; a thousand million fill 8
+    # buckets of 125 million, one a layer.
+    job, layout = round_job(stack=OVERLAP), Layout(data_parallel=8, zero_stage=1, zero_shard=8)
+    assert exposed(job, layout, forward_s=1.0, backward_s=2.0) == pytest.approx((REDUCTION_S, GATHER_S))
+    layouts, stages = stages_of(job, layout)
+    work = StageWork(forward_s=np.array([[1.0]]), backward_s=np.array([[2.0]]))
+    reductions, gathers = exposed_communication_s(
+        job, layouts, stages, counted(1000 * MILLION), work, total=np.array([4.0])
+    )
+    assert reductions == pytest.approx(np.array([[4e9 / 8 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S]]))
+    assert gathers == pytest.approx(np.array([[2e9 / 8 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S]]))
 
 
 def test_later_stages_finish_early_and_reduce_meanwhile(round_job: Callable[..., Job]) -> None:
     # In a pipeline the last of 4 stages ends its backward passes 3 passes before the first: nothing is left of its
     # reduction if a pass takes longer than a third of it. Two replicas of 4 stages lie on 8 devices, one tensor rank.
     layout = Layout(pipeline_parallel=4, data_parallel=2)
-    reduce_s = 2 * 1 / 2 * 4e6 / NODE_BUS + 2e-6
+    reduce_s = (2 * 1 / 2 + 0.4 / 2) * 4e6 / NODE_BUS + 2e-6
     first, _ = exposed(round_job(), layout, forward_s=1e-6, backward_s=10e-6, stage=0)
     last, _ = exposed(round_job(), layout, forward_s=1e-6, backward_s=10e-6, stage=2)
     assert first == pytest.approx(reduce_s)
@@ -167,17 +140,16 @@ def test_later_stages_finish_early_and_reduce_meanwhile(round_job: Callable[...,
     ids=lambda value: value.schedule.value if isinstance(value, Layout) else "",
 )
 def test_how_early_depends_on_the_schedule(round_job: Callable[..., Job], layout: Layout, early_s: float) -> None:
-    reduce_s = 2 * 1 / 2 * 4e6 / NODE_BUS + 2e-6
+    reduce_s = (2 * 1 / 2 + 0.4 / 2) * 4e6 / NODE_BUS + 2e-6
     last, _ = exposed(round_job(), layout, forward_s=1e-6, backward_s=10e-6, stage=2)
     assert last == pytest.approx(reduce_s - early_s)
 
 
 def test_zero_3_pays_for_its_many_messages(round_job: Callable[..., Job]) -> None:
-    # At half the bandwidth, and 8 layers in 5 messages each, of 13 us, one of which is in the bulk already.
+    # At half the bandwidth and twice the latency, and 8 layers in 5 messages each, forward and backward.
     job = round_job(stack={"gather_efficiency": 0.5, "gathers_per_layer": 5})
-    layout = Layout(data_parallel=8, zero_stage=3, zero_shard=8)
-    _, gathers = exposed(job, layout, forward_s=1.0, backward_s=2.0, total=1.0)
-    assert gathers == pytest.approx(2 * GATHER_S + 39 * 13e-6)
+    _, gathers = exposed(job, LAYERED, forward_s=1.0, backward_s=2.0, total=1.0)
+    assert gathers == pytest.approx(2 * 2 * (GATHER_S + 39 * STEPS_S))
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
@@ -216,7 +188,7 @@ def test_a_tied_embedding_is_summed_between_the_ends(round_job: Callable[..., Jo
     # 2 stages of 2 nodes each, 4 tensor ranks: 4 x 51200 x 1024 / 4 B between two devices of two nodes at 5 GB/s.
     layout = Layout(tensor_parallel=4, data_parallel=2, pipeline_parallel=2)
     tied, own = (round_job(model={"tied_embeddings": flag}) for flag in (True, False))
-    expected = 2 * 1 / 2 * 4 * 51200 * 1024 / 4 / 5e9 + 20e-6
+    expected = 4 * 51200 * 1024 / 4 * (2 * 1 / 2 / 5e9 + 0.4 / 2 / 50e9) + 20e-6
     assert tied_embedding_s(tied, LayoutTable.of([layout])) == pytest.approx([expected])
     assert tied_embedding_s(own, LayoutTable.of([layout])) == pytest.approx([0.0])
     assert tied_embedding_s(tied, LayoutTable.of([Layout(tensor_parallel=4)])) == pytest.approx([0.0])

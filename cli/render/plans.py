@@ -13,7 +13,7 @@ from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner import Plan
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import describe
+from meshwright.planner.layout.search import describe, narrower_shards
 from meshwright.planner.plan_schema import StageSection
 
 REASONS_SHOWN = 6
@@ -104,7 +104,8 @@ def _render_layout(console: Console, plan: Plan) -> None:
     if plan.inputs.model.entry.experts is not None:
         cut = f"each cut in {layout.expert_tensor_parallel}" if layout.expert_tensor_parallel > 1 else ""
         add_row(table, "expert parallel", layout.expert_parallel, cut)
-    add_row(table, "ZeRO stage", layout.zero_stage, f"over {layout.zero_shard} devices" if layout.zero_stage else "")
+    shards = ", ".join([f"over {layout.zero_shard} devices", *narrower_shards(layout.layout())])
+    add_row(table, "ZeRO stage", layout.zero_stage, shards if layout.zero_stage else "")
     add_row(table, "recompute", layout.recompute, "")
     add_row(table, "micro-batch", layout.micro_batch, f"{micro_batches} a replica and step")
     console.print(table)

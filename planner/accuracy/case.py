@@ -190,6 +190,9 @@ class CaseLayout(Entry):
     expert_tensor_parallel: Size | None = None
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
     zero_shard_devices: Size | None = None
+    gradient_shard_devices: Size | None = None
+    parameter_shard_devices: Size | None = None
+    backward_shard_devices: Size | None = None
     schedule: Annotated[Schedule, BeforeValidator(_schedule)] | None = None
     recompute: Recompute | None = None
     recompute_detail: Remark | None = None

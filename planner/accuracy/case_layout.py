@@ -5,26 +5,29 @@ from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.layout import RECOMPUTES, ContextMethod, Layout, Recompute
+from meshwright.costmodels.layout import RECOMPUTES, WIDER_SHARDS, ContextMethod, Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
 from meshwright.planner.accuracy.case import Case, CaseLayout
 
 ULYSSES_NAMES = ("a2a", "ulysses_cp_algo", "ulysses")
+SHARDED_PARAMETERS = 3
 RING_NAMES = ("p2p", "megatron_cp_algo", "ring")
 
 
-def layouts_of_case(case: Case) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
+def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
     """Give the layouts to choose from, and what had to be assumed of them.
 
     Where recompute is open the layouts go from none to full; where the micro-batch is open it takes the powers of two
-    that divide a replica's share of the batch.
+    that divide a replica's share of the batch. Where the software `defers_synchronisation`, parameters and gradients of
+    ZeRO-3 may be held whole within a step, unless the case says how they are sharded.
 
     Raises InputError where the degrees don't fit each other, the devices, the batch or the model.
     """
     layout = _degrees(case)
     recomputes = RECOMPUTES if case.layout.recompute is None else (case.layout.recompute,)
     candidates = tuple(
-        replace(layout, recompute=recompute, micro_batch=micro_batch)
+        replace(shards, recompute=recompute, micro_batch=micro_batch)
+        for shards in _shards(case.layout, layout, defers_synchronisation=defers_synchronisation)
         for recompute in recomputes
         for micro_batch in _micro_batches(case, layout)
     )
@@ -47,6 +50,9 @@ def _degrees(case: Case) -> Layout:
         expert_tensor_parallel=_expert_tensor_parallel(case, replicas),
         zero_stage=given.zero_stage,
         zero_shard=_zero_shard(given, replicas),
+        gradient_shard=given.gradient_shard_devices,
+        parameter_shard=given.parameter_shard_devices,
+        backward_shard=given.backward_shard_devices,
         schedule=_schedule(given),
     )
 
@@ -108,6 +114,19 @@ def _zero_shard(given: CaseLayout, replicas: int) -> int:
             path="layout.zero_shard_devices",
         )
     return shard
+
+
+def _shards(given: CaseLayout, layout: Layout, *, defers_synchronisation: bool) -> Iterator[Layout]:
+    for name, wider in WIDER_SHARDS.items():
+        whole = layout.shards.get(wider, layout.zero_shard)
+        if whole % layout.shards[name]:
+            raise InputError(
+                f"{layout.shards[name]} devices don't divide the {whole} of {wider}", path=f"layout.{name}_devices"
+            )
+    told = (given.gradient_shard_devices, given.parameter_shard_devices, given.backward_shard_devices)
+    if defers_synchronisation and layout.zero_stage == SHARDED_PARAMETERS and told == (None, None, None):
+        yield replace(layout, gradient_shard=1, parameter_shard=1)
+    yield layout
 
 
 def _schedule(given: CaseLayout) -> Schedule:

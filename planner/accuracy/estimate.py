@@ -125,7 +125,7 @@ def _file(source: str | Path | Case) -> Iterator[_Filed]:
 def _estimate(item: _Filed, *, machine: Callable[[str], Machine], stacks: Sequence[StackEntry]) -> Estimate:
     try:
         job, of_job = job_of_case(item.case, _machine_of(item.case, machine), stacks)
-        candidates, of_layout = layouts_of_case(item.case)
+        candidates, of_layout = layouts_of_case(item.case, defers_synchronisation=job.stack.defers_synchronisation)
         predicted = _predict(job, LayoutTable.of(candidates), case=item.case, assumptions=(*of_job, *of_layout))
     except MeshwrightError as failure:
         return Estimate(case=item.case, file=item.file, predicted=None, failure=failure)

@@ -5,22 +5,26 @@
     pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, and interleaved with each of VIRTUAL_PIPELINES chunks
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
-    zero        ZeRO stage 0; and 1 to 3, where data x context > 1
+    zero        ZeRO stage 0; and 1 to 3, where data x context > 1; and stage 3 by each other partition of the stack,
+                where some but not all ranks that hold the same parameters are in one node
     recompute   none, selective, full
 
 A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate.
 What is offered depends on the mesh alone: that is how a row pruned early is still counted for every candidate below it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, IntArray
+from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.transformer import Experts
+from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
 from meshwright.planner.layout.rules import BATCH_RULES, EXPERT_RULES, PIPELINE_RULES, SEQUENCE_RULES, Columns, Rule
 
 VIRTUAL_PIPELINES = (2, 3, 4, 5, 6, 7, 8, 12)
@@ -34,12 +38,15 @@ class Choice:
 
     options: columns that the choice adds, each an array of shape [options].
     axes, single: where all these degrees are 1, only the first `single` options are offered; no axes: always all.
+    special, common: where `special` doesn't hold, only the first `common` options are offered.
     rules: what is checked once the choice is made.
     """
 
     options: Mapping[str, IntArray]
     axes: tuple[str, ...] = ()
     single: int = 1
+    special: Callable[[Columns], BoolArray] | None = None
+    common: int = 1
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -53,7 +60,10 @@ class Choice:
         alone = np.full(rows, bool(self.axes))
         for axis in self.axes:
             alone &= columns[axis] == 1
-        return np.where(alone, self.single, self.size)
+        offered = np.full(rows, self.size)
+        if self.special is not None:
+            offered = np.where(self.special(columns), offered, self.common)
+        return np.where(alone, self.single, offered)
 
 
 def meshes(devices: int) -> dict[str, IntArray]:
@@ -87,10 +97,19 @@ def choices_for(job: Job) -> tuple[Choice, ...]:
     )
 
 
-def free_choices() -> tuple[Choice, ...]:
+def free_choices(job: Job) -> tuple[Choice, ...]:
     """Give the choices that no rule forbids."""
+    others = [PARTITIONS.index(kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
     return (
-        Choice(options={"zero_stage": _column(ZERO_STAGES)}, axes=("data_parallel", "context_parallel")),
+        Choice(
+            options={
+                "zero_stage": _column((*ZERO_STAGES, *(max(ZERO_STAGES) for _ in others))),
+                "partition": _column((*(PARTITIONS.index(Partition.UNIFORM) for _ in ZERO_STAGES), *others)),
+            },
+            axes=("data_parallel", "context_parallel"),
+            special=partial(is_partitioned, job.cluster),
+            common=len(ZERO_STAGES),
+        ),
         Choice(options={"recompute": np.arange(len(RECOMPUTES))}),
     )
 

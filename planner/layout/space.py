@@ -19,6 +19,7 @@ import numpy as np
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, IntArray, LayoutTable
 from meshwright.planner.layout.choices import Choice, choices_for, free_choices, meshes
+from meshwright.planner.layout.partitions import shard_columns
 from meshwright.planner.layout.rules import MESH_RULES, Rule
 
 CHUNK_ROWS = 2**16
@@ -32,6 +33,7 @@ class Space:
     rows: legal rows before the free choices, as columns of shape [rows].
     """
 
+    job: Job
     candidates: int
     rejected: Mapping[str, int]
     rows: Mapping[str, IntArray]
@@ -39,11 +41,11 @@ class Space:
     @property
     def legal(self) -> int:
         """Number of legal layouts."""
-        return int(_leaves(self.rows, free_choices()).sum())
+        return int(_leaves(self.rows, free_choices(self.job)).sum())
 
     def slices(self, *, limit: int = CHUNK_ROWS) -> list[slice]:
         """Cut the rows so that each slice grows to about `limit` layouts."""
-        ends = np.cumsum(_leaves(self.rows, free_choices()))
+        ends = np.cumsum(_leaves(self.rows, free_choices(self.job)))
         slices: list[slice] = []
         start = 0
         while start < len(ends):
@@ -56,14 +58,14 @@ class Space:
     def layouts(self, part: slice) -> LayoutTable:
         """Give all legal layouts of a slice of the rows, in order."""
         rows = {name: column[part] for name, column in self.rows.items()}
-        for choice in free_choices():
+        for choice in free_choices(self.job):
             rows = _grow(rows, choice)
-        return _table(rows)
+        return _table(self.job, rows)
 
 
 def space_of(job: Job) -> Space:
     """Make the space of a job on all devices of its cluster. Shapes: columns of [rows]."""
-    choices = (*choices_for(job), *free_choices())
+    choices = (*choices_for(job), *free_choices(job))
     rows: dict[str, IntArray] = meshes(job.cluster.devices)
     candidates = int(_leaves(rows, choices).sum())
     rejected: dict[str, int] = {}
@@ -71,7 +73,7 @@ def space_of(job: Job) -> Space:
     for position, choice in enumerate(choices_for(job), start=1):
         rows = _grow(rows, choice)
         rows = _prune(job, rows, rules=choice.rules, later=choices[position:], rejected=rejected)
-    return Space(candidates=candidates, rejected=rejected, rows=rows)
+    return Space(job=job, candidates=candidates, rejected=rejected, rows=rows)
 
 
 def _leaves(rows: Mapping[str, IntArray], choices: Sequence[Choice]) -> IntArray:
@@ -111,10 +113,11 @@ def _prune(
     return rows if alive.all() else {name: column[alive] for name, column in rows.items()}
 
 
-def _table(rows: Mapping[str, IntArray]) -> LayoutTable:
+def _table(job: Job, rows: dict[str, IntArray]) -> LayoutTable:
     ring = CONTEXT_METHODS.index(ContextMethod.RING)
+    partition = rows.pop("partition")
     return LayoutTable(
         **rows,
-        context_method=np.full(len(rows["tensor_parallel"]), ring, dtype=np.int64),
-        zero_shard=rows["data_parallel"] * rows["context_parallel"],
+        **shard_columns(job.cluster, rows, partition),
+        context_method=np.full(len(partition), ring, dtype=np.int64),
     )
