@@ -9,13 +9,14 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
-from meshwright.costmodels.state import PARAMETER_BYTES, StageParameters, expert_shard_group, shard_group, shards
+from meshwright.costmodels.sharding import dense_sharding, expert_sharding
+from meshwright.costmodels.state import PARAMETER_BYTES, StageParameters
 
 
 def accumulation_s(job: Job, layouts: LayoutTable, parameters: StageParameters, *, total: FloatArray) -> FloatArray:
     """Give the seconds of adding up gradients, the mean over micro-batches, of each distinct stage, [layouts, stages].
 
-    From ZeRO stage 2 on what is added up is a rank's shard.
+    Where gradients are sharded within a step, what is added up is a rank's shard.
 
     Args:
         job: the job.
@@ -26,8 +27,7 @@ def accumulation_s(job: Job, layouts: LayoutTable, parameters: StageParameters, 
     """
     device, sum_bytes = job.cluster.device, 2 * job.stack.gradient_bytes
     added_bytes = sum_bytes - PARAMETER_BYTES if job.stack.fused_accumulation else sum_bytes + PARAMETER_BYTES
-    held = np.zeros(parameters.dense.shape)
-    for count, group in ((parameters.dense, shard_group(layouts)), (parameters.experts, expert_shard_group(layouts))):
-        held = held + count / shards(layouts, group, from_stage=2)
+    dense, experts = dense_sharding(job, layouts), expert_sharding(job, layouts)
+    held = parameters.dense / dense.gradients + parameters.experts / experts.gradients
     repeated = 1.0 - 1.0 / total[:, np.newaxis]
     return repeated * added_bytes * held / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)

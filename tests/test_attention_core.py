@@ -53,7 +53,7 @@ def test_operations_count_query_heads_and_both_widths(round_job: Callable[..., J
 
 def test_fused_attention(round_job: Callable[..., Job]) -> None:
     # 2.048 GFLOP. Forward at 50 % of 100 TFLOP/s, halved by 1000 / (1000 + 1000): 25 TFLOP/s, 81.92 us.
-    # Backward 2.5 times the work at 12.5 TFLOP/s: 409.6 us. Tiles of 128 of 8 x 1000 rows on 100 units: 2.6 waves for 1.
+    # Backward 2.5 times the work at 12.5 TFLOP/s: 409.6 us. Tiles of 128 of 8 x 1000 rows on 100 units: 2.6 waves.
     assert core_s(round_job()) == pytest.approx((2.6 * 81.92e-6 + LATENCY_S, 2.6 * 409.6e-6 + LATENCY_S))
 
 
