@@ -90,6 +90,12 @@ def _predicted(predicted: PredictedSection) -> Iterator[tuple[str, str]]:
     time_s, peak = sum(predicted.time_breakdown_s.values()), predicted.peak_memory_bytes
     if not math.isclose(time_s, predicted.step_time_s, rel_tol=ROUNDING):
         yield "predicted.step_time_s", f"is {predicted.step_time_s} s; its breakdown sums to {time_s:.9g} s"
+    for name, value, interval in (
+        ("step_time_interval_s", predicted.step_time_s, predicted.step_time_interval_s),
+        ("nvidia_smi_interval_bytes", peak.nvidia_smi, predicted.nvidia_smi_interval_bytes),
+    ):
+        if not interval.low <= value <= interval.high:
+            yield f"predicted.{name}", f"from {interval.low} to {interval.high} doesn't hold the predicted {value}"
     memory = sum(predicted.memory_breakdown_bytes.values())
     if not math.isclose(memory, peak.allocated, rel_tol=ROUNDING):
         yield "predicted.peak_memory_bytes.allocated", f"is {peak.allocated}; its breakdown sums to {memory}"

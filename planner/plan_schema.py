@@ -145,19 +145,32 @@ class PeakMemory(Section):
     nvidia_smi: ByteCount
 
 
+class IntervalSection(Section):
+    """From low to high, in the unit of what it is of."""
+
+    low: Annotated[float, Field(gt=0)]
+    high: Annotated[float, Field(gt=0)]
+
+
 class PredictedSection(Section):
     """The predictions for the layout; the breakdowns sum to the step time and to the allocated bytes.
 
     mfu: model FLOP, recomputation not counted, over what the devices' peak would do in the step.
+    step_time_interval_s, nvidia_smi_interval_bytes: hold what will be measured as often as interval_level says, by how
+    far predictions were from measurements that no constant had seen; wider_because: what no measurement covers.
     memory_limit_bytes: device memory less the headroom, which nvidia_smi stays within.
     usd_per_million_tokens: of the devices that the layout uses; null where the catalog has no price.
     """
 
     step_time_s: PositiveSeconds
+    step_time_interval_s: IntervalSection
+    interval_level: Annotated[float, Field(gt=0, lt=1)]
+    wider_because: tuple[str, ...]
     tokens_per_s: Annotated[float, Field(gt=0)]
     mfu: Annotated[float, Field(gt=0)]
     usd_per_million_tokens: Annotated[float, Field(gt=0)] | None
     peak_memory_bytes: PeakMemory
+    nvidia_smi_interval_bytes: IntervalSection
     memory_limit_bytes: ByteCount
     time_breakdown_s: Annotated[dict[str, Seconds], Field(min_length=1)]
     memory_breakdown_bytes: Annotated[dict[str, ByteCount], Field(min_length=1)]

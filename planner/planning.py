@@ -10,6 +10,7 @@ from meshwright.catalog.errors import MissingData
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
@@ -25,6 +26,7 @@ from meshwright.planner.plan_schema import (
     AxisSection,
     DigestedInputs,
     Inputs,
+    IntervalSection,
     LayoutSection,
     MeshSection,
     PeakMemory,
@@ -34,6 +36,7 @@ from meshwright.planner.plan_schema import (
     StageSection,
 )
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,21 +173,33 @@ def _predicted(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
     step_time_s = float(time.step_time_s[0])
     device, devices = job.cluster.device, layout.world_size
     price = device.price_usd_per_hour
+    uncertainty = shipped_uncertainty()
+    nvidia_smi = significant_bytes(memory.nvidia_smi_bytes[0])
     usd_per_step = None if price is None else price * devices * step_time_s / 3600
     return PredictedSection(
         step_time_s=significant(step_time_s),
+        step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job),
+        interval_level=uncertainty.level,
+        wider_because=reasons(job, uncertainty),
         tokens_per_s=significant(job.tokens_per_step / step_time_s),
         mfu=significant(time.model_flop / (step_time_s * devices * device.peak(job.precision))),
         usd_per_million_tokens=None if usd_per_step is None else significant(usd_per_step / job.tokens_per_step * 1e6),
         peak_memory_bytes=PeakMemory(
             allocated=significant_bytes(memory.allocated_bytes[0]),
             reserved=significant_bytes(memory.reserved_bytes[0]),
-            nvidia_smi=significant_bytes(memory.nvidia_smi_bytes[0]),
+            nvidia_smi=nvidia_smi,
         ),
+        nvidia_smi_interval_bytes=_interval(float(nvidia_smi), Quantity.NVIDIA_SMI, job),
         memory_limit_bytes=limit,
         time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
         memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
     )
+
+
+def _interval(value: float, quantity: Quantity, job: Job) -> IntervalSection:
+    """Give the interval of what a plan predicts, whose inputs are all told."""
+    found = interval(value, quantity=quantity, job=job, knowledge=Knowledge.TOLD, uncertainty=shipped_uncertainty())
+    return IntervalSection(low=significant(found.low), high=significant(found.high))
 
 
 def _alternative(found: Found, step_time_s: float) -> AlternativeSection:

@@ -183,6 +183,8 @@ def make_estimate(case_document: Callable[..., dict[str, Any]]) -> Callable[...,
             memory_limit_bytes=limit * 2**30,
             breakdown={"matmul": 0.75 * step_time_s, "bubble": 0.25 * step_time_s},
             memory_breakdown={"parameters": gib * 2**30},
+            intervals={},
+            wider_because=(),
             assumptions=(),
         )
         case = Case.model_validate(case_document(measured=measured, **changes))

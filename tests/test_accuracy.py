@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
+from meshwright.catalog.precision import PRECISION_CLASSES, PrecisionClass
 from meshwright.planner.accuracy import Estimate, accuracy
-from meshwright.planner.accuracy.rows import PRECISION_CLASSES, PrecisionClass, Quantity
 from meshwright.planner.accuracy.summary import statistics_of
+from meshwright.planner.uncertainty import Quantity
 
 MakeEstimate = Callable[..., Estimate]
 GIB = 2**30

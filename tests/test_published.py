@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from meshwright.planner.accuracy import Accuracy
-from meshwright.planner.accuracy.rows import Quantity
 from meshwright.planner.accuracy.summary import Headline, Summary
+from meshwright.planner.uncertainty import Quantity
 
 
 def headline(shipped: Accuracy, selection: str, quantity: Quantity) -> Headline:

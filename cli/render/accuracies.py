@@ -10,8 +10,9 @@ from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.accuracy import Accuracy
 from meshwright.planner.accuracy.bars import source_name
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.accuracy.summary import Summary
+from meshwright.planner.uncertainty import Quantity
 
 
 def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 from meshwright.planner.accuracy import Accuracy
 from meshwright.planner.accuracy.bars import AT_LEAST, RANKED, Bar, source_name
 from meshwright.planner.accuracy.ranking import Candidate, Group, Ranking
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.accuracy.summary import DIMENSIONS, Headline, Summary
 from meshwright.planner.accuracy.verdict import MemoryVerdict
+from meshwright.planner.uncertainty import Quantity
 
 
 def accuracy_document(result: Accuracy, worst: Mapping[str, Sequence[Row]]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from meshwright.cli.render.figure_kind import FigureKind
 from meshwright.cli.render.units import shown_share
 from meshwright.planner.accuracy.bars import source_name
 from meshwright.planner.accuracy.case import Trust
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
+from meshwright.planner.uncertainty import Quantity
 
 # Nothing of when and by what it was drawn, so that the same rows give the same bytes.
 METADATA: Mapping[FigureKind, Mapping[str, None]] = {

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share
+from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share, shown_span
 from meshwright.planner.accuracy import Estimate, Predicted
 from meshwright.planner.accuracy.case import MemoryKind
+from meshwright.planner.uncertainty import Quantity
 
 
 def estimate_document(item: Estimate) -> dict[str, Any]:
@@ -31,6 +32,8 @@ def _no_prediction() -> dict[str, Any]:
 def _prediction(predicted: Predicted) -> dict[str, Any]:
     return {
         "step_time_s": predicted.step_time_s,
+        "intervals": {str(quantity): asdict(interval) for quantity, interval in predicted.intervals.items()},
+        "wider_because": list(predicted.wider_because),
         "peak_memory_bytes": {str(kind): value for kind, value in predicted.peak_memory_bytes.items()},
         "breakdown": dict(predicted.breakdown),
         "memory_breakdown": dict(predicted.memory_breakdown),
@@ -45,13 +48,14 @@ def _prediction(predicted: Predicted) -> dict[str, Any]:
 
 def render_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     """Print a row an estimate; of a single one where its time and memory go, and what was assumed."""
-    table = plain_table("", ["case"], ["step", "tokens/s", "MFU", "memory", "of", "fits"])
+    table = plain_table("", ["case"], ["step", "90 % sure", "tokens/s", "MFU", "memory", "of", "fits"])
     for item in estimates:
         if item.predicted is not None:
             add_row(
                 table,
                 item.case.id,
                 shown_seconds(item.predicted.step_time_s),
+                _shown_interval(item.predicted),
                 f"{item.predicted.tokens_per_s:,.0f}",
                 shown_share(item.predicted.mfu),
                 shown_bytes(item.predicted.peak_memory_bytes[MemoryKind.NVIDIA_SMI]),
@@ -65,9 +69,16 @@ def render_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     render_unpredicted(console, estimates)
 
 
+def _shown_interval(predicted: Predicted) -> str:
+    interval = predicted.intervals[Quantity.STEP_TIME]
+    return shown_span(interval.low, interval.high, shown=shown_seconds)
+
+
 def _render_details(console: Console, predicted: Predicted) -> None:
     bars(console, "Where the time goes", predicted.breakdown, shown=shown_seconds, total="step")
     bars(console, "Where the memory goes", predicted.memory_breakdown, shown=shown_bytes, total="allocated")
+    for reason in predicted.wider_because:
+        console.print(Text(printable(f"less sure, since {reason}")))
     for assumption in predicted.assumptions:
         console.print(Text(printable(f"assumed: {assumption}")))
 

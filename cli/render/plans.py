@@ -10,7 +10,7 @@ from rich.text import Text
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.tables import add_row, bars, plain_table
-from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
+from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share, shown_span
 from meshwright.planner import Plan
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import describe, narrower_shards
@@ -37,6 +37,10 @@ def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
         "layout": document["layout"],
         "predicted": {
             "step_time_s": predicted["step_time_s"],
+            "step_time_interval_s": predicted["step_time_interval_s"],
+            "nvidia_smi_interval_bytes": predicted["nvidia_smi_interval_bytes"],
+            "interval_level": predicted["interval_level"],
+            "wider_because": predicted["wider_because"],
             "tokens_per_s": predicted["tokens_per_s"],
             "mfu": predicted["mfu"],
             "usd_per_million_tokens": predicted["usd_per_million_tokens"],
@@ -82,6 +86,13 @@ def _summary(plan: Plan) -> Iterator[str]:
         f"step {shown_seconds(predicted.step_time_s)}, memory {shown_bytes(predicted.peak_memory_bytes.nvidia_smi)} "
         f"of {shown_bytes(predicted.memory_limit_bytes)}"
     )
+    time, memory = predicted.step_time_interval_s, predicted.nvidia_smi_interval_bytes
+    yield (
+        f"{predicted.interval_level:.0%} sure: step {shown_span(time.low, time.high, shown=shown_seconds)}, "
+        f"memory {shown_span(memory.low, memory.high, shown=shown_bytes)}"
+    )
+    for reason in predicted.wider_because:
+        yield f"less sure, since {reason}"
     if predicted.usd_per_million_tokens is not None:
         yield f"{predicted.usd_per_million_tokens:.2f} USD per million tokens"
 

@@ -1,5 +1,7 @@
 """Numbers as people read them: GiB, GB/s, ms."""
 
+from collections.abc import Callable
+
 
 def shown_bytes(value: float) -> str:
     """Show bytes in GiB."""
@@ -9,6 +11,12 @@ def shown_bytes(value: float) -> str:
 def shown_seconds(value: float) -> str:
     """Show seconds, or milliseconds below one."""
     return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def shown_span(low: float, high: float, *, shown: Callable[[float], str]) -> str:
+    """Show from where to where; the unit once where both have the same."""
+    (first, first_unit), (last, last_unit) = shown(low).split(), shown(high).split()
+    return f"{first}-{last} {last_unit}" if first_unit == last_unit else f"{first} {first_unit} - {last} {last_unit}"
 
 
 def shown_share(value: float) -> str:

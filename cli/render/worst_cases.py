@@ -10,8 +10,9 @@ from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.accuracy import Case, Predicted
 from meshwright.planner.accuracy.bars import source_name
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.accuracy.verdict import MemoryVerdict
+from meshwright.planner.uncertainty import Quantity
 
 PARTS_SHOWN = 6
 LEAST_SHOWN = 0.001

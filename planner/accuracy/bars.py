@@ -24,12 +24,14 @@ from pathlib import Path
 from statistics import fmean
 
 from meshwright.catalog.names import canonical_name
+from meshwright.catalog.precision import PrecisionClass
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.planner.accuracy.case import Case, Trust
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.ranking import NEAR, Ranking
-from meshwright.planner.accuracy.rows import PrecisionClass, Quantity, Row
+from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.accuracy.verdict import MemoryVerdict
+from meshwright.planner.uncertainty import Quantity
 
 RANKED = frozenset({"bigscience_bloom", "vtrain_multi", "simumax", "zero_bubble", "megatron_moe_zoo"})
 LARGE_MODEL_BYTES = 2**30

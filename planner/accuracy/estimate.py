@@ -11,16 +11,18 @@ import numpy as np
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
-from meshwright.planner.accuracy.case import Case, MemoryKind
+from meshwright.planner.accuracy.case import Case, MemoryKind, Trust
 from meshwright.planner.accuracy.case_cluster import Machine, cluster_of_case, machine_named
 from meshwright.planner.accuracy.case_file import load_cases
 from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
+from meshwright.planner.uncertainty import Interval, Knowledge, Quantity, interval, reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Predicted:
     memory_breakdown: bytes by cause, which sum to the allocated ones.
     peak_memory_bytes: of the worst rank, by who counts.
     memory_limit_bytes: what the device has.
+    intervals: of the step time and each kind of memory, by what is known of the case's inputs.
+    wider_because: what no measurement covers, a sentence each.
     assumptions: what the case left open and how it was filled, a sentence each.
     """
 
@@ -42,6 +46,8 @@ class Predicted:
     memory_limit_bytes: int
     breakdown: Mapping[str, float]
     memory_breakdown: Mapping[str, int]
+    intervals: Mapping[Quantity, Interval]
+    wider_because: tuple[str, ...]
     assumptions: tuple[str, ...]
 
     @property
@@ -149,21 +155,42 @@ def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str
         raise MeshwrightError("the case is outside what the cost model can count")
     peak = job.cluster.device.peak(job.precision) * job.cluster.devices
     memory_breakdown = {cause: round(float(bytes_[row])) for cause, bytes_ in memory.breakdown.items()}
+    peaks = {
+        MemoryKind.ALLOCATED: sum(memory_breakdown.values()),
+        MemoryKind.RESERVED: round(float(memory.reserved_bytes[row])),
+        MemoryKind.NVIDIA_SMI: round(float(memory.nvidia_smi_bytes[row])),
+    }
+    uncertainty = shipped_uncertainty()
     return Predicted(
         layout=table.row(row),
         step_time_s=step_time_s,
         tokens_per_s=job.tokens_per_step / step_time_s,
         mfu=time.model_flop / step_time_s / peak,
-        peak_memory_bytes={
-            MemoryKind.ALLOCATED: sum(memory_breakdown.values()),
-            MemoryKind.RESERVED: round(float(memory.reserved_bytes[row])),
-            MemoryKind.NVIDIA_SMI: round(float(memory.nvidia_smi_bytes[row])),
-        },
+        peak_memory_bytes=peaks,
         memory_limit_bytes=job.cluster.device.memory_bytes,
         breakdown={cause: float(seconds[row]) for cause, seconds in time.breakdown.items()},
         memory_breakdown=memory_breakdown,
+        intervals={
+            quantity: interval(
+                value, quantity=quantity, job=job, knowledge=KNOWLEDGE[case.trust], uncertainty=uncertainty
+            )
+            for quantity, value in (
+                (Quantity.STEP_TIME, step_time_s),
+                *((Quantity(kind.value), float(peak)) for kind, peak in peaks.items()),
+            )
+        },
+        wider_because=reasons(job, uncertainty),
         assumptions=(*assumptions, *_chosen(case, table.row(row), any_fits=bool(fits.any()))),
     )
+
+
+# How much a case says of what matters; a case of the user's own is taken to say all.
+KNOWLEDGE: Mapping[Trust | None, Knowledge] = {
+    None: Knowledge.TOLD,
+    Trust.HIGH: Knowledge.TOLD,
+    Trust.MEDIUM: Knowledge.INFERRED,
+    Trust.LOW: Knowledge.UNKNOWN,
+}
 
 
 def _choose(table: LayoutTable, *, time: TimePrediction, memory: MemoryPrediction, fits: np.ndarray) -> int:

@@ -19,7 +19,8 @@ from itertools import combinations
 from statistics import fmean, median
 
 from meshwright.planner.accuracy.case import CaseModel
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
+from meshwright.planner.uncertainty import Quantity
 
 # Closer than this, measured times are equal: identical runs differ by more.
 NEAR = 1.02

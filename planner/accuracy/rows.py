@@ -2,38 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
-from meshwright.catalog.precision import Precision
+from meshwright.catalog.precision import PRECISION_CLASSES, PrecisionClass
 from meshwright.planner.accuracy.case import Case, Measured, MemoryKind
 from meshwright.planner.accuracy.estimate import Estimate, Predicted
-
-
-class Quantity(StrEnum):
-    """What was measured; memory by who counted it."""
-
-    STEP_TIME = "step_time"
-    ALLOCATED = "allocated"
-    RESERVED = "reserved"
-    NVIDIA_SMI = "nvidia_smi"
-
-
-class PrecisionClass(StrEnum):
-    """Formats that err alike: the narrow ones depend on recipes that tables don't print."""
-
-    WIDE = "32-bit"
-    HALF = "16-bit"
-    NARROW = "narrower"
-
-
-PRECISION_CLASSES = {
-    Precision.FP32: PrecisionClass.WIDE,
-    Precision.BF16: PrecisionClass.HALF,
-    Precision.FP16: PrecisionClass.HALF,
-    Precision.FP8: PrecisionClass.NARROW,
-    Precision.MXFP8: PrecisionClass.NARROW,
-    Precision.NVFP4: PrecisionClass.NARROW,
-}
+from meshwright.planner.uncertainty import Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from meshwright.planner.accuracy.rows import Quantity, Row
+from meshwright.planner.accuracy.rows import Row
+from meshwright.planner.uncertainty import Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""Intervals by hand, and the spread of errors that they come from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshwright.catalog.lookup import device_named
+from meshwright.catalog.precision import Precision, PrecisionClass
+from meshwright.catalog.uncertainty import shipped_uncertainty
+from meshwright.catalog.uncertainty_entry import SpreadEntry, UncertaintyEntry
+from meshwright.costmodels.job import Job
+from meshwright.planner.accuracy import Accuracy
+from meshwright.planner.accuracy.spread import FEWEST_ROWS, coverage_of, covered_by, log_error, spreads_of
+from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
+
+
+def spread(quantity: Quantity, precision: PrecisionClass, knowledge: Knowledge, factor: float) -> SpreadEntry:
+    return SpreadEntry(quantity=quantity, precision=precision, inputs=knowledge, factor=factor, rows=100, sources=4)
+
+
+# The round device's family was measured at 16 bits on at most 16 devices.
+UNCERTAINTY = UncertaintyEntry(
+    source="by hand",
+    level=0.9,
+    spreads=(
+        spread(Quantity.STEP_TIME, PrecisionClass.HALF, Knowledge.TOLD, math.e**0.3),
+        spread(Quantity.STEP_TIME, PrecisionClass.HALF, Knowledge.UNKNOWN, math.e**0.8),
+        spread(Quantity.NVIDIA_SMI, PrecisionClass.HALF, Knowledge.TOLD, math.e**0.1),
+    ),
+    unmeasured=math.e**0.4,
+    covered={"round": {PrecisionClass.HALF: 16}},
+)
+
+
+def width(job: Job, quantity: Quantity = Quantity.STEP_TIME, knowledge: Knowledge = Knowledge.TOLD) -> float:
+    found = interval(2.0, quantity=quantity, job=job, knowledge=knowledge, uncertainty=UNCERTAINTY)
+    assert found.low * found.high == pytest.approx(4.0)
+    return math.log(found.high / 2.0)
+
+
+def test_a_covered_prediction_has_the_spread_of_its_like(round_job: Callable[..., Job]) -> None:
+    assert width(round_job()) == pytest.approx(0.3)
+    assert width(round_job(), knowledge=Knowledge.UNKNOWN) == pytest.approx(0.8)
+    assert width(round_job(), Quantity.NVIDIA_SMI) == pytest.approx(0.1)
+    assert reasons(round_job(), UNCERTAINTY) == ()
+
+
+def test_what_no_row_was_like_has_the_widest_spread_of_its_quantity(round_job: Callable[..., Job]) -> None:
+    assert width(round_job(), knowledge=Knowledge.INFERRED) == pytest.approx(0.8)
+
+
+def test_an_unmeasured_precision_adds_what_unmeasured_families_need(round_job: Callable[..., Job]) -> None:
+    job = round_job(precision=Precision.FP8)
+    assert width(job) == pytest.approx(math.hypot(0.8, 0.4))
+    assert reasons(job, UNCERTAINTY) == ("no round device was measured in narrower formats",)
+
+
+def test_each_doubling_beyond_what_was_measured_adds_half(round_job: Callable[..., Job]) -> None:
+    # 64 devices are two doublings of 16: 0.3^2 + 2 x 0.15^2.
+    job = round_job(cluster={"devices": 64})
+    assert width(job) == pytest.approx(math.sqrt(0.09 + 2 * 0.0225))
+    assert reasons(job, UNCERTAINTY) == ("64 devices are more than the 16 that a measured step of its family had",)
+    assert width(job, Quantity.NVIDIA_SMI) == pytest.approx(0.1)
+
+
+@given(devices=st.integers(1, 4096))
+def test_more_devices_are_never_surer(round_job: Callable[..., Job], devices: int) -> None:
+    job = round_job()
+    fewer, more = (replace(job, cluster=replace(job.cluster, devices=count)) for count in (devices, devices + 1))
+    assert width(fewer) <= width(more)
+
+
+def test_nine_tenths_of_a_group_are_within_its_spread(shipped: Accuracy) -> None:
+    for each in spreads_of(shipped.rows):
+        like = [
+            row
+            for row in shipped.rows
+            if (row.quantity, row.precision_class) == (each.quantity, each.precision)
+            and {None: "told", "high": "told", "medium": "inferred", "low": "unknown"}[row.case.trust] == each.inputs
+        ]
+        if len(like) < FEWEST_ROWS:  # then all rows of the quantity share a spread
+            like = [row for row in shipped.rows if row.quantity == each.quantity]
+        assert len(like) == each.rows
+        within = sum(abs(log_error(row)) <= math.log(each.factor) + 1e-3 for row in like)
+        assert 0.9 <= within / len(like) <= 0.95
+
+
+def test_intervals_hold_left_out_rows(shipped: Accuracy) -> None:
+    # The bar: intervals of 90 % hold 85 to 95 % of the rows of sources that they weren't made from.
+    assert 0.85 <= coverage_of(shipped.rows) <= 0.95
+
+
+def test_what_was_measured_is_covered(shipped: Accuracy) -> None:
+    covered = covered_by(shipped.rows, family_of=lambda name: device_named(name).family)
+    assert covered == shipped_uncertainty().covered
+    # The widest steps: ModelLink's, vTrain's and MLPerf's.
+    assert covered["ascend"] == {PrecisionClass.HALF: 128}
+    assert covered["hopper"][PrecisionClass.NARROW] == 11616
