@@ -1,7 +1,7 @@
-"""Makes again what is generated: golden plans, the schema of plans, the README's output and table, and missed bars.
+"""Makes again what is generated: golden plans, plan schema, README output and table, worked examples, missed bars.
 
 `python tests/refresh.py` writes them; with `--check` it writes nothing, shows what would change, and exits with 1 if
-anything would. Name one of golden, schema, readme, bars to do that alone.
+anything would. Name one of golden, schema, readme, docs, bars to do that alone.
 """
 
 import difflib
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from worked_examples import EXAMPLES
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
@@ -31,6 +32,7 @@ from meshwright.planner.plan_file import plan_json_schema, plan_yaml
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 MISSED = ROOT / "tests" / "missed_bars.yaml"
 MEASUREMENTS = ROOT / "catalog" / "measurements"
 SCHEMA = ROOT / "planner" / "plan.schema.json"
@@ -38,6 +40,7 @@ SCHEMA = ROOT / "planner" / "plan.schema.json"
 Generated = Iterator[tuple[Path, str]]
 
 _BLOCK = re.compile(r"```(console|python)\n(.*?)```\n", re.DOTALL)
+_WORKED = re.compile(r"(<!-- worked -->\n).*?(<!-- /worked -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- owners -->\n).*?(<!-- /owners -->)", re.DOTALL)
 # How long a search took is all in the README that differs from run to run.
 _ELAPSED = re.compile(r"in [0-9.,]+ (ms|s)\b *")
@@ -140,6 +143,14 @@ def _gib(amount: float) -> str:
     return f"{amount / 2**30:,.0f} GiB"
 
 
+def docs() -> Generated:
+    """Work out the example of each page of the documentation."""
+    for name, example in EXAMPLES.items():
+        block = f"```text\n{example()}```\n"
+        text = (DOCS / name).read_text("utf-8")
+        yield DOCS / name, _WORKED.sub(lambda old, new=block: old[1] + new + old[2], text)
+
+
 def bars() -> Generated:
     """Record what each missed bar comes to. Records are only tightened or taken out: what got worse is to be seen."""
     text = MISSED.read_text("utf-8")
@@ -156,7 +167,13 @@ def _record(bar: Bar, old: float) -> float:
     return min(old, math.ceil(bar.value * 10_000) / 10_000)
 
 
-KINDS: dict[str, Callable[[], Generated]] = {"golden": golden, "schema": schema, "readme": readme, "bars": bars}
+KINDS: dict[str, Callable[[], Generated]] = {
+    "golden": golden,
+    "schema": schema,
+    "readme": readme,
+    "docs": docs,
+    "bars": bars,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What is generated is what the code of today generates: golden plans, the schema of plans, the README's output."""
+"""What is generated is what today's code generates: golden plans, plan schema, README output, worked examples."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ GOLDEN = TESTS / "golden"
 JOBS: list[dict[str, Any]] = yaml.safe_load((GOLDEN / "jobs.yaml").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["golden", "schema", "readme"])
+@pytest.mark.parametrize("kind", ["golden", "schema", "readme", "docs"])
 def test_generated_files_are_current(kind: str) -> None:
     ran = subprocess.run(
         [sys.executable, str(TESTS / "refresh.py"), "--check", kind], text=True, capture_output=True, check=False

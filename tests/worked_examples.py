@@ -1,0 +1,332 @@
+"""The worked example of each page of `docs/`, from the constants of the catalog; `refresh.py docs` writes them there.
+
+Each ends in what the cost model's functions say; `test_docs.py` holds the printed arithmetic to that.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from pocket_calculator import Sheet, printed
+
+from meshwright.catalog.lookup import find_cluster, find_model, stack_named
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.attention import core_flop, core_time_s
+from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, ring_bus_bytes_per_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
+from meshwright.costmodels.layer_work import attention_products, elementwise_bytes, mlp_products
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.predict import predict_time
+from meshwright.costmodels.stage_table import stage_table
+from meshwright.costmodels.state import stage_parameters
+from meshwright.costmodels.state_messages import state_messages
+from meshwright.costmodels.synchronisation import StageWork, exposed_communication_s
+from meshwright.costmodels.transformer import transformer_of
+from meshwright.costmodels.vocabulary import embedding_s, head_s
+from meshwright.hardware.cluster import cluster_of
+
+
+def job(
+    model: str,
+    cluster: str,
+    *,
+    batch: int,
+    length: int,
+    stack: str = "megatron-core",
+    precision: Precision = Precision.BF16,
+) -> Job:
+    """Make a job of the catalog."""
+    return Job(
+        model=transformer_of(find_model(model)),
+        cluster=cluster_of(find_cluster(cluster)),
+        stack=stack_named(stack),
+        precision=precision,
+        global_batch=batch,
+        sequence_length=length,
+    )
+
+
+def product(rows: float, columns: float, inner: float) -> Matmul:
+    """Make one matrix product."""
+    sizes = {"rows": rows, "columns": columns, "inner": inner, "count": 1.0}
+    return Matmul(**{name: np.array([float(size)]) for name, size in sizes.items()})
+
+
+def streaming(task: Job) -> str:
+    """Write the rate of elementwise kernels."""
+    device = task.cluster.device
+    return f"({device.calibration.streaming:g} x {device.memory_bandwidth_bytes_per_s / 1e9:,.0f} GB/s)"
+
+
+# The parts of a step, each the sum of some causes of the breakdown.
+PARTS = {
+    "work of the slowest stage": (
+        *Cause,
+        "recompute",
+        "embedding_and_head",
+        "gradient_accumulation",
+    ),
+    "pipeline": ("bubble", "pipeline_communication"),
+    "end of the step": ("gradient_communication", "parameter_communication", "optimizer", "step_overhead"),
+}
+
+
+def step() -> str:
+    """A step of Llama 3.1 70B on 64 H100s, cause by cause."""
+    sheet, task = Sheet(), job("llama-3.1-70b", "dgx-h100:64", batch=128, length=8192)
+    layout = Layout(
+        tensor_parallel=4, sequence_parallel=True, pipeline_parallel=4, data_parallel=4, zero_stage=1, zero_shard=4
+    )
+    time = predict_time(task, LayoutTable.of([layout]))
+    sums: list[str] = []
+    for part, causes in PARTS.items():
+        named = {str(cause): float(time.breakdown[cause][0]) for cause in causes}
+        amounts = [
+            sheet.given(cause.replace("_", " "), seconds, "s" if seconds >= 1 else "ms")
+            for cause, seconds in named.items()
+            if seconds > 0
+        ]
+        sums.append(sheet.line(part, " + ".join(amounts), "s"))
+    step_s = sheet.line("step", " + ".join(sums), "s", by="predict_time", model=float(time.step_time_s[0]))
+    sheet.line("tokens a second", f"128 x 8,192 / {step_s}")
+    flop = sheet.given("operations of the model", time.model_flop, "TFLOP", by="model_flop")
+    peak = printed(task.cluster.device.peak(Precision.BF16), "TFLOP/s")
+    sheet.line("MFU", f"{flop} / {step_s} / (64 x {peak})", "%")
+    return sheet.text()
+
+
+def matrix_products() -> str:
+    """Gate and up of Llama 3.1 8B's MLP, and what 8-bit operands change."""
+    sheet, task = Sheet(), job("llama-3.1-8b", "dgx-h100:8", batch=8, length=8192)
+    device, calibration = task.cluster.device, task.cluster.device.calibration
+    rows, columns, inner = 8192, 28672, 4096
+    shape = product(rows, columns, inner)
+    half, latency = calibration.matmul_half_depth, printed(calibration.kernel_latency, "us")
+    sheet.head("16 bits: m = 8,192 tokens, k = 4,096, n = 2 x 14,336 = 28,672, on one H100")
+    flop = sheet.line("operations", "2 x 8,192 x 28,672 x 4,096", "TFLOP", by="flop", model=float(shape.flop[0]))
+    depth = sheet.line("depth", f"(4,096 + {half:,}) / 4,096")
+    tile = f"{device.compute_units} x {device.tile_rows} x {device.tile_columns}"
+    waves = sheet.line("waves", f"1 + {tile} / (2 x 8,192 x 28,672)")
+
+    def times(precision: Precision, ceiling: float, size: int) -> str:
+        peak = printed(device.peak(precision), "TFLOP/s")
+        compute = sheet.line("compute", f"{flop} x {depth} x {waves} / ({ceiling:g} x {peak})", "ms")
+        operands = f"{size} x 4,096 x (8,192 + 28,672) + 2 x 8,192 x 28,672"
+        memory = sheet.line("memory", f"({operands}) / {streaming(task)}", "ms")
+        model = float(matmul_time_s(device, precision, shape)[0])
+        return sheet.line("time", f"max({compute}, {memory}) + {latency}", "ms", by="matmul_time_s", model=model)
+
+    times(Precision.BF16, calibration.matmul_ceiling, 2)
+    sheet.head("8 bits: twice the peak, one byte an operand, and the input to quantise")
+    time = times(Precision.FP8, calibration.narrow_matmul_ceiling or calibration.matmul_ceiling, 1)
+    quantise = sheet.line("quantise", f"(2 + 2 x 1) x 8,192 x 4,096 / {streaming(task)}", "ms")
+    narrow = job("llama-3.1-8b", "dgx-h100:8", batch=8, length=8192, precision=Precision.FP8)
+    model = float(products_time_s(narrow, (shape,))[0][0])
+    sheet.line("forward", f"{time} + {quantise}", "ms", by="products_time_s", model=model)
+    return sheet.text()
+
+
+def attention() -> str:
+    """Fused attention of Llama 3.1 8B on an H100, unfused attention of GPT-3 on an A100."""
+    sheet, task = Sheet(), job("llama-3.1-8b", "dgx-h100:8", batch=8, length=8192)
+    device, calibration = task.cluster.device, task.cluster.device.calibration
+    layer, single = task.model.layers[0].attention, LayoutTable.of([Layout()])
+    forward_s, backward_s = (float(seconds[0]) for seconds in core_time_s(task, layer, single))
+    latency = printed(calibration.kernel_latency, "us")
+    sheet.head("Fused: 8,192 tokens, 32 heads of 128, on one H100")
+    pairs = sheet.line("pairs", "8,192 x (8,192 - 8,192 / 2)")
+    flop = sheet.line(
+        "operations", f"2 x {pairs} x 32 x (128 + 128)", "TFLOP", by="core_flop", model=core_flop(task, layer)
+    )
+    half = calibration.attention_half_length
+    length = sheet.line("length", f"8,192 / (8,192 + {half:,})")
+    waves = sheet.line("waves", f"1 + 128 x {device.compute_units} / (8,192 x 32)")
+    rate = sheet.line("rate", f"{printed(device.peak(Precision.BF16), 'TFLOP/s')} x {length} / {waves}", "TFLOP/s")
+    for name, times, share, seconds in (
+        ("forward", "", calibration.attention_forward, forward_s),
+        ("backward", "2.5 x ", calibration.attention_backward, backward_s),
+    ):
+        arithmetic = f"{times}{flop} / ({share:g} x {rate}) + {latency}"
+        sheet.line(name, arithmetic, "ms", by="core_time_s", model=seconds)
+    _unfused(sheet)
+    return sheet.text()
+
+
+def _unfused(sheet: Sheet) -> None:
+    task = job("gpt3-175b", "selene:8", batch=8, length=2048, stack="megatron-lm-2021")
+    device, calibration = task.cluster.device, task.cluster.device.calibration
+    layouts = LayoutTable.of([Layout(tensor_parallel=8)])
+    forward_s, backward_s = (
+        float(seconds[0]) for seconds in core_time_s(task, task.model.layers[0].attention, layouts)
+    )
+    half, latency = calibration.matmul_half_depth, printed(calibration.kernel_latency, "us")
+    rate = f"({calibration.matmul_ceiling:g} x {printed(device.peak(Precision.FP16), 'TFLOP/s')})"
+    tile = f"{device.compute_units} x {device.tile_rows} x {device.tile_columns}"
+    sheet.head("Unfused: 2,048 tokens, 12 of 96 heads of 128, dropout, on one of eight A100s")
+    flop = sheet.line("operations of one product", "2 x 12 x 2,048 x 2,048 x 128", "GFLOP")
+    waves = sheet.line("waves of scores", f"1 + {tile} / (2 x 12 x 2,048 x 2,048)")
+    scores = sheet.line("scores", f"{flop} x (128 + {half:,}) / 128 x {waves} / {rate} + {latency}", "ms")
+    waves = sheet.line("waves of values", f"1 + {tile} / (2 x 12 x 2,048 x 128)")
+    values = sheet.line("values", f"{flop} x (2,048 + {half:,}) / 2,048 x {waves} / {rate} + {latency}", "ms")
+    products = sheet.line("products", f"{scores} + {values}", "ms")
+    for name, times, size, seconds in (("forward", "", "3", forward_s), ("backward", "2 x ", "4", backward_s)):
+        arithmetic = f"{times}{products} + ({size} + 5) x 12 x 2,048 x 2,048 / {streaming(task)}"
+        sheet.line(name, arithmetic, "ms", by="core_time_s", model=seconds)
+
+
+def layer() -> str:
+    """A layer of Llama 3.1 8B, split over the eight H100s of a node: the host sets its pace."""
+    sheet, task = Sheet(), job("llama-3.1-8b", "dgx-h100:8", batch=8, length=2048)
+    kind, layouts = task.model.layers[0], LayoutTable.of([Layout(tensor_parallel=8, sequence_parallel=True)])
+    products = attention_products(task, kind.attention, layouts) + mlp_products(task, kind.mlp, layouts)
+    passes = [float(seconds[0]) for seconds in products_time_s(task, products)]
+    cores = [float(seconds[0]) for seconds in core_time_s(task, kind.attention, layouts)]
+    time = layer_time(task, kind, layouts)
+    sheet.head("2,048 tokens, tensor parallelism of 8 with sequence parallelism, on eight H100s")
+    state = sheet.line("hidden state held", "2 x 4,096 x 2,048 / 8", "MB")
+    norms = sheet.line("two norms, two residuals", f"(2 x 2 + 2 x 3) x {state}", "MB")
+    heads = sheet.line("rotation and transposes", "2 x 2 x 2,048 x (4 + 1 + 1) x 128", "MB")
+    activation = sheet.line("activation, gated", "3 x 2 x 2,048 x 14,336 / 8", "MB")
+    moved = sheet.line(
+        "elementwise",
+        f"{norms} + {heads} + {activation}",
+        "MB",
+        by="elementwise_bytes",
+        model=float(elementwise_bytes(task, kind, layouts)[0]),
+    )
+    for name, part, number, times in (("forward", time.forward, 0, ""), ("backward", time.backward, 1, "2 x ")):
+        sheet.head(f"{name.capitalize()} pass of one layer")
+        parts = [
+            sheet.given("matrix products", passes[number], "ms", by="products_time_s"),
+            sheet.given("attention core", cores[number], "ms", by="core_time_s"),
+            sheet.line("elementwise", f"{times}{moved} / {streaming(task)}", "ms"),
+            sheet.given("messages of tensor ranks", float(part[Cause.TENSOR][0]), "ms", by="layer_time"),
+        ]
+        busy = sheet.line("device busy", " + ".join(parts), "ms")
+        stack = task.stack
+        launch = sheet.line(
+            "host busy",
+            f"{printed(stack.layer_launch, 'ms')} + 4 x {printed(stack.collective_launch, 'ms')}",
+            "ms",
+        )
+        total = float(np.sum([seconds[0] for seconds in part.values()]))
+        sheet.line(name, f"max({busy}, {launch})", "ms", by="layer_time", model=total)
+    return sheet.text()
+
+
+def communication() -> str:
+    """Messages of Llama 3.1 70B's hidden state on H100s: inside a node, between two, and with one NIC."""
+    sheet, cluster = Sheet(), job("llama-3.1-70b", "dgx-h100:16", batch=16, length=8192).cluster
+    node, fabric = cluster.tiers
+    size = 2 * 8192 * 8192
+    node_startup, node_latency = printed(node.startup_s, "us"), printed(node.latency_s, "us")
+    startup, latency = printed(fabric.startup_s, "us"), printed(fabric.latency_s, "us")
+
+    def members(count: int, stride: int) -> Group:
+        return Group(size=np.array([count]), stride=np.array([stride]))
+
+    sheet.head("All-reduce over the eight H100s of a node")
+    whole = sheet.line("bytes", "2 x 8,192 x 8,192", "MB")
+    bus = sheet.line("link", f"{node.efficiency:g} x {printed(node.bandwidth_bytes_per_s, 'GB/s')}", "GB/s")
+    own = sheet.line("own share copied", f"0.4 x {whole} / 8 / {bus}", "ms")
+    wire = sheet.line("wire, by ring", f"2 x {whole} x 7 / 8 / {bus} + {own}", "ms")
+    switch = sheet.line(
+        "wire, in the switch",
+        f"{whole} x (1 + 1 / 8) / ({node.in_network_reduction:g} x {printed(node.bandwidth_bytes_per_s, 'GB/s')})",
+        "ms",
+    )
+    best = sheet.line("faster of them", f"min({wire}, {switch})", "ms")
+    sheet.line(
+        "all-reduce",
+        f"(sqrt({node_startup}) + sqrt({best}))^2 + 2 x 7 x {node_latency}",
+        "ms",
+        by="all_reduce_s",
+        model=float(all_reduce_s(cluster, members(8, 1), np.array([size]))[0]),
+    )
+    for count, stride, title in (
+        (16, 1, "All-gather over the sixteen H100s of two nodes"),
+        (2, 8, "All-gather over two H100s, one of each node"),
+    ):
+        group = members(count, stride)
+        inside = 8 if stride == 1 else 1
+        sheet.head(title)
+        nic = printed(fabric.bandwidth_bytes_per_s, "GB/s")
+        bus_model = float(ring_bus_bytes_per_s(cluster, group)[0])
+        slowest = sheet.line(
+            "slowest tier",
+            f"{inside} x {fabric.efficiency:g} x {nic}",
+            "GB/s",
+            by="ring_bus_bytes_per_s",
+            model=bus_model,
+        )
+        own = sheet.line("own share copied", f"0.4 x {whole} / {count} / {bus}", "ms")
+        wire = sheet.line("wire", f"{whole} x {count - 1} / {count} / {slowest} + {own}", "ms")
+        steps = f"14 x {node_latency} + 1 x {latency}" if stride == 1 else f"1 x {latency}"
+        sheet.line(
+            "all-gather",
+            f"(sqrt({startup}) + sqrt({wire}))^2 + {steps}",
+            "ms",
+            by="all_gather_s",
+            model=float(all_gather_s(cluster, group, np.array([size]))[0]),
+        )
+    return sheet.text()
+
+
+def sharding_and_overlap() -> str:
+    """ZeRO-3 of Llama 3.1 8B over two nodes of H100s: what hides beside a layer, and what does not."""
+    sheet, task = Sheet(), job("llama-3.1-8b", "dgx-h100:16", batch=16, length=4096)
+    layouts = LayoutTable.of([Layout(data_parallel=16, zero_stage=3, zero_shard=16)])
+    stages = stage_table(task.model, layouts)
+    parameters = stage_parameters(task, layouts, stages)
+    messages = state_messages(task, layouts, parameters, np.array([[32]]))
+    time = layer_time(task, task.model.layers[0], layouts)
+    embedding, head = embedding_s(task, layouts), head_s(task, layouts)
+    forward_s = 32 * np.sum(list(time.forward.values())) + embedding[0] + head[0]
+    backward_s = 32 * np.sum(list(time.backward.values())) + embedding[1] + head[1]
+    work = StageWork(forward_s=forward_s[:, np.newaxis], backward_s=backward_s[:, np.newaxis])
+    exposed = exposed_communication_s(task, layouts, stages, parameters, work, total=np.array([1.0]))
+    contention = task.cluster.device.calibration.contention
+    sheet.head("Messages of one of 32 layers")
+    count = sheet.given("parameters of the model", float(parameters.dense[0, 0]), by="stage_parameters")
+    gathered = sheet.line("gathered, bf16", f"2 x {count} / 32", "MB")
+    reduced = sheet.line("reduced, fp32", f"4 x {count} / 32", "MB")
+    node, fabric = task.cluster.tiers
+    bus = sheet.line("bus", f"8 x {fabric.efficiency:g} x {printed(fabric.bandwidth_bytes_per_s, 'GB/s')}", "GB/s")
+    link = sheet.line("link", f"{node.efficiency:g} x {printed(node.bandwidth_bytes_per_s, 'GB/s')}", "GB/s")
+    startup, latency = printed(fabric.startup_s, "us"), printed(fabric.latency_s, "us")
+    each: list[str] = []
+    for name, size, seconds in (
+        ("gather", gathered, messages.forward_gather_s),
+        ("reduction", reduced, messages.reduction_s),
+    ):
+        wire = sheet.line(f"wire of the {name}", f"{size} x 15 / 16 / {bus} + 0.4 x {size} / 16 / {link}", "ms")
+        message = sheet.line(
+            name,
+            f"(sqrt({startup}) + sqrt({wire}))^2 + 14 x {printed(node.latency_s, 'us')} + 1 x {latency}",
+            "ms",
+            by="state_messages",
+            model=float(seconds[0, 0]) / 32,
+        )
+        each.append(message)
+    both = sheet.line("both, in the backward pass", " + ".join(each), "ms")
+    sheet.head("Beside the compute of one of 32 layers")
+    exposures: list[str] = []
+    for name, seconds, message in (("forward", forward_s, each[0]), ("backward", backward_s, both)):
+        whole = sheet.given(f"{name} pass", float(seconds[0]), "ms")
+        compute = sheet.line("a layer of it", f"{whole} / 32", "ms")
+        beside = f"max({message} - {compute}, (1 - 1 / {contention:g}) x {message})"
+        exposures.append(sheet.line("exposed", f"{message} + 31 x {beside}", "ms"))
+    total = float((exposed[0] + exposed[1])[0, 0])
+    sheet.line("exposed in a step", " + ".join(exposures), "ms", by="exposed_communication_s", model=total)
+    return sheet.text()
+
+
+EXAMPLES: dict[str, Callable[[], str]] = {
+    "README.md": step,
+    "matrix-products.md": matrix_products,
+    "attention.md": attention,
+    "layer.md": layer,
+    "communication.md": communication,
+    "sharding-and-overlap.md": sharding_and_overlap,
+}
