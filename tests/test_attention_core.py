@@ -1,5 +1,6 @@
 """The attention core, fused and unfused, by hand; pairs of queries and keys by brute force."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -109,10 +110,11 @@ def test_unfused_attention(
     round_job: Callable[..., Job], dropout: bool, forward_bytes: int, backward_bytes: int
 ) -> None:
     # 8 heads of 1000 x 1000 scores. Q K^T: waves 1 + 0.5 x 10^6 / (8 x 10^6) = 1.0625, depth 128 + 100:
-    # 2 x 8 x 10^6 x 228 x 1.0625 / 50 TFLOP/s = 77.52 us, more than its traffic takes.
+    # 2 x 8 x 10^6 x 228 x 1.0625 / 50 TFLOP/s = 77.52 us, beside 2 x 8 x (1 + 0.256) x 10^6 B at 500 GB/s.
     # P V: 8 x 1000 x 128 values: waves 1 + 0.5 / 1.024, depth 1100: 67.05 us; the same traffic.
-    scores_s = 77.52e-6 + LATENCY_S
-    values_s = 2 * 1.024e6 * 1100 * (1 + 0.5 / 1.024) / 50e12 + LATENCY_S
+    traffic_s = 2 * 8 * 1.256e6 / 500e9
+    scores_s = math.hypot(77.52e-6, traffic_s) + LATENCY_S
+    values_s = math.hypot(2 * 1.024e6 * 1100 * (1 + 0.5 / 1.024) / 50e12, traffic_s) + LATENCY_S
     # Softmax reads a triangle of 2-byte scores and writes the square, backward it reads two; dropout reads and writes
     # the square again, with a byte of mask.
     passes_s = 8e6 / 500e9
