@@ -38,9 +38,11 @@ def work_out(arithmetic: str) -> float:
 
 
 def printed(value: float, unit: str = "") -> str:
-    """Write a value with four digits, and its unit."""
+    """Write a value with four digits, or whole, and its unit."""
     amount = value / UNITS.get(unit, 1.0)
-    text = f"{amount:,.0f}" if abs(amount) >= 1000 else f"{amount:.4g}"
+    text = f"{amount:#.4g}"
+    if abs(amount) >= 1000 or math.isclose(amount, round(amount), rel_tol=1e-9):
+        text = f"{amount:,.0f}"
     return f"{text} {unit}".strip()
 
 

@@ -115,7 +115,9 @@ def matrix_products() -> str:
         operands = f"{size} x 4,096 x (8,192 + 28,672) + 2 x 8,192 x 28,672"
         memory = sheet.line("memory", f"({operands}) / {streaming(task)}", "ms")
         model = float(matmul_time_s(device, precision, shape)[0])
-        return sheet.line("time", f"max({compute}, {memory}) + {latency}", "ms", by="matmul_time_s", model=model)
+        return sheet.line(
+            "time", f"sqrt(({compute})^2 + ({memory})^2) + {latency}", "ms", by="matmul_time_s", model=model
+        )
 
     times(Precision.BF16, calibration.matmul_ceiling, 2)
     sheet.head("8 bits: twice the peak, one byte an operand, and the input to quantise")
@@ -165,13 +167,15 @@ def _unfused(sheet: Sheet) -> None:
     tile = f"{device.compute_units} x {device.tile_rows} x {device.tile_columns}"
     sheet.head("Unfused: 2,048 tokens, 12 of 96 heads of 128, dropout, on one of eight A100s")
     flop = sheet.line("operations of one product", "2 x 12 x 2,048 x 2,048 x 128", "GFLOP")
-    waves = sheet.line("waves of scores", f"1 + {tile} / (2 x 12 x 2,048 x 2,048)")
-    scores = sheet.line("scores", f"{flop} x (128 + {half:,}) / 128 x {waves} / {rate} + {latency}", "ms")
-    waves = sheet.line("waves of values", f"1 + {tile} / (2 x 12 x 2,048 x 128)")
-    values = sheet.line("values", f"{flop} x (2,048 + {half:,}) / 2,048 x {waves} / {rate} + {latency}", "ms")
-    products = sheet.line("products", f"{scores} + {values}", "ms")
+    memory = sheet.line("its memory", f"2 x 12 x 2,048 x (128 + 128 + 2,048) / {streaming(task)}", "ms")
+    products: list[str] = []
+    for name, inner, columns in (("scores", "128", "2,048"), ("values", "2,048", "128")):
+        waves = sheet.line(f"waves of {name}", f"1 + {tile} / (2 x 12 x 2,048 x {columns})")
+        compute = sheet.line(f"compute of {name}", f"{flop} x ({inner} + {half:,}) / {inner} x {waves} / {rate}", "ms")
+        products.append(sheet.line(name, f"sqrt(({compute})^2 + ({memory})^2) + {latency}", "ms"))
+    both = sheet.line("products", " + ".join(products), "ms")
     for name, times, size, seconds in (("forward", "", "3", forward_s), ("backward", "2 x ", "4", backward_s)):
-        arithmetic = f"{times}{products} + ({size} + 5) x 12 x 2,048 x 2,048 / {streaming(task)}"
+        arithmetic = f"{times}{both} + ({size} + 5) x 12 x 2,048 x 2,048 / {streaming(task)}"
         sheet.line(name, arithmetic, "ms", by="core_time_s", model=seconds)
 
 
