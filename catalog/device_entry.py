@@ -83,7 +83,9 @@ class CalibrationEntry(Entry):
     streaming: share of memory bandwidth that elementwise kernels sustain.
     kernel_latency: shortest time of one kernel, launch to end, queue full.
     contention: factor by which compute slows while a collective runs beside it.
-    context: device memory of the driver's context and the communication library.
+    workspace: what matrix libraries set aside through the framework's allocator.
+    context: device memory of the driver's context and of loaded kernels.
+    communicator: device memory that the communication library takes for each group of ranks.
     """
 
     matmul_ceiling: Fraction
@@ -96,7 +98,9 @@ class CalibrationEntry(Entry):
     streaming: Fraction
     kernel_latency: Seconds
     contention: Annotated[float, Field(ge=1, le=2)]
+    workspace: Bytes
     context: Bytes
+    communicator: Bytes
     source: Source
 
 

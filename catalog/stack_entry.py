@@ -1,26 +1,29 @@
 """The schema of `catalog/stacks/*.yaml`: what a training framework does, as far as time and memory can tell."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
-from meshwright.catalog.quantity import Seconds
+from meshwright.catalog.quantity import Bytes, Seconds
 from meshwright.catalog.schedule import Schedule
 
 
-class SelectiveRecompute(StrEnum):
-    """What "selective" recomputation computes again.
+class RecomputedModule(StrEnum):
+    """A part of a layer that "selective" recomputation computes again; costmodels/recompute.py says what each is.
 
-    attention_core: scores, softmax and weighted values (Korthikanti et al. 2022, arXiv 2205.05198, section 5).
-    every_other_product: all but the attention and every second matrix product (TorchTitan's selective checkpointing).
-    norms_and_activation: the norms' and the activation's outputs (Megatron-Core's layernorm and moe_act modules).
+    Names follow Megatron-Core's `recompute_modules`; every_other_product is TorchTitan's selective checkpointing.
     """
 
     ATTENTION_CORE = "attention_core"
+    NORMS = "norms"
+    ACTIVATION = "activation"
+    LATENT_UP_PROJECTION = "latent_up_projection"
+    MLP = "mlp"
+    EXPERTS = "experts"
+    SHARED_EXPERTS = "shared_experts"
     EVERY_OTHER_PRODUCT = "every_other_product"
-    NORMS_AND_ACTIVATION = "norms_and_activation"
 
 
 class Axis(StrEnum):
@@ -56,25 +59,34 @@ class StackEntry(Entry):
     frameworks: how published measurements call it; the longest prefix decides.
     axes, schedules: the parallelisms and pipeline schedules that it runs; the search keeps to them.
     fused_attention: attention keeps no score matrix (flash attention).
+    fused_attention_on_request: only where a switch asks for it, as Megatron's own layers need --use-flash-attn.
+    softmax_batch: where attention isn't fused, its softmax is for multiples of so many score matrices, else a chain of
+    kernels takes its place.
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
     fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
     deterministic: sums are added up in a fixed order, so that two runs give the same bits.
-    selective_recompute: what its selective recomputation is.
+    selective_recompute: the modules of a layer that its selective recomputation computes again.
+    narrow_inputs: in formats below 16 bits, products keep their inputs and their weights, as they are and transposed,
+    in that format (TransformerEngine), instead of making them again.
+    narrow_parameters: in those formats the parameters themselves are held in them (fp8-param-gather).
     fused_loss: the loss goes over the logits once each way, instead of once an operation.
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
+    fp16_gradient_bytes: the same where it trains in fp16, whose loss scaling makes up for the narrower sum.
     keeps_narrow_gradients: where gradients are accumulated in fp32, their 16-bit form is held for the whole step too.
     reduce_bytes: bytes of one gradient element on the wire.
     gather_bytes: bytes of one parameter on the wire where it's gathered; 1 where ZeRO++ quantises them (qwZ).
     quantised_reduction: gradients are reduced to shards as 4-bit values, by all-to-alls (qgZ of ZeRO++).
-    master_weights: fp32 master copy beside 16-bit parameters (else the parameters themselves are fp32 shards).
+    master_bytes: what master weights add to 16-bit parameters: 4 for an fp32 copy, 2 for its lower half where the
+    parameters are its upper half (MindSpeed's reuse-fp32-param), 0 where the parameters themselves are fp32 shards.
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
     compute.
     deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     partitions: the ways of its ZeRO-3 to shard; the search keeps to them.
+    keeps_stage_outputs: a stage holds what it sent on until its backward pass (DeepSpeed's pipeline engine).
     reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
     defers_synchronisation: where it fits, ZeRO-3 keeps parameters gathered and gradients whole from micro-batch to
     micro-batch without a pipeline too (NeMo AutoModel); a layout says so by parameter and gradient shards of 1.
@@ -84,7 +96,13 @@ class StackEntry(Entry):
     expert_launch: what each local expert adds to that: its two products, and what lies between.
     collective_launch: the same for one collective.
     step_overhead: host time of a step outside the layers (data, logging, gradient scaler).
+    loaded_kernels: device memory of the kernels that its libraries load: all of them before CUDA 11.7 learnt to load
+    them when they are called.
     allocator_slack: reserved over allocated memory, less one.
+    flat_optimizer: where ZeRO shards, the optimizer's step works on flat copies, too large for the blocks that
+    activations leave to the allocator.
+    reports_first_step: its log prints the peak of memory behind the first step, whose backward pass runs before the
+    optimizer's moments are allocated (Megatron-LM of before 2025; its code of today waits for the second).
     """
 
     name: Name
@@ -93,20 +111,25 @@ class StackEntry(Entry):
     axes: tuple[Axis, ...]
     schedules: tuple[Schedule, ...]
     fused_attention: bool
+    fused_attention_on_request: bool
+    softmax_batch: Count
     attention_share: Fraction
     fused_elementwise: bool
     fused_accumulation: bool
     deterministic: bool
-    selective_recompute: SelectiveRecompute
+    selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]
+    narrow_inputs: bool
+    narrow_parameters: bool
     fused_loss: bool
     logits_bytes: Annotated[int, Field(ge=2, le=32)]
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]
+    fp16_gradient_bytes: Annotated[int, Field(ge=2, le=4)]
     keeps_narrow_gradients: bool
     reduce_bytes: Annotated[int, Field(ge=2, le=4)]
     gather_bytes: Annotated[int, Field(ge=1, le=2)]
     quantised_reduction: bool
-    master_weights: bool
+    master_bytes: Literal[0, 2, 4]
     overlap_gradients: bool
     overlap_parameters: bool
     overlap_tensor: bool
@@ -114,6 +137,7 @@ class StackEntry(Entry):
     deduplicated_dispatch: bool
     split_messages: bool
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
+    keeps_stage_outputs: bool
     reshard_in_pipeline: bool
     defers_synchronisation: bool
     gather_efficiency: Fraction
@@ -122,4 +146,7 @@ class StackEntry(Entry):
     expert_launch: Seconds
     collective_launch: Seconds
     step_overhead: Seconds
+    loaded_kernels: Bytes
     allocator_slack: Share
+    flat_optimizer: bool
+    reports_first_step: bool

@@ -9,8 +9,9 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
-from meshwright.costmodels.state import PARAMETER_BYTES, StageParameters
+from meshwright.costmodels.state import StageParameters
 
 
 def accumulation_s(job: Job, layouts: LayoutTable, parameters: StageParameters, *, total: FloatArray) -> FloatArray:

@@ -9,7 +9,8 @@ unfused attention it is their s b h (34 + 5 a s / h). Two-byte values unless sai
       fused              log-sum-exp, 4 bytes a head and token
       latent             the compressed queries and keys too           on the held tokens
     MLP                  input and output of the activation            split by width
-    experts              the same for each (token, expert) pair, the pair's input and output, and the router's scores
+    experts              the same for each (token, expert) pair, the pair's input, and the router's scores; its output
+                         is weighted before the last product (Megatron-Core 0.12 and later) and need not stay
     dropout              one byte of mask behind attention and behind the MLP
 """
 
@@ -17,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.catalog.stack_entry import SelectiveRecompute
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import FULL, SELECTIVE
 from meshwright.costmodels.layer_work import (
     ACTIVATION_BYTES,
     attention_products,
@@ -28,8 +29,11 @@ from meshwright.costmodels.layer_work import (
     tokens_of,
 )
 from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.recompute import FULL, SELECTIVE
 from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp
 
+# Blocks of 32 values share a byte of scale in mxfp8, blocks of 16 in nvfp4.
+NARROW_BYTES = {Precision.FP8: 1.0, Precision.MXFP8: 1.0 + 1 / 32, Precision.NVFP4: 0.5 + 1 / 16}
 MASK_BYTES = 1
 LOG_SUM_EXP_BYTES = 4
 ROUTER_BYTES = 8
@@ -43,41 +47,86 @@ class LayerActivations:
     whole: FloatArray
 
 
+def is_narrow(job: Job) -> bool:
+    """Tell whether products keep inputs and weights in a format below 16 bits."""
+    return job.stack.narrow_inputs and job.precision in NARROW_BYTES
+
+
+def input_bytes(job: Job) -> float:
+    """Give the bytes of one value that a product keeps as its input."""
+    return NARROW_BYTES[job.precision] if is_narrow(job) else ACTIVATION_BYTES
+
+
 def layer_activations(job: Job, layer: Layer, layouts: LayoutTable) -> LayerActivations:
     """Count the activations of one layer under each layout's recomputation."""
     core = _core_bytes(job, layer.attention, layouts)
     whole = _outside_core_bytes(job, layer, layouts) + core
     checkpoint = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
     kept = np.where(layouts.recompute == SELECTIVE, _selectively_kept_bytes(job, layer, layouts, whole, core), whole)
-    return LayerActivations(kept=np.where(layouts.recompute == FULL, checkpoint, kept), whole=whole)
+    wide = 2.0 if job.precision is Precision.FP32 else 1.0
+    return LayerActivations(kept=wide * np.where(layouts.recompute == FULL, checkpoint, kept), whole=wide * whole)
 
 
 def _selectively_kept_bytes(
     job: Job, layer: Layer, layouts: LayoutTable, whole: FloatArray, core: FloatArray
 ) -> FloatArray:
-    """Count what selective recomputation leaves, by what the stack means by it."""
+    """Count what selective recomputation leaves, by the modules that the stack computes again."""
+    modules = job.stack.selective_recompute
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
-    if job.stack.selective_recompute is SelectiveRecompute.ATTENTION_CORE:
-        return whole - core
-    if job.stack.selective_recompute is SelectiveRecompute.NORMS_AND_ACTIVATION:
-        norm_outputs = layer.norms * ACTIVATION_BYTES * hidden * tokens.held
-        return whole - norm_outputs - ACTIVATION_BYTES * _activated_width(job, layer.mlp, layouts)
+    if RecomputedModule.EVERY_OTHER_PRODUCT in modules:
+        return _every_other_product_bytes(job, layer, layouts) + core
+    kept = whole
+    if RecomputedModule.ATTENTION_CORE in modules:
+        kept = kept - core
+    if RecomputedModule.NORMS in modules:
+        kept = kept - layer.norms * input_bytes(job) * hidden * tokens.held
+    if RecomputedModule.LATENT_UP_PROJECTION in modules and layer.attention.latent:
+        kept = kept - _query_key_value_bytes(job, layer.attention, layouts)
+    return kept - _recomputed_mlp_bytes(job, layer, layouts)
+
+
+def _every_other_product_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Count a layer's input, attention's output and half of what its products make."""
+    tokens, hidden = tokens_of(job, layouts), job.model.hidden
     products = attention_products(job, layer.attention, layouts)
     outputs = sum(product.rows * product.columns for product in products)
     width = _activated_width(job, layer.mlp, layouts)
     outputs = outputs + (2 if layer.mlp.gated else 1) * width + hidden * _mlp_rows(job, layer.mlp, layouts)
     heads = layer.attention.heads / layouts.tensor_parallel
     attention_output = tokens.computed * heads * layer.attention.value_head_dim
-    return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + 0.5 * outputs) + core
+    return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + 0.5 * outputs)
+
+
+def _recomputed_mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Count what recomputation of an MLP, of experts or of the activation drops."""
+    modules, mlp = job.stack.selective_recompute, layer.mlp
+    activated = RecomputedModule.ACTIVATION in modules
+    nothing = np.zeros(len(layouts))
+    if isinstance(mlp, Mlp):
+        if RecomputedModule.MLP in modules:
+            return _mlp_bytes(job, layer, layouts)
+        return input_bytes(job) * _activated_width(job, mlp, layouts) if activated else nothing
+    if RecomputedModule.EXPERTS in modules:
+        return _mlp_bytes(job, layer, layouts)
+    routed, shared = _expert_widths(job, mlp, layouts)
+    dropped = input_bytes(job) * (routed + shared) if activated else nothing
+    if RecomputedModule.SHARED_EXPERTS in modules:
+        dropped = dropped + (ACTIVATION_BYTES * (2 if mlp.gated else 1) + input_bytes(job) * (not activated)) * shared
+    return dropped
 
 
 def _activated_width(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
     """Count the values behind the activation: inputs of the last product of an MLP or of the experts."""
-    tokens = tokens_of(job, layouts).computed
     if isinstance(mlp, Mlp):
-        return tokens * mlp.ffn_hidden / layouts.tensor_parallel
+        return tokens_of(job, layouts).computed * mlp.ffn_hidden / layouts.tensor_parallel
+    routed, shared = _expert_widths(job, mlp, layouts)
+    return routed + shared
+
+
+def _expert_widths(job: Job, mlp: Experts, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
+    """Count the values behind the activation of the routed and of the shared experts."""
     routed = expert_rows(job, mlp, layouts) * mlp.ffn_hidden / layouts.expert_tensor_parallel
-    return routed + tokens * mlp.shared_ffn_hidden / layouts.tensor_parallel
+    return routed, tokens_of(job, layouts).computed * mlp.shared_ffn_hidden / layouts.tensor_parallel
 
 
 def _mlp_rows(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
@@ -100,24 +149,29 @@ def _core_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatAr
 
 def _outside_core_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     tokens, hidden, attention = tokens_of(job, layouts), job.model.hidden, layer.attention
-    norms = 2 * layer.norms * ACTIVATION_BYTES * hidden * tokens.held
+    norms = layer.norms * (ACTIVATION_BYTES + input_bytes(job)) * hidden * tokens.held
     masks = 2 * MASK_BYTES * hidden * tokens.held if job.stack.dropout else 0.0
-    heads = attention.heads / layouts.tensor_parallel
-    kv_heads = heads if attention.latent else local_kv_heads(attention, layouts)
-    width = (heads + kv_heads) * attention.head_dim + (heads + kv_heads) * attention.value_head_dim
-    total = norms + masks + ACTIVATION_BYTES * tokens.computed * width
+    context_bytes = ACTIVATION_BYTES + (input_bytes(job) if is_narrow(job) else 0)
+    context = context_bytes * tokens.computed * attention.heads * attention.value_head_dim / layouts.tensor_parallel
+    total = norms + masks + _query_key_value_bytes(job, attention, layouts) + context
     if attention.latent:
         rank = (attention.latent.query_rank or 0) + attention.latent.kv_rank
         total = total + 2 * ACTIVATION_BYTES * tokens.held * rank
     return total + _mlp_bytes(job, layer, layouts)
 
 
+def _query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    heads = attention.heads / layouts.tensor_parallel
+    kv_heads = heads if attention.latent else local_kv_heads(attention, layouts)
+    width = (heads + kv_heads) * attention.head_dim + kv_heads * attention.value_head_dim
+    return ACTIVATION_BYTES * tokens_of(job, layouts).computed * width
+
+
 def _mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     tokens, hidden, mlp = tokens_of(job, layouts), job.model.hidden, layer.mlp
-    tensors = 3 if mlp.gated else 2
+    width_bytes = ACTIVATION_BYTES * (2 if mlp.gated else 1) + input_bytes(job)
     if isinstance(mlp, Mlp):
-        return tensors * ACTIVATION_BYTES * tokens.computed * mlp.ffn_hidden / layouts.tensor_parallel
-    rows = expert_rows(job, mlp, layouts)
-    experts = rows * (tensors * mlp.ffn_hidden / layouts.expert_tensor_parallel + 2 * hidden)
-    shared = tensors * tokens.computed * mlp.shared_ffn_hidden / layouts.tensor_parallel
-    return ACTIVATION_BYTES * (experts + shared) + ROUTER_BYTES * mlp.experts * tokens.held
+        return width_bytes * tokens.computed * mlp.ffn_hidden / layouts.tensor_parallel
+    routed, shared = _expert_widths(job, mlp, layouts)
+    pairs = input_bytes(job) * expert_rows(job, mlp, layouts) * hidden
+    return width_bytes * (routed + shared) + pairs + ROUTER_BYTES * mlp.experts * tokens.held

@@ -42,7 +42,6 @@ CORRECTION_BYTES = 2 + 4 + 4
 SOFTMAX_BYTES = (0.5 * ACTIVATION_BYTES + ACTIVATION_BYTES, 2 * 0.5 * ACTIVATION_BYTES + ACTIVATION_BYTES)
 # The chain casts to fp32 (2 + 4), scales, masks and normalises (3 x 8) and casts back (4 + 2); backward alike.
 CHAIN_BYTES = 36
-SOFTMAX_BATCH = 4
 DROPOUT_BYTES = 2 * ACTIVATION_BYTES + 1
 SIXTEEN_BIT = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
 
@@ -129,9 +128,12 @@ def _unfused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Fl
 
 
 def softmax_is_chained(job: Job, attention: Attention, layouts: LayoutTable) -> BoolArray:
-    """Tell where unfused attention has to do without the fused softmax kernel, shape [layouts]."""
+    """Tell where unfused attention has to do without the fused softmax kernel, shape [layouts].
+
+    Megatron's kernel takes score matrices by fours; Ascend's takes any number (MindSpeed's core/fusions/fused_softmax).
+    """
     matrices = layouts.micro_batch * attention.heads // layouts.tensor_parallel
-    return np.asarray((matrices % SOFTMAX_BATCH != 0) & (not job.stack.fused_attention))
+    return np.asarray((matrices % job.stack.softmax_batch != 0) & (not job.stack.fused_attention))
 
 
 def key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:

@@ -1,100 +1,84 @@
-"""Peak memory of the worst rank: states, activations in flight, logits, buffers; then slack and context."""
+"""Peak memory of a rank, by cause, and what three who count it see.
+
+The peak is at one of two moments:
+
+    backward   parameters + gradients + master weights + moments                     what is always there
+               + workspace                                                           of matrix libraries
+               + layers x activations of a layer x micro-batches in flight           the schedule says how many
+               + the larger of the loss, on the last stage, and one layer's working set
+               + what ZeRO-3 has gathered, and narrow copies of weights
+    step       the same states + workspace + fp32 copies of 16-bit gradients
+
+The first step's backward pass runs before the moments are allocated. Then
+
+    allocated    the larger of the two                            torch.cuda.max_memory_allocated
+    reserved     that x (1 + slack)                               torch.cuda.max_memory_reserved
+    nvidia_smi   reserved + context + loaded kernels + communicators x groups of ranks
+
+where a DeepSpeed step's flat copies don't fit into the blocks that activations leave, and are reserved beside them.
+"""
 
 import numpy as np
 
-from meshwright.costmodels.activations import layer_activations
+from meshwright.costmodels.backward_peak import backward_parts
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attention_products, mlp_products, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
-from meshwright.costmodels.prediction import MemoryPrediction
-from meshwright.costmodels.schedule import held_micro_batches, micro_batches
-from meshwright.costmodels.sharding import dense_sharding, expert_sharding
+from meshwright.costmodels.prediction import MemoryPrediction, Reading
+from meshwright.costmodels.sharding import expert_data_group
 from meshwright.costmodels.stage_table import StageTable
-from meshwright.costmodels.state import (
-    PARAMETER_BYTES,
-    StageParameters,
-    padded_vocabulary,
-    stage_parameters,
-    state_bytes,
-)
-from meshwright.costmodels.transformer import Layer
+from meshwright.costmodels.state import stage_parameters, state_bytes
+
+STEADY = Reading()
 
 
-def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable) -> MemoryPrediction:
-    """Predict the peak memory of the worst rank of each layout, given its distinct stages.
+def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, reading: Reading = STEADY) -> MemoryPrediction:
+    """Predict the peak memory of each layout, given its distinct stages.
 
-    The peak is either at the loss, beside the logits, or in a layer's backward pass, beside its working set.
+    The peak is in the backward pass, at the loss beside the logits or in a layer beside its working set; or, where
+    little else is kept, at the optimizer's step.
     """
     parameters = stage_parameters(job, layouts, stages)
-    parts = state_bytes(job, layouts, parameters)
-    parts["activations"] = _kept_bytes(job, layouts, stages)
-    logits = stages.last * _logits_bytes(job, layouts)[:, np.newaxis]
-    working = _working_bytes(job, layouts, stages)
-    parts["logits"] = np.where(logits >= working, logits, 0.0)
-    parts["working_set"] = np.where(logits < working, working, 0.0)
-    parts["gathered_parameters"] = _gathered_bytes(job, layouts, stages, parameters)
-    total = np.where(stages.multiplicity > 0, sum(parts.values()), -1.0)
-    worst = np.argmax(total, axis=1)
+    states = state_bytes(job, layouts, parameters)
+    states["workspace"] = np.full(stages.index.shape, float(job.cluster.device.calibration.workspace))
+    backward = states | backward_parts(job, layouts, stages, parameters)
+    backward["step_gradients"] = np.zeros(stages.index.shape)
+    if reading.first_step:
+        backward["moments"] = np.zeros(stages.index.shape)
+    backward_bytes, step_bytes = sum(backward.values()), sum(states.values())
+    stepping = step_bytes > backward_bytes
+    eligible = stages.last if reading.last_stage else stages.multiplicity > 0
+    worst = np.argmax(np.where(eligible, np.maximum(backward_bytes, step_bytes), -1.0), axis=1)
     rows = np.arange(len(layouts))
-    breakdown = {name: value[rows, worst] for name, value in parts.items()}
-    reserved = total[rows, worst] * (1.0 + job.stack.allocator_slack)
+    breakdown = {
+        name: np.where(stepping, states.get(name, 0.0), value)[rows, worst] for name, value in backward.items()
+    }
+    flat = (layouts.zero_stage >= 1) & job.stack.flat_optimizer
+    beside = np.where(flat[:, np.newaxis], states["step_gradients"], 0.0)
+    held = np.maximum(backward_bytes + beside, step_bytes)[rows, worst]
+    reserved = held * (1.0 + job.stack.allocator_slack)
     return MemoryPrediction(
         breakdown=breakdown,
         reserved_bytes=reserved,
-        nvidia_smi_bytes=reserved + job.cluster.device.calibration.context,
+        nvidia_smi_bytes=reserved + _outside_bytes(job, layouts),
     )
 
 
-def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
-    """Give what the micro-batches in flight keep for their backward passes, [layouts, stages]."""
-    held = held_micro_batches(layouts, stages.index, total=micro_batches(job.global_batch, layouts))
-    embedded = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
-    kept = stages.first * embedded[:, np.newaxis]
-    for kind, layer in enumerate(job.model.layer_kinds):
-        kept = kept + stages.layers[:, :, kind] * layer_activations(job, layer, layouts).kept[:, np.newaxis]
-    return held * kept
+def _outside_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
+    """Give what a process holds outside the allocator, [layouts]."""
+    calibration = job.cluster.device.calibration
+    return calibration.context + job.stack.loaded_kernels + calibration.communicator * _communicators(layouts)
 
 
-def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
-    """Give what the backward pass of one layer needs beside what was kept, of the neediest layer, [layouts, stages].
-
-    That is what it computes again, and, where products don't add to the gradients themselves, its largest weight
-    gradient: as it is computed, and in the format of accumulation.
-    """
-    needed = np.zeros(stages.index.shape)
-    for kind, layer in enumerate(job.model.layer_kinds):
-        activations = layer_activations(job, layer, layouts)
-        beside = np.maximum(activations.whole - activations.kept, 0.0)
-        if not job.stack.fused_accumulation:
-            beside = beside + (PARAMETER_BYTES + job.stack.gradient_bytes) * _largest_weight(job, layer, layouts)
-        needed = np.where(stages.layers[:, :, kind] > 0, np.maximum(needed, beside[:, np.newaxis]), needed)
-    return needed
-
-
-def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
-    largest: FloatArray = np.max([product.count * product.columns * product.inner for product in products], axis=0)
-    return largest
-
-
-def _logits_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
-    tokens = tokens_of(job, layouts).computed
-    vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
-    return job.stack.logits_bytes * tokens * vocabulary * (1 + job.model.mtp_layers)
-
-
-def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:
-    """Give what passes hold whole of what is sharded between them, [layouts, stages].
-
-    Where parameters are sharded those are two layers' (in work, and prefetched), where gradients are, one layer's.
-    """
-    layers = np.maximum(stages.layers.sum(axis=2), 1)
-    gathered = np.zeros(parameters.dense.shape)
-    for count, sharding in (
-        (parameters.dense, dense_sharding(job, layouts)),
-        (parameters.experts, expert_sharding(job, layouts)),
-    ):
-        held_bytes = np.where(sharding.parameters > 1, 2 * PARAMETER_BYTES, 0)
-        held_bytes = held_bytes + np.where(sharding.gradients > 1, job.stack.reduce_bytes, 0)
-        gathered = gathered + held_bytes * count / layers
-    return gathered
+def _communicators(layouts: LayoutTable) -> FloatArray:
+    """Count the groups that a rank communicates in: all ranks, and each smaller axis of more than one, [layouts]."""
+    world = layouts.tensor_parallel * layouts.context_parallel * layouts.pipeline_parallel * layouts.data_parallel
+    sizes = (
+        layouts.tensor_parallel,
+        layouts.context_parallel,
+        layouts.pipeline_parallel,
+        layouts.data_parallel,
+        layouts.expert_parallel,
+        np.where(layouts.expert_parallel > 1, expert_data_group(layouts).size, 1),
+    )
+    smaller = np.sum([(size > 1) & (size < world) for size in sizes], axis=0)
+    return np.asarray(smaller + (world > 1), dtype=float)

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 import numpy as np
 
-from meshwright.catalog.stack_entry import SelectiveRecompute
 from meshwright.costmodels.attention import core_time_s, key_value_bytes, softmax_is_chained
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.job import Job
@@ -21,13 +20,12 @@ from meshwright.costmodels.layer_work import (
     mlp_products,
     tokens_of,
 )
-from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, ContextMethod, FloatArray, LayoutTable, Recompute
+from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, FloatArray, LayoutTable
 from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.recompute import FULL, SELECTIVE, repeated_shares
 from meshwright.costmodels.transformer import Experts, Layer
 
-FULL = RECOMPUTES.index(Recompute.FULL)
-SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
 ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
 
 # Narrow formats launch a quantisation beside each product.
@@ -51,13 +49,6 @@ class Cause(StrEnum):
     EXPERT = "expert_communication"
     HOST = "host"
 
-
-# Which share of a forward pass's causes each kind of selective recomputation repeats.
-SELECTIVE_SHARES = {
-    SelectiveRecompute.ATTENTION_CORE: {Cause.ATTENTION: 1.0},
-    SelectiveRecompute.EVERY_OTHER_PRODUCT: {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5},
-    SelectiveRecompute.NORMS_AND_ACTIVATION: {Cause.ELEMENTWISE: 1.0},
-}
 
 Pass = dict[Cause, FloatArray]
 
@@ -131,7 +122,7 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
             Cause.EXPERT: expert,
         },
     )
-    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(job, forward, layouts))
+    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(job, layer, forward, layouts))
 
 
 def _launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
@@ -156,9 +147,9 @@ def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:
     return {**busy, Cause.HOST: idle}
 
 
-def _recomputed(job: Job, forward: Pass, layouts: LayoutTable) -> Pass:
+def _recomputed(job: Job, layer: Layer, forward: Pass, layouts: LayoutTable) -> Pass:
     """Full recomputation repeats the forward pass with its messages; selective a share of some causes."""
-    shares = SELECTIVE_SHARES[job.stack.selective_recompute]
+    shares = repeated_shares(job, layer, layouts)
     full, selective = layouts.recompute == FULL, layouts.recompute == SELECTIVE
     return {
         cause: np.where(full, seconds, np.where(selective, shares.get(cause, 0.0) * seconds, 0.0))

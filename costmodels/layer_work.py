@@ -85,7 +85,7 @@ def _mlp_products(rows: FloatArray, hidden: int, width: FloatArray | float, *, g
 def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
     """Give the (token, expert) pairs that a device computes: those of its expert group, over its expert ranks."""
     distinct = tokens_of(job, layouts).computed / layouts.tensor_parallel
-    return distinct * experts.top_k * layouts.expert_tensor_parallel
+    return distinct * experts.top_k * experts.load * layouts.expert_tensor_parallel
 
 
 def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Matmul, ...]:

@@ -55,6 +55,7 @@ class Layout:
     instead of once a micro-batch. 1 holds them whole.
     backward_shard: devices over which stage 3 keeps a layer's parameters from its forward to its backward pass, a
     divisor of parameter_shard, where it isn't that (the secondary partition of ZeRO++).
+    recompute_layers: how many layers of each model chunk full recomputation is of; None where it is of all.
     micro_batch: sequences of one forward pass of one replica.
     """
 
@@ -73,6 +74,7 @@ class Layout:
     parameter_shard: int | None = None
     backward_shard: int | None = None
     recompute: Recompute = Recompute.NONE
+    recompute_layers: int | None = None
     schedule: Schedule = Schedule.ONE_F_ONE_B
     micro_batch: int = 1
 
@@ -94,7 +96,7 @@ class Layout:
 class LayoutTable:
     """Many layouts as columns, each an integer array of shape [layouts].
 
-    Closed sets are stored as their index, and all shards as numbers.
+    Closed sets are stored as their index, all shards as numbers, and recompute_layers of None as 0.
     """
 
     tensor_parallel: IntArray
@@ -112,6 +114,7 @@ class LayoutTable:
     parameter_shard: IntArray
     backward_shard: IntArray
     recompute: IntArray
+    recompute_layers: IntArray
     schedule: IntArray
     micro_batch: IntArray
 
@@ -141,6 +144,7 @@ class LayoutTable:
         values["sequence_parallel"] = bool(values["sequence_parallel"])
         values["context_method"] = CONTEXT_METHODS[values["context_method"]]
         values["recompute"] = RECOMPUTES[values["recompute"]]
+        values["recompute_layers"] = values["recompute_layers"] or None
         values["schedule"] = SCHEDULES[values["schedule"]]
         usual = [name for name, wider in WIDER_SHARDS.items() if values[name] == values[wider]]
         return Layout(**values | dict.fromkeys(usual))
@@ -162,7 +166,9 @@ def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:
     return values, seen[codes]
 
 
-def _code(value: int | StrEnum) -> int:
+def _code(value: int | StrEnum | None) -> int:
+    if value is None:
+        return 0
     for closed_set in (RECOMPUTES, SCHEDULES, CONTEXT_METHODS):
         if value in closed_set:
             return closed_set.index(value)

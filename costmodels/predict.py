@@ -5,13 +5,14 @@ from dataclasses import fields
 import numpy as np
 
 from meshwright.costmodels.accumulation import accumulation_s
-from meshwright.costmodels.device_memory import peak_memory
+from meshwright.costmodels.device_memory import STEADY, peak_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.model_flop import model_flop
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
-from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
+from meshwright.costmodels.prediction import MemoryPrediction, Reading, TimePrediction
+from meshwright.costmodels.recompute import recomputed_layers
 from meshwright.costmodels.schedule import bubble_s, micro_batches
 from meshwright.costmodels.stage_table import StageTable, stage_table
 from meshwright.costmodels.state import stage_parameters
@@ -36,9 +37,9 @@ LAYER_COLUMNS = (
 )
 
 
-def predict_memory(job: Job, layouts: LayoutTable) -> MemoryPrediction:
-    """Predict the peak memory of the worst rank of each layout."""
-    return peak_memory(job, layouts, stage_table(job.model, layouts))
+def predict_memory(job: Job, layouts: LayoutTable, *, reading: Reading = STEADY) -> MemoryPrediction:
+    """Predict the peak memory of each layout: of the worst rank, unless another reading is asked for."""
+    return peak_memory(job, layouts, stage_table(job.model, layouts), reading=reading)
 
 
 def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
@@ -57,7 +58,8 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     total = micro_batches(job.global_batch, layouts)
     parameters = stage_parameters(job, layouts, stages)
     accumulation = accumulation_s(job, layouts, parameters, total=total)
-    work = _stage_work(stages, kinds, embedding, head, accumulation)
+    share = recomputed_layers(layouts, stages)
+    work = _stage_work(stages, kinds, embedding, head, beside=accumulation, recomputed=share)
     per_micro_batch = work.forward_s + work.backward_s
     slowest = stages.slowest(per_micro_batch)
     rows = np.arange(len(layouts))
@@ -66,7 +68,9 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
         str(cause): total * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
         for cause in Cause
     }
-    breakdown["recompute"] = total * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
+    breakdown["recompute"] = (
+        total * share[rows, slowest] * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
+    )
     breakdown["embedding_and_head"] = total * (
         stages.first[rows, slowest] * (embedding[0] + embedding[1]) + stages.last[rows, slowest] * (head[0] + head[1])
     )
@@ -128,15 +132,21 @@ def _stage_work(
     kinds: list[LayerTime],
     embedding: tuple[FloatArray, FloatArray],
     head: tuple[FloatArray, FloatArray],
-    accumulation: FloatArray,
+    *,
+    beside: FloatArray,
+    recomputed: FloatArray,
 ) -> StageWork:
-    """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass."""
+    """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass.
+
+    beside: what the backward pass does outside the layers; recomputed: the share of layers that it computes again.
+    """
     forward = stages.first * embedding[0][:, np.newaxis] + stages.last * head[0][:, np.newaxis]
-    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis] + accumulation
+    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis] + beside
     for kind, time in enumerate(kinds):
         layers = stages.layers[:, :, kind]
         forward = forward + layers * _sum(time.forward)[:, np.newaxis]
-        backward = backward + layers * (_sum(time.backward) + _sum(time.recompute))[:, np.newaxis]
+        backward = backward + layers * _sum(time.backward)[:, np.newaxis]
+        backward = backward + recomputed * layers * _sum(time.recompute)[:, np.newaxis]
     return StageWork(forward_s=forward, backward_s=backward)
 
 

@@ -24,8 +24,20 @@ class TimePrediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Which peak is asked for; the default is that of the whole run on the worst rank.
+
+    last_stage: of a rank of the last pipeline stage, where others may hold more.
+    first_step: as it stands behind the first step, whose backward pass has no moments beside it yet.
+    """
+
+    last_stage: bool = False
+    first_step: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPrediction:
-    """Peak memory of the worst rank, by layout.
+    """Peak memory of the rank that was asked for, by layout.
 
     breakdown: bytes by cause, each an array of shape [layouts]; they sum to the allocated bytes.
     reserved_bytes: with the allocator's slack; nvidia_smi_bytes: with the driver's context and communication buffers

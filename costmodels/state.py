@@ -10,18 +10,16 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.parameter_bytes import MASTER_BYTES, PARAMETER_BYTES, parameter_bytes
 from meshwright.costmodels.parameters import (
     embedding_norm_parameters,
     final_norm_parameters,
     layer_parameters,
     position_parameters,
 )
-from meshwright.costmodels.sharding import dense_sharding, expert_sharding
+from meshwright.costmodels.sharding import Sharding, dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 
-PARAMETER_BYTES = 2
-MASTER_BYTES = 4
-MOMENTS_BYTES = 8
 VOCABULARY_MULTIPLE = 128
 
 
@@ -62,30 +60,36 @@ def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> Stag
 
 
 def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> dict[str, FloatArray]:
-    """Give the bytes of parameters, gradients, optimizer states on one rank of each stage, [layouts, stages].
+    """Give the bytes of states on one rank of each stage, [layouts, stages]: what `parameter_bytes` counts, sharded.
 
     Where the stack keeps no 16-bit copy beside the master weights (FSDP), parameters are fp32 shards like the
     optimizer's, and a 16-bit copy where the passes of a step share them less widely. What is kept less widely sharded
-    from forward to backward passes alone is a copy too. Gradients accumulated in fp32 are 6 bytes where their 16-bit
-    form stays (DeepSpeed's BF16 optimizer).
+    from forward to backward passes alone is a copy too. `step_gradients`, the fp32 copies of 16-bit gradients, are
+    there while the optimizer steps and not before.
     """
-    nothing = np.zeros(parameters.dense.shape)
-    totals = {"parameters": nothing, "gradients": nothing, "optimizer": nothing}
-    gradient_bytes = job.stack.gradient_bytes
-    if job.stack.keeps_narrow_gradients and gradient_bytes > PARAMETER_BYTES:
-        gradient_bytes += PARAMETER_BYTES
-    optimizer_bytes = MOMENTS_BYTES + (MASTER_BYTES if job.stack.master_weights else 0)
+    each = parameter_bytes(job)
+    names = ("parameters", "gradients", "master_weights", "moments", "step_gradients")
+    totals = dict.fromkeys(names, np.zeros(parameters.dense.shape))
     for count, sharding in (
         (parameters.dense, dense_sharding(job, layouts)),
         (parameters.experts, expert_sharding(job, layouts)),
     ):
-        copy_bytes = PARAMETER_BYTES / sharding.parameters
-        if not job.stack.master_weights:
-            copy_bytes = np.where(sharding.parameters < sharding.optimizer, copy_bytes, 0.0)
-            copy_bytes = copy_bytes + MASTER_BYTES / sharding.optimizer
-        secondary = sharding.backward < sharding.parameters
-        copy_bytes = copy_bytes + np.where(secondary, PARAMETER_BYTES / sharding.backward, 0.0)
-        totals["parameters"] = totals["parameters"] + count * copy_bytes
-        totals["gradients"] = totals["gradients"] + gradient_bytes * count / sharding.gradients
-        totals["optimizer"] = totals["optimizer"] + optimizer_bytes * count / sharding.optimizer
+        held = {
+            "parameters": _parameter_bytes(job, sharding),
+            "gradients": each.gradient / sharding.gradients,
+            "master_weights": each.master / sharding.optimizer,
+            "moments": each.moments / sharding.optimizer,
+            "step_gradients": each.step_gradient / sharding.optimizer,
+        }
+        totals = {name: total + count * held[name] for name, total in totals.items()}
     return totals
+
+
+def _parameter_bytes(job: Job, sharding: Sharding) -> FloatArray:
+    """Give the bytes of one parameter on a rank, in all the forms that it's held in, [layouts, 1]."""
+    copy_bytes = parameter_bytes(job).parameter / sharding.parameters
+    if not job.stack.master_bytes:
+        copy_bytes = np.where(sharding.parameters < sharding.optimizer, PARAMETER_BYTES / sharding.parameters, 0.0)
+        copy_bytes = copy_bytes + MASTER_BYTES / sharding.optimizer
+    secondary = sharding.backward < sharding.parameters
+    return np.asarray(copy_bytes + np.where(secondary, PARAMETER_BYTES / sharding.backward, 0.0))

@@ -28,8 +28,9 @@ import numpy as np
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
 from meshwright.costmodels.sharding import Sharding, dense_sharding, expert_sharding
-from meshwright.costmodels.state import PARAMETER_BYTES, StageParameters
+from meshwright.costmodels.state import StageParameters
 
 QUANTISED_GRADIENT_BYTES = 0.5
 BUCKET_PARAMETERS = 40e6

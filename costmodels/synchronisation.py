@@ -19,13 +19,11 @@ from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.parameter_bytes import MASTER_BYTES, MOMENTS_BYTES, PARAMETER_BYTES
 from meshwright.costmodels.schedule import ZERO_BUBBLE_2P, ZERO_BUBBLE_H1
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
-    MASTER_BYTES,
-    MOMENTS_BYTES,
-    PARAMETER_BYTES,
     StageParameters,
     padded_vocabulary,
 )

@@ -46,7 +46,11 @@ class Mlp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
-    """A mixture: a token goes to `top_k` of `experts` MLPs of `ffn_hidden`, and to `shared_ffn_hidden` in all."""
+    """A mixture: a token goes to `top_k` of `experts` MLPs of `ffn_hidden`, and to `shared_ffn_hidden` in all.
+
+    load: rows that an expert computes over its even share: its capacity factor where it is padded to it, the factor at
+    most where tokens beyond it are dropped (arXiv 2101.03961, section 2.2).
+    """
 
     experts: int
     top_k: int
@@ -55,6 +59,7 @@ class Experts:
     shared_gate: bool
     router_bias: bool
     gated: bool
+    load: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from meshwright.catalog.stack_entry import SelectiveRecompute
+from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
+from meshwright.costmodels.transformer import Experts
 
 HIDDEN, HEADS, LENGTH = 1024, 8, 1000
 SCORES = 5 * HEADS * LENGTH / HIDDEN
@@ -65,15 +67,21 @@ def test_selective_recomputation_drops_the_core(round_job: Callable[..., Job]) -
     ("selective", "kept"),
     [
         # 32 and the log-sum-exp of fused attention, less that.
-        (SelectiveRecompute.ATTENTION_CORE, 32),
+        ((RecomputedModule.ATTENTION_CORE,), 32),
         # Less the outputs of two norms, 2 x 2, and of the activation, 2 x 4.
-        (SelectiveRecompute.NORMS_AND_ACTIVATION, 32 + LOG_SUM_EXP - 4 - 8),
+        ((RecomputedModule.NORMS, RecomputedModule.ACTIVATION), 32 + LOG_SUM_EXP - 4 - 8),
+        ((RecomputedModule.NORMS,), 32 + LOG_SUM_EXP - 4),
+        # All that the MLP keeps, 2 x 4 before the activation and 2 x 4 behind it.
+        ((RecomputedModule.MLP,), 32 + LOG_SUM_EXP - 16),
+        ((RecomputedModule.MLP, RecomputedModule.ACTIVATION), 32 + LOG_SUM_EXP - 16),
+        # Modules that this layer doesn't have.
+        ((RecomputedModule.EXPERTS, RecomputedModule.LATENT_UP_PROJECTION), 32 + LOG_SUM_EXP),
         # The input 2, attention's output 2, and half of the products' outputs, 3 + 1 + 4 + 1 values a channel.
-        (SelectiveRecompute.EVERY_OTHER_PRODUCT, 2 + 2 + 9 + LOG_SUM_EXP),
+        ((RecomputedModule.EVERY_OTHER_PRODUCT,), 2 + 2 + 9 + LOG_SUM_EXP),
     ],
 )
 def test_stacks_mean_different_things_by_selective(
-    round_job: Callable[..., Job], selective: SelectiveRecompute, kept: float
+    round_job: Callable[..., Job], selective: tuple[RecomputedModule, ...], kept: float
 ) -> None:
     job = round_job(stack={"selective_recompute": selective})
     found, whole = per_token_and_channel(job, Layout(recompute=Recompute.SELECTIVE))
@@ -113,11 +121,72 @@ def test_gated_mlp_and_grouped_heads(round_job: Callable[..., Job]) -> None:
 
 
 def test_experts_keep_each_pair_once(round_job: Callable[..., Job]) -> None:
-    # Against the dense layer's 16 for the MLP: 2 pairs a token, each 2 tensors of 512 and its input and output, two
-    # bytes a value: 2 x 2 x (2 x 512 + 2 x 1024) / 1024 = 12, and 8 experts' scores of 8 bytes.
+    # Against the dense layer's 16 for the MLP: 2 pairs a token, each 2 tensors of 512 and its input, two bytes a value:
+    # 2 x 2 x (2 x 512 + 1024) / 1024 = 8, and 8 experts' scores of 8 bytes.
     job = round_job(model={"experts": {"experts": 8, "top_k": 2, "ffn_hidden": 512}})
     dense = 32 + LOG_SUM_EXP
     alone, _ = per_token_and_channel(job, Layout())
-    assert alone == pytest.approx(dense - 16 + 12 + 64 / HIDDEN, rel=1e-12)
+    assert alone == pytest.approx(dense - 16 + 8 + 64 / HIDDEN, rel=1e-12)
     spread, _ = per_token_and_channel(job, Layout(data_parallel=8, expert_parallel=8))
     assert spread == pytest.approx(alone, rel=1e-12)
+
+
+MIXTURE = {"experts": {"experts": 8, "top_k": 2, "ffn_hidden": 512, "shared_ffn_hidden": 256}}
+
+
+@pytest.mark.parametrize(
+    ("selective", "dropped"),
+    [
+        # Two pairs a token of 2 x 512 and an input of 1024, and 2 x 256 of the shared experts, in two bytes; the
+        # router's scores.
+        ((RecomputedModule.EXPERTS,), 2 * (2 * (2 * 512 + 1024) + 2 * 256) / HIDDEN + 64 / HIDDEN),
+        ((RecomputedModule.SHARED_EXPERTS,), 2 * 2 * 256 / HIDDEN),
+        ((RecomputedModule.ACTIVATION,), 2 * (2 * 512 + 256) / HIDDEN),
+        ((RecomputedModule.ACTIVATION, RecomputedModule.SHARED_EXPERTS), 2 * (2 * 512 + 2 * 256) / HIDDEN),
+    ],
+)
+def test_parts_of_a_mixture_are_recomputed(
+    round_job: Callable[..., Job], selective: tuple[RecomputedModule, ...], dropped: float
+) -> None:
+    job = round_job(model=MIXTURE, stack={"selective_recompute": selective})
+    kept, whole = per_token_and_channel(job, Layout(recompute=Recompute.SELECTIVE))
+    assert whole - kept == pytest.approx(dropped, rel=1e-12)
+
+
+def test_latent_attention_may_go_up_again(round_job: Callable[..., Job]) -> None:
+    # Queries and keys of 8 heads x (96 + 32), values of 8 x 128: 3 x 1024 values of two bytes.
+    latent = {"query_rank": 256, "kv_rank": 128, "nope_head_dim": 96, "rope_head_dim": 32, "value_head_dim": 128}
+    selective = {"selective_recompute": (RecomputedModule.LATENT_UP_PROJECTION,)}
+    job = round_job(model={"latent_attention": latent}, stack=selective)
+    kept, whole = per_token_and_channel(job, Layout(recompute=Recompute.SELECTIVE))
+    assert whole - kept == pytest.approx(3 * 2, rel=1e-12)
+
+
+def test_fp8_products_keep_their_inputs_narrow(round_job: Callable[..., Job]) -> None:
+    # Norms' outputs 2 x 1 instead of 2 x 2, the activation's 4 instead of 8; attention's output also for the next
+    # product, 1 more.
+    narrow = {"narrow_inputs": True}
+    wide, _ = per_token_and_channel(round_job(stack=narrow), Layout())
+    found, _ = per_token_and_channel(round_job(stack=narrow, precision=Precision.FP8), Layout())
+    assert wide - found == pytest.approx(2 + 4 - 1, rel=1e-12)
+    without, _ = per_token_and_channel(round_job(precision=Precision.FP8), Layout())
+    assert without == pytest.approx(wide, rel=1e-12)
+
+
+def test_fp32_takes_twice_the_room(round_job: Callable[..., Job]) -> None:
+    half, _ = per_token_and_channel(round_job(), Layout())
+    found, _ = per_token_and_channel(round_job(precision=Precision.FP32), Layout())
+    assert found == pytest.approx(2 * half, rel=1e-12)
+
+
+@pytest.mark.parametrize(("load", "rows"), [(0.5, 0.5), (1.25, 1.25)])
+def test_a_capacity_cuts_or_pads_the_rows_of_experts(round_job: Callable[..., Job], load: float, rows: float) -> None:
+    # All that experts keep is 8 + 64 / h of the layer; the router's scores stay.
+    model = {"experts": {"experts": 8, "top_k": 2, "ffn_hidden": 512}}
+    job = round_job(model=model)
+    layer = job.model.layers[0]
+    assert isinstance(layer.mlp, Experts)
+    loaded = replace(layer, mlp=replace(layer.mlp, load=load))
+    table = LayoutTable.of([Layout()])
+    even, found = (float(layer_activations(job, each, table).kept[0]) for each in (layer, loaded))
+    assert found - even == pytest.approx((rows - 1) * 8 * HIDDEN * LENGTH, rel=1e-9)

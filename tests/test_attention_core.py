@@ -129,6 +129,8 @@ def test_softmax_falls_back_where_matrices_are_not_a_multiple_of_four(round_job:
     layouts = LayoutTable.of([Layout(tensor_parallel=4, micro_batch=size) for size in (1, 3, 2)])
     assert softmax_is_chained(job, attention_of(job), layouts).tolist() == [True, True, False]
     assert not softmax_is_chained(round_job(), attention_of(job), layouts).any()
+    any_number = round_job(stack={"fused_attention": False, "softmax_batch": 1})
+    assert not softmax_is_chained(any_number, attention_of(job), layouts).any()
     chained, fused = (core_s(job, Layout(tensor_parallel=4, micro_batch=size)) for size in (3, 2))
     products = [
         core_s(

@@ -293,7 +293,7 @@ def test_what_a_case_says_is_shown_without_what_a_terminal_acts_on(
     )
     code, out, _ = run("estimate", file)
     assert code == 0
-    assert "\\x1b[2Jmlp is taken to recompute" in out
+    assert "\\x1b[2Jmlp is taken to be what" in out
     assert "\x1b" not in out
 
 

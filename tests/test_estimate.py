@@ -11,15 +11,17 @@ import yaml
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import Experts, Mlp
 from meshwright.planner.accuracy import Case, Estimate, estimate, load_cases
 from meshwright.planner.accuracy.case import MemoryKind
 from meshwright.planner.accuracy.case_cluster import cluster_of_case, machine_named
-from meshwright.planner.accuracy.case_layout import layouts_of_case
+from meshwright.planner.accuracy.case_layout import layouts_of_case, recomputed_modules
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
+from meshwright.planner.accuracy.estimate import Predicted
 
 MEASUREMENTS = sorted((Path(__file__).parent.parent / "catalog" / "measurements").glob("*.yaml"))
 MakeDocument = Callable[..., dict[str, Any]]
@@ -147,7 +149,7 @@ def test_switches_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
         "cuda_graph": "transformer_engine",
         "compile": False,
     }
-    stack = with_switches(base, make_case(layout=given).layout)
+    stack = with_switches(base, make_case(layout=given))
     assert not stack.fused_attention
     assert not stack.overlap_gradients
     assert stack.overlap_parameters is base.overlap_parameters
@@ -156,14 +158,109 @@ def test_switches_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
     assert (stack.gradient_bytes, stack.reduce_bytes) == (2, 2)
     assert stack.layer_launch < base.layer_launch
     assert not stack.fused_elementwise
-    assert with_switches(base, make_case().layout) == base
+    assert with_switches(base, make_case()) == base
 
 
 def test_overlap_none_turns_all_of_it_off(make_case: Callable[..., Case]) -> None:
     base = stack_named("megatron-core").model_copy(update={"overlap_tensor": True})
-    stack = with_switches(base, make_case(layout={"overlap": "none (all off)"}).layout)
+    stack = with_switches(base, make_case(layout={"overlap": "none (all off)"}))
     overlaps = (stack.overlap_gradients, stack.overlap_parameters, stack.overlap_tensor, stack.overlap_pipeline)
     assert overlaps == (False, False, False, False)
+
+
+def test_dropout_is_that_of_the_family(make_case: Callable[..., Case]) -> None:
+    base = stack_named("megatron-lm-main")
+    assert with_switches(base, make_case()).dropout
+    assert not with_switches(base, make_case(model={"gated_mlp": True})).dropout
+    assert not with_switches(base, make_case(layout={"dropout": "0.0"})).dropout
+    assert with_switches(base, make_case(model={"gated_mlp": True}, layout={"dropout": 0.1})).dropout
+    assert not with_switches(stack_named("megatron-core"), make_case()).dropout
+
+
+def test_megatron_s_own_layers_fuse_attention_on_request(make_case: Callable[..., Case]) -> None:
+    def fused(stack: str, **layout: object) -> bool:
+        return with_switches(stack_named(stack), make_case(layout=layout)).fused_attention
+
+    assert fused("megatron-lm-main")
+    assert fused("megatron-lm-main", transformer_impl="transformer_engine")
+    assert not fused("megatron-lm-main", transformer_impl="local")
+    assert fused("megatron-lm-main", transformer_impl="local", flash_attention=True)
+    assert not fused("mindspeed")
+    assert fused("mindspeed", flash_attention=True)
+
+
+def test_formats_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
+    base = stack_named("megatron-lm-main")
+    assert with_switches(base, make_case(layout={"reuse_fp32_param": True})).master_bytes == 2
+    assert with_switches(base, make_case(layout={"fp8_params": "True"})).narrow_parameters
+    assert not with_switches(base, make_case()).narrow_parameters
+    assert with_switches(base, make_case(layout={"grad_accumulation": "fp32"})).fp16_gradient_bytes == 4
+
+
+@pytest.mark.parametrize(
+    ("recompute", "detail", "modules", "chosen", "layers"),
+    [
+        ("selective", "selective ([moe_act])", (RecomputedModule.ACTIVATION,), "selective", None),
+        (
+            "selective",
+            "selective (norm, act)",
+            (RecomputedModule.NORMS, RecomputedModule.ACTIVATION),
+            "selective",
+            None,
+        ),
+        ("selective", "selective (attention core)", (RecomputedModule.ATTENTION_CORE,), "selective", None),
+        ("none", "none + activation function recompute", (RecomputedModule.ACTIVATION,), "selective", None),
+        ("none", "none (not stated)", (), "none", None),
+        ("selective", "selective layer (every 2nd block)", (), "selective", None),
+        ("full", "full (block, 5 layers)", (), "full", 5),
+        ("full", "full (method block, num-layers 12)", (), "full", 12),
+        ("full", "full (method uniform, num-layers 1)", (), "full", None),
+    ],
+)
+def test_recomputation_is_read_by_module_and_by_layer(
+    make_case: Callable[..., Case],
+    recompute: str,
+    detail: str,
+    modules: tuple[RecomputedModule, ...],
+    chosen: str,
+    layers: int | None,
+) -> None:
+    case = make_case(layout={"recompute": recompute, "recompute_detail": detail})
+    base = stack_named("fsdp2")
+    assert recomputed_modules(case.layout) == modules
+    assert with_switches(base, case).selective_recompute == (modules or base.selective_recompute)
+    assert only_layout(case).recompute == chosen
+    assert only_layout(case).recompute_layers == layers
+
+
+@pytest.mark.parametrize(
+    ("padded", "factor", "load"), [(True, 1.5, 1.5), (False, 1.5, 1.0), (False, 0.5, 0.5), (True, 0.5, 0.5)]
+)
+def test_a_capacity_pads_or_drops(make_case: Callable[..., Case], *, padded: bool, factor: float, load: float) -> None:
+    moe = MIXTURE | {"capacity_factor": factor, "padded_to_capacity": padded}
+    model, assumptions = transformer_of_case(make_case(model={"moe": moe}).model)
+    assert all(isinstance(layer.mlp, Experts) and layer.mlp.load == load for layer in model.layers)
+    assert ("balanced" in " ".join(assumptions)) is not padded
+
+
+def test_a_measurement_is_compared_with_what_its_source_reads(make_case: Callable[..., Case]) -> None:
+    def predicted(framework: str, **measured: object) -> Predicted:
+        # A small vocabulary leaves most memory on the first stage.
+        read = {"peak_memory_bytes": 1, **measured}
+        case = make_case(framework=framework, measured=read, model={"vocab": 128}, layout={"zero_stage": 1})
+        (found,) = estimate([case])
+        assert found.predicted is not None
+        return found.predicted
+
+    megatron = predicted("Megatron-LM (main)", peak_memory_kind="allocated")
+    assert megatron.reported_memory_bytes == megatron.peak_memory_bytes
+    last = predicted("Megatron-LM (main)", peak_memory_kind="allocated", peak_memory_rank="last")
+    assert last.peak_memory_bytes == megatron.peak_memory_bytes
+    assert last.reported_memory_bytes != megatron.peak_memory_bytes
+    first = predicted("MindSpeed-LLM", peak_memory_kind="allocated")
+    assert first.reported_memory_bytes[MemoryKind.ALLOCATED] < first.peak_memory_bytes[MemoryKind.ALLOCATED]
+    driver = predicted("MindSpeed-LLM", peak_memory_kind="nvidia_smi")
+    assert driver.reported_memory_bytes == driver.peak_memory_bytes
 
 
 def only_layout(case: Case) -> Layout:

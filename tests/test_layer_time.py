@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meshwright.catalog.stack_entry import SelectiveRecompute
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time, products_time_s
@@ -301,13 +301,19 @@ def test_recomputation_repeats_all_or_the_core(round_job: Callable[..., Job], la
 @pytest.mark.parametrize(
     ("selective", "shares"),
     [
-        (SelectiveRecompute.ATTENTION_CORE, {Cause.ATTENTION: 1.0}),
-        (SelectiveRecompute.NORMS_AND_ACTIVATION, {Cause.ELEMENTWISE: 1.0}),
-        (SelectiveRecompute.EVERY_OTHER_PRODUCT, {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5}),
+        ((RecomputedModule.ATTENTION_CORE,), {Cause.ATTENTION: 1.0}),
+        ((RecomputedModule.NORMS, RecomputedModule.ACTIVATION), {Cause.ELEMENTWISE: 1.0}),
+        (
+            (RecomputedModule.ACTIVATION, RecomputedModule.ATTENTION_CORE),
+            {Cause.ELEMENTWISE: 0.5, Cause.ATTENTION: 1.0},
+        ),
+        ((RecomputedModule.EVERY_OTHER_PRODUCT,), {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5}),
+        # The MLP's two products of the layer's 12 h^2 are 8 h^2.
+        ((RecomputedModule.MLP,), {Cause.MATMUL: 8 / 12}),
     ],
 )
 def test_stacks_compute_different_things_again(
-    round_job: Callable[..., Job], selective: SelectiveRecompute, shares: Mapping[Cause, float]
+    round_job: Callable[..., Job], selective: tuple[RecomputedModule, ...], shares: Mapping[Cause, float]
 ) -> None:
     found = times(round_job(stack={"selective_recompute": selective}), Layout(recompute=Recompute.SELECTIVE))
     for cause in Cause:

@@ -35,8 +35,9 @@ def bytes_per_parameter(job: Job, layouts: list[Layout], *, dense: float, expert
         dense=np.full((len(layouts), 1), dense * 1e6), experts=np.full((len(layouts), 1), experts * 1e6)
     )
     parts = state_bytes(job, LayoutTable.of(layouts), counts)
-    names = ("parameters", "gradients", "optimizer")
-    return [[float(parts[name][row, 0]) / 1e6 for name in names] for row in range(len(layouts))]
+    optimizer = parts["master_weights"] + parts["moments"]
+    columns = (parts["parameters"], parts["gradients"], optimizer)
+    return [[float(column[row, 0]) / 1e6 for column in columns] for row in range(len(layouts))]
 
 
 def test_zero_bytes(round_job: Callable[..., Job]) -> None:
@@ -54,7 +55,7 @@ def test_gradients_may_be_32_bit(round_job: Callable[..., Job]) -> None:
 
 
 def test_without_master_weights_the_shards_are_32_bit(round_job: Callable[..., Job]) -> None:
-    counted = bytes_per_parameter(round_job(stack={"master_weights": False}), ZERO[3:], dense=1.0)
+    counted = bytes_per_parameter(round_job(stack={"master_bytes": 0}), ZERO[3:], dense=1.0)
     assert counted == [[4 / 8, 4 / 8, 8 / 8]]
 
 
@@ -81,7 +82,7 @@ def test_parts_may_be_sharded_over_different_numbers_of_ranks(round_job: Callabl
     three = Layout(data_parallel=16, zero_stage=3, zero_shard=16, gradient_shard=8, parameter_shard=2)
     assert bytes_per_parameter(round_job(stack=HALF), [three], dense=1.0) == [[2 / 2, 2 / 8, 12 / 16]]
     # Where there are no other 16-bit parameters, those of the step are a copy beside the fp32 shards.
-    stack = HALF | {"master_weights": False}
+    stack = HALF | {"master_bytes": 0}
     assert bytes_per_parameter(round_job(stack=stack), [three], dense=1.0) == [[2 / 2 + 4 / 16, 2 / 8, 8 / 16]]
 
 
@@ -93,8 +94,8 @@ def test_a_secondary_partition_is_a_copy_more(round_job: Callable[..., Job]) -> 
 
 def test_held_whole_within_a_step_zero_3_is_zero_1(round_job: Callable[..., Job]) -> None:
     held = Layout(data_parallel=8, zero_stage=3, zero_shard=8, gradient_shard=1, parameter_shard=1)
-    for master_weights in (True, False):
-        job = round_job(stack={"master_weights": master_weights})
+    for master_bytes in (4, 0):
+        job = round_job(stack={"master_bytes": master_bytes})
         found = bytes_per_parameter(job, [held, ZERO[1]], dense=1.0, experts=1.0)
         assert found[0] == found[1]
 

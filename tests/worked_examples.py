@@ -10,6 +10,7 @@ from pocket_calculator import Sheet, printed
 
 from meshwright.catalog.lookup import find_cluster, find_model, stack_named
 from meshwright.catalog.precision import Precision
+from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.attention import core_flop, core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, ring_bus_bytes_per_s
 from meshwright.costmodels.job import Job
@@ -17,7 +18,7 @@ from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
 from meshwright.costmodels.layer_work import attention_products, elementwise_bytes, mlp_products
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
-from meshwright.costmodels.predict import predict_time
+from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.costmodels.state_messages import state_messages
@@ -326,6 +327,54 @@ def sharding_and_overlap() -> str:
     return sheet.text()
 
 
+def memory() -> str:
+    """The first of four stages of Llama 3.1 70B, cause by cause, and what three counters see of it."""
+    sheet, task = Sheet(), job("llama-3.1-70b", "dgx-h100:64", batch=128, length=8192)
+    layout = LayoutTable.of(
+        [
+            Layout(
+                tensor_parallel=8,
+                sequence_parallel=True,
+                pipeline_parallel=4,
+                data_parallel=2,
+                zero_stage=1,
+                zero_shard=2,
+            )
+        ]
+    )
+    stages, stack, calibration = stage_table(task.model, layout), task.stack, task.cluster.device.calibration
+    found = predict_memory(task, layout)
+    part = {cause: float(bytes_[0]) for cause, bytes_ in found.breakdown.items()}
+    sheet.head("The first of four stages: 20 layers and the embedding, an eighth of each, two replicas")
+    count = sheet.given("parameters of a rank", float(stage_parameters(task, layout, stages).dense[0, 0]))
+    sums = [
+        sheet.line("parameters", f"2 x {count}", "GiB", by="parameter_bytes", model=part["parameters"]),
+        sheet.line("gradients", f"4 x {count}", "GiB", by="parameter_bytes", model=part["gradients"]),
+        sheet.line("master weights", f"4 x {count} / 2", "GiB", by="state_bytes", model=part["master_weights"]),
+        sheet.line("moments", f"8 x {count} / 2", "GiB", by="state_bytes", model=part["moments"]),
+        sheet.given("workspace", part["workspace"], "GiB"),
+    ]
+    layer = layer_activations(task, task.model.layers[0], layout)
+    each = sheet.given("a layer keeps", float(layer.kept[0]), "MiB", by="layer_activations")
+    embedded = sheet.line("the embedding's output", "2 x 8,192 x 8,192 / 8", "MiB")
+    held = f"4 x (20 x {each} + {embedded})"
+    sums.append(
+        sheet.line("activations of 4 micro-batches", held, "GiB", by="backward_parts", model=part["activations"])
+    )
+    sheet.head("What three counters see")
+    summed = " + ".join(sums)
+    allocated = sheet.line("allocated", summed, "GiB", by="peak_memory", model=float(found.allocated_bytes[0]))
+    slack = f"(1 + {stack.allocator_slack:g})"
+    reserved = sheet.line(
+        "reserved", f"{allocated} x {slack}", "GiB", by="peak_memory", model=float(found.reserved_bytes[0])
+    )
+    outside = [printed(bytes_, "GiB") for bytes_ in (calibration.context, stack.loaded_kernels)]
+    buffers = f"4 x {printed(calibration.communicator, 'MB')}"
+    driver = float(found.nvidia_smi_bytes[0])
+    sheet.line("nvidia_smi", " + ".join([reserved, *outside, buffers]), "GiB", by="peak_memory", model=driver)
+    return sheet.text()
+
+
 EXAMPLES: dict[str, Callable[[], str]] = {
     "README.md": step,
     "matrix-products.md": matrix_products,
@@ -333,4 +382,5 @@ EXAMPLES: dict[str, Callable[[], str]] = {
     "layer.md": layer,
     "communication.md": communication,
     "sharding-and-overlap.md": sharding_and_overlap,
+    "memory.md": memory,
 }

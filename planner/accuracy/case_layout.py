@@ -1,16 +1,32 @@
 """The layouts that a case may mean: one where it says all, several where it leaves micro-batch or recompute open."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import RECOMPUTES, WIDER_SHARDS, ContextMethod, Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
 from meshwright.planner.accuracy.case import Case, CaseLayout
 
 ULYSSES_NAMES = ("a2a", "ulysses_cp_algo", "ulysses")
 SHARDED_PARAMETERS = 3
+# How recomputation's modules are called in launch scripts.
+MODULE_WORDS = {
+    "core": RecomputedModule.ATTENTION_CORE,
+    "core_attn": RecomputedModule.ATTENTION_CORE,
+    "norm": RecomputedModule.NORMS,
+    "layernorm": RecomputedModule.NORMS,
+    "act": RecomputedModule.ACTIVATION,
+    "activation": RecomputedModule.ACTIVATION,
+    "moe_act": RecomputedModule.ACTIVATION,
+    "mla_up_proj": RecomputedModule.LATENT_UP_PROJECTION,
+    "mlp": RecomputedModule.MLP,
+    "moe": RecomputedModule.EXPERTS,
+    "shared_experts": RecomputedModule.SHARED_EXPERTS,
+}
 RING_NAMES = ("p2p", "megatron_cp_algo", "ring")
 
 
@@ -24,9 +40,9 @@ def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tupl
     Raises InputError where the degrees don't fit each other, the devices, the batch or the model.
     """
     layout = _degrees(case)
-    recomputes = RECOMPUTES if case.layout.recompute is None else (case.layout.recompute,)
+    recomputes = _recomputes(case.layout)
     candidates = tuple(
-        replace(shards, recompute=recompute, micro_batch=micro_batch)
+        replace(shards, recompute=recompute, recompute_layers=_recompute_layers(case.layout), micro_batch=micro_batch)
         for shards in _shards(case.layout, layout, defers_synchronisation=defers_synchronisation)
         for recompute in recomputes
         for micro_batch in _micro_batches(case, layout)
@@ -141,6 +157,27 @@ def _context_method(given: CaseLayout) -> ContextMethod:
     return ContextMethod.ULYSSES if given.context_parallel_method in ULYSSES_NAMES else ContextMethod.RING
 
 
+def _recomputes(given: CaseLayout) -> tuple[Recompute, ...]:
+    """Give what a case's recomputation may be: a module that is computed again beside "none" makes it selective."""
+    if given.recompute is None:
+        return RECOMPUTES
+    if given.recompute is Recompute.NONE and recomputed_modules(given):
+        return (Recompute.SELECTIVE,)
+    return (given.recompute,)
+
+
+def recomputed_modules(given: CaseLayout) -> tuple[RecomputedModule, ...]:
+    """Give the modules that a case's recomputation names, none where it names none."""
+    words = set(re.findall(r"[a-z_]+", str(given.recompute_detail or "").casefold()))
+    return tuple(dict.fromkeys(module for word, module in MODULE_WORDS.items() if word in words))
+
+
+def _recompute_layers(given: CaseLayout) -> int | None:
+    """Give how many layers of a model chunk are recomputed where blocks of layers are ("full (block, 5 layers)")."""
+    found = re.search(r"\bblock\b\D*([1-9][0-9]{0,4})", str(given.recompute_detail or ""))
+    return int(found[1]) if found and given.recompute is Recompute.FULL else None
+
+
 def _micro_batches(case: Case, layout: Layout) -> tuple[int, ...]:
     share, rest = divmod(case.batch.global_batch, layout.data_parallel)
     if rest:
@@ -173,6 +210,6 @@ def _assumptions(given: CaseLayout) -> Iterator[str]:
         yield f"stages of {given.first_last_pp_layers:.60} layers are taken to be even"
     if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
         yield "the optimizer is counted as Adam"
-    detail = str(given.recompute_detail or "selective recompute")
-    if given.recompute is Recompute.SELECTIVE and "attention core" not in detail:
-        yield f"{detail:.60} is taken to recompute the attention core"
+    if given.recompute is Recompute.SELECTIVE and not recomputed_modules(given):
+        detail = str(given.recompute_detail or "selective recompute")
+        yield f"{detail:.60} is taken to be what the software usually recomputes"

@@ -7,7 +7,7 @@ Llama-like (RMS norm, rotary positions, no biases), others GPT-like (layer norm,
 from dataclasses import replace
 
 from meshwright.catalog.model_entry import ExpertsEntry, LatentAttentionEntry, ModelEntry, Norm, Positions
-from meshwright.costmodels.transformer import Transformer, transformer_of
+from meshwright.costmodels.transformer import Experts, Layer, Transformer, transformer_of
 from meshwright.planner.accuracy.case import CaseExperts, CaseModel
 
 GATED_VOCAB = 32_000
@@ -21,13 +21,16 @@ def transformer_of_case(model: CaseModel) -> tuple[Transformer, tuple[str, ...]]
     if vocab is None:
         vocab = GATED_VOCAB if model.gated_mlp else GPT_VOCAB
         assumptions.append(f"the vocabulary isn't given: {vocab:,} tokens, as in models of this family")
-    if model.moe is not None and not _is_balanced(model.moe):
-        assumptions.append("the router is taken to be balanced, whatever the capacity factor drops or pads")
+    if model.moe is not None and model.moe.capacity_factor is not None and not model.moe.padded_to_capacity:
+        assumptions.append("the router is taken to be balanced but for what the capacity factor drops")
     return _with_experts(model, _entry(model, vocab)), tuple(assumptions)
 
 
-def _is_balanced(experts: CaseExperts) -> bool:
-    return experts.capacity_factor is None or (experts.capacity_factor == 1 and experts.padded_to_capacity)
+def _load(experts: CaseExperts) -> float:
+    """Give the rows of an expert over its even share: padded to its capacity, or cut to it."""
+    if experts.capacity_factor is None:
+        return 1.0
+    return experts.capacity_factor if experts.padded_to_capacity else min(experts.capacity_factor, 1.0)
 
 
 def _with_experts(model: CaseModel, dense: ModelEntry) -> Transformer:
@@ -36,7 +39,12 @@ def _with_experts(model: CaseModel, dense: ModelEntry) -> Transformer:
     mixture = transformer_of(dense.model_copy(update={"experts": _experts(model.moe)}))
     plain = transformer_of(dense)
     chosen = zip(model.moe.in_layers(model.layers), mixture.layers, plain.layers, strict=True)
-    return replace(mixture, layers=tuple(sparse if has else full for has, sparse, full in chosen))
+    layers = tuple(_loaded(sparse, _load(model.moe)) if has else full for has, sparse, full in chosen)
+    return replace(mixture, layers=layers)
+
+
+def _loaded(layer: Layer, load: float) -> Layer:
+    return replace(layer, mlp=replace(layer.mlp, load=load)) if isinstance(layer.mlp, Experts) else layer
 
 
 def _entry(model: CaseModel, vocab: int) -> ModelEntry:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.planner.accuracy.case import CaseLayout
+from meshwright.planner.accuracy.case import Case, CaseLayout
+from meshwright.planner.accuracy.case_layout import recomputed_modules
 
 # A captured graph is launched once a step; what is left a layer is its share of that.
 GRAPH_LAYER_LAUNCH_S = 20e-6
@@ -25,9 +26,19 @@ def stack_for(
     return default, (f"{told}: it is taken to behave like {default.name}",)
 
 
-def with_switches(stack: StackEntry, layout: CaseLayout) -> StackEntry:
-    """Lay the switches that a case gives over the defaults of its stack."""
-    return stack.model_copy(update=_overlaps(layout) | _kernels(layout) | _formats(layout))
+def with_switches(stack: StackEntry, case: Case) -> StackEntry:
+    """Lay the switches that a case gives over the defaults of its stack.
+
+    Dropout is by default that of the script for GPT, and off for gated, Llama-like models, which are trained without
+    (arXiv 2302.13971, section 2.2). Megatron's own ("local") layers keep scores unless told to use flash attention.
+    """
+    layout = case.layout
+    defaults: dict[str, object] = {"dropout": stack.dropout and not case.model.gated_mlp}
+    if layout.transformer_impl == "local" or stack.fused_attention_on_request:
+        defaults["fused_attention"] = False
+    if modules := recomputed_modules(layout):
+        defaults["selective_recompute"] = modules
+    return stack.model_copy(update=defaults | _overlaps(layout) | _kernels(layout) | _formats(layout))
 
 
 def _overlaps(layout: CaseLayout) -> dict[str, bool]:
@@ -52,6 +63,8 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
         update["dropout"] = layout.dropout > 0
     if layout.cross_entropy_fusion is not None:
         update |= {"fused_loss": True, "logits_bytes": FUSED_LOGITS_BYTES}
+    if layout.fp8_params in {True, "True"}:
+        update["narrow_parameters"] = True
     if layout.deterministic:
         update["deterministic"] = True
     if layout.no_accumulation_fusion:
@@ -65,7 +78,7 @@ def _formats(layout: CaseLayout) -> dict[str, bool | int]:
     update: dict[str, bool | int] = {}
     if layout.grad_accumulation is not None:
         size = 4 if layout.grad_accumulation == "fp32" else 2
-        update |= {"gradient_bytes": size, "reduce_bytes": size}
+        update |= {"gradient_bytes": size, "fp16_gradient_bytes": size, "reduce_bytes": size}
     if layout.reuse_fp32_param:
-        update["master_weights"] = False
+        update["master_bytes"] = 2
     return update

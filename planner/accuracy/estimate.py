@@ -15,7 +15,7 @@ from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
-from meshwright.costmodels.prediction import MemoryPrediction, TimePrediction
+from meshwright.costmodels.prediction import MemoryPrediction, Reading, TimePrediction
 from meshwright.planner.accuracy.case import Case, MemoryKind, Trust
 from meshwright.planner.accuracy.case_cluster import Machine, cluster_of_case, machine_named
 from meshwright.planner.accuracy.case_file import load_cases
@@ -32,6 +32,8 @@ class Predicted:
     breakdown: seconds by cause, which sum to step_time_s.
     memory_breakdown: bytes by cause, which sum to the allocated ones.
     peak_memory_bytes: of the worst rank, by who counts.
+    reported_memory_bytes: the same as the case's source reads it: of the rank that it read, and behind the step that
+    its software reports; what a measurement is to be compared with.
     memory_limit_bytes: what the device has.
     intervals: of the step time and each kind of memory, by what is known of the case's inputs.
     wider_because: what no measurement covers, a sentence each.
@@ -43,6 +45,7 @@ class Predicted:
     tokens_per_s: float
     mfu: float
     peak_memory_bytes: Mapping[MemoryKind, int]
+    reported_memory_bytes: Mapping[MemoryKind, int]
     memory_limit_bytes: int
     breakdown: Mapping[str, float]
     memory_breakdown: Mapping[str, int]
@@ -112,7 +115,7 @@ def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> t
     job = Job(
         model=model,
         cluster=cluster,
-        stack=with_switches(stack, case.layout),
+        stack=with_switches(stack, case),
         precision=case.precision,
         global_batch=case.batch.global_batch,
         sequence_length=case.model.sequence_length,
@@ -154,12 +157,7 @@ def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str
     if not (math.isfinite(step_time_s) and step_time_s > 0 and math.isfinite(memory.nvidia_smi_bytes[row])):
         raise MeshwrightError("the case is outside what the cost model can count")
     peak = job.cluster.device.peak(job.precision) * job.cluster.devices
-    memory_breakdown = {cause: round(float(bytes_[row])) for cause, bytes_ in memory.breakdown.items()}
-    peaks = {
-        MemoryKind.ALLOCATED: sum(memory_breakdown.values()),
-        MemoryKind.RESERVED: round(float(memory.reserved_bytes[row])),
-        MemoryKind.NVIDIA_SMI: round(float(memory.nvidia_smi_bytes[row])),
-    }
+    peaks = _by_kind(memory, row)
     uncertainty = shipped_uncertainty()
     return Predicted(
         layout=table.row(row),
@@ -167,9 +165,10 @@ def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str
         tokens_per_s=job.tokens_per_step / step_time_s,
         mfu=time.model_flop / step_time_s / peak,
         peak_memory_bytes=peaks,
+        reported_memory_bytes=_by_kind(predict_memory(job, table, reading=_reading(case, job)), row),
         memory_limit_bytes=job.cluster.device.memory_bytes,
         breakdown={cause: float(seconds[row]) for cause, seconds in time.breakdown.items()},
-        memory_breakdown=memory_breakdown,
+        memory_breakdown=_rounded_parts(memory, row),
         intervals={
             quantity: interval(
                 value, quantity=quantity, job=job, knowledge=KNOWLEDGE[case.trust], uncertainty=uncertainty
@@ -191,6 +190,27 @@ KNOWLEDGE: Mapping[Trust | None, Knowledge] = {
     Trust.MEDIUM: Knowledge.INFERRED,
     Trust.LOW: Knowledge.UNKNOWN,
 }
+
+
+def _rounded_parts(memory: MemoryPrediction, row: int) -> dict[str, int]:
+    return {cause: round(float(bytes_[row])) for cause, bytes_ in memory.breakdown.items()}
+
+
+def _by_kind(memory: MemoryPrediction, row: int) -> dict[MemoryKind, int]:
+    return {
+        MemoryKind.ALLOCATED: sum(_rounded_parts(memory, row).values()),
+        MemoryKind.RESERVED: round(float(memory.reserved_bytes[row])),
+        MemoryKind.NVIDIA_SMI: round(float(memory.nvidia_smi_bytes[row])),
+    }
+
+
+def _reading(case: Case, job: Job) -> Reading:
+    """Give which peak the case's source reads: a training script reports to its log once, a driver all the time."""
+    measured = case.measured
+    if measured is None:
+        return Reading()
+    logged = measured.peak_memory_kind is MemoryKind.ALLOCATED
+    return Reading(last_stage=measured.peak_memory_rank == "last", first_step=logged and job.stack.reports_first_step)
 
 
 def _choose(table: LayoutTable, *, time: TimePrediction, memory: MemoryPrediction, fits: np.ndarray) -> int:

@@ -81,4 +81,4 @@ def _measured(measured: Measured) -> Iterator[tuple[Quantity, float]]:
 def _value(prediction: Predicted, quantity: Quantity) -> float:
     if quantity is Quantity.STEP_TIME:
         return prediction.step_time_s
-    return prediction.peak_memory_bytes[MemoryKind(quantity.value)]
+    return prediction.reported_memory_bytes[MemoryKind(quantity.value)]

@@ -120,4 +120,5 @@ def _table(job: Job, rows: dict[str, IntArray]) -> LayoutTable:
         **rows,
         **shard_columns(job.cluster, rows, partition),
         context_method=np.full(len(partition), ring, dtype=np.int64),
+        recompute_layers=np.zeros(len(partition), dtype=np.int64),
     )

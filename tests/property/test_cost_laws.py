@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
-from meshwright.catalog.stack_entry import SelectiveRecompute
+from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import SCHEDULES, ContextMethod, FloatArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.costmodels.prediction import Reading
+from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters, state_bytes
 from meshwright.costmodels.state_messages import state_messages
@@ -42,7 +44,7 @@ STACKS: Mapping[str, dict[str, Any]] = {
         "overlap_tensor": True,
         "overlap_pipeline": True,
         "deduplicated_dispatch": True,
-        "selective_recompute": SelectiveRecompute.NORMS_AND_ACTIVATION,
+        "selective_recompute": (RecomputedModule.NORMS, RecomputedModule.ACTIVATION),
     },
     HOST_BOUND: {
         "fused_attention": False,
@@ -57,10 +59,12 @@ STACKS: Mapping[str, dict[str, Any]] = {
         "collective_launch": 1e-4,
     },
     "sharded": {
-        "selective_recompute": SelectiveRecompute.EVERY_OTHER_PRODUCT,
+        "selective_recompute": (RecomputedModule.EVERY_OTHER_PRODUCT,),
         "reshard_in_pipeline": False,
         "fused_accumulation": False,
-        "master_weights": False,
+        "master_bytes": 0,
+        "keeps_stage_outputs": True,
+        "flat_optimizer": True,
         "overlap_gradients": True,
         "overlap_parameters": True,
         "gather_efficiency": 0.7,
@@ -118,6 +122,7 @@ def layouts(draw: st.DrawFn) -> Layout:
         zero_stage=draw(st.sampled_from([0, 1, 2, 3])),
         **draw(shards(context * data)),
         recompute=draw(st.sampled_from(Recompute)),
+        recompute_layers=draw(st.sampled_from([None, 1, 3])),
         schedule=draw(st.sampled_from(plain)) if virtual == 1 else Schedule.INTERLEAVED,
         micro_batch=draw(st.sampled_from([1, 2, 4])),
     )
@@ -291,7 +296,7 @@ def test_recomputation_never_keeps_more(
     job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
 ) -> None:
     job = job_of(model, stack)
-    none, selective, full = (with_column(table, recompute=code) for code in range(3))
+    none, selective, full = (with_column(table, recompute=code, recompute_layers=0) for code in range(3))
     for layer in job.model.layer_kinds:
         kept = [layer_activations(job, layer, one).kept for one in (none, selective, full)]
         assert np.all(kept[0] >= kept[1])
@@ -302,6 +307,38 @@ def test_recomputation_never_keeps_more(
     taken = [step_s(job, one) for one in (none, selective, full)]
     assert np.all(taken[0] <= taken[1] * (1 + 1e-12))
     assert np.all(taken[1] <= taken[2] * (1 + 1e-12))
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_recomputing_more_layers_takes_longer_and_keeps_less(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    some, more, every = (with_column(table, recompute=FULL, recompute_layers=layers) for layers in (1, 3, 0))
+    kept = [predict_memory(job, one).breakdown["activations"] for one in (some, more, every)]
+    taken = [step_s(job, one) for one in (some, more, every)]
+    # Of another stage, where that is the worst now, for the first; so memory is compared where there is one stage.
+    single = table.pipeline_parallel == 1
+    for less, greater in ((0, 1), (1, 2)):
+        assert np.all(kept[less][single] >= kept[greater][single] * (1 - 1e-12))
+        assert np.all(taken[less] <= taken[greater] * (1 + 1e-12))
+
+
+@lawful
+@given(model=models, stack=stacks, table=tables)
+def test_what_is_counted_lies_over_each_other(
+    job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
+) -> None:
+    job = job_of(model, stack)
+    found, first = (predict_memory(job, table, reading=Reading(first_step=flag)) for flag in (False, True))
+    last = predict_memory(job, table, reading=Reading(last_stage=True))
+    assert all(np.all(part >= 0) for part in found.breakdown.values())
+    assert found.allocated_bytes == pytest.approx(sum(found.breakdown.values()))
+    assert np.all(found.reserved_bytes >= found.allocated_bytes)
+    assert np.all(found.nvidia_smi_bytes >= found.reserved_bytes)
+    assert np.all(first.allocated_bytes <= found.allocated_bytes * (1 + 1e-12))
+    assert np.all(last.allocated_bytes <= found.allocated_bytes * (1 + 1e-12))
 
 
 @lawful

@@ -1,0 +1,50 @@
+"""What one parameter takes: itself, its gradient, and what the optimizer keeps of it, by precision and software.
+
+16-bit training   the parameter 2, fp32 master weights 4, Adam's two moments 8 (arXiv 1710.03740; 1910.02054, 3.1)
+fp32 training     the parameter 4, its moments 8
+gradient          2 or 4, as the software accumulates it; 6 where the 16-bit form stays beside the fp32 sum
+step_gradient     a 16-bit gradient is copied to fp32 for the update: 4 bytes while the optimizer steps
+"""
+
+from dataclasses import dataclass
+
+from meshwright.catalog.precision import Precision
+from meshwright.costmodels.job import Job
+
+PARAMETER_BYTES = 2
+MASTER_BYTES = 4
+MOMENTS_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterBytes:
+    """Bytes of one parameter, before ZeRO."""
+
+    parameter: int
+    gradient: int
+    master: int
+    moments: int
+    step_gradient: int
+
+
+def parameter_bytes(job: Job) -> ParameterBytes:
+    """Give the bytes of one parameter of a job.
+
+    Where the software keeps no 16-bit copy beside the master weights (FSDP), the parameter is its own fp32 shard.
+    """
+    stack = job.stack
+    gradient = stack.fp16_gradient_bytes if job.precision is Precision.FP16 else stack.gradient_bytes
+    if job.precision is Precision.FP32:
+        return ParameterBytes(
+            parameter=MASTER_BYTES, gradient=MASTER_BYTES, master=0, moments=MOMENTS_BYTES, step_gradient=0
+        )
+    copied = gradient == PARAMETER_BYTES and stack.master_bytes > 0
+    if stack.keeps_narrow_gradients and gradient > PARAMETER_BYTES:
+        gradient += PARAMETER_BYTES
+    return ParameterBytes(
+        parameter=PARAMETER_BYTES if stack.master_bytes else MASTER_BYTES,
+        gradient=gradient,
+        master=stack.master_bytes,
+        moments=MOMENTS_BYTES,
+        step_gradient=MASTER_BYTES if copied else 0,
+    )
