@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from meshwright.catalog.precision import Precision
 from meshwright.costmodels.attention import core_time_s, key_value_bytes, softmax_is_chained
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.job import Job
@@ -66,7 +67,8 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
     """Give the seconds of some products forward, and of their data and weight gradients.
 
     Formats narrower than 16 bits quantise the input forward and the output's gradient backward: each is read in 16 bits
-    and written as it is and transposed.
+    and written as it is and transposed. NVFP4 scales by the largest value of the whole tensor too, which has to be read
+    once more for that (arXiv 2509.25149, section 2.1).
     """
     device, precision = job.cluster.device, job.precision
     forward = sum(matmul_time_s(device, precision, product) for product in products)
@@ -81,7 +83,8 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
     if precision in NARROW:
         bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
         for product in products:
-            held = (ACTIVATION_BYTES + 2 * OPERAND_BYTES[precision]) * product.count * product.rows / bandwidth
+            read_bytes = (2 if precision is Precision.NVFP4 else 1) * ACTIVATION_BYTES
+            held = (read_bytes + 2 * OPERAND_BYTES[precision]) * product.count * product.rows / bandwidth
             forward, backward = forward + held * product.inner, backward + held * product.columns
     return np.asarray(forward), np.asarray(backward)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.job import Job
@@ -319,3 +320,19 @@ def test_stacks_compute_different_things_again(
     for cause in Cause:
         expected = shares.get(cause, 0.0) * float(np.broadcast_to(found.forward[cause], 1)[0])
         assert float(np.broadcast_to(found.recompute[cause], 1)[0]) == pytest.approx(expected)
+
+
+def test_nvfp4_reads_what_it_quantises_twice(round_job: Callable[..., Job]) -> None:
+    # 1000 x 3000 by 3000 x 2000, at 500 GB/s: mxfp8 reads 2 bytes a value and writes 2 x 33/32, nvfp4 reads 4 and
+    # writes 2 x 9/16; of the input forward, of the output's gradient backward.
+    peaks = {Precision.BF16: 1e14, Precision.MXFP8: 2e14, Precision.NVFP4: 2e14}
+    sizes = {name: np.array([size]) for name, size in (("rows", 1e3), ("columns", 2e3), ("inner", 3e3))}
+    product = Matmul(**sizes, count=np.ones(1))
+    shapes = [product, Matmul(rows=sizes["rows"], columns=sizes["inner"], inner=sizes["columns"], count=np.ones(1))]
+    shapes.append(Matmul(rows=sizes["inner"], columns=sizes["columns"], inner=sizes["rows"], count=np.ones(1)))
+    for precision, value_bytes in ((Precision.MXFP8, 2 + 2 * 33 / 32), (Precision.NVFP4, 4 + 2 * 9 / 16)):
+        job = round_job(precision=precision, cluster={"device": {"peak_flop_per_s": peaks}})
+        alone = [float(matmul_time_s(job.cluster.device, precision, shape)[0]) for shape in shapes]
+        forward_s, backward_s = products_time_s(job, (product,))
+        assert forward_s[0] - alone[0] == pytest.approx(value_bytes * 3e6 / 500e9)
+        assert backward_s[0] - alone[1] - alone[2] == pytest.approx(value_bytes * 2e6 / 500e9)
