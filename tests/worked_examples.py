@@ -4,6 +4,8 @@ Each ends in what the cost model's functions say; `test_docs.py` holds the print
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pocket_calculator import Sheet, printed
@@ -26,6 +28,7 @@ from meshwright.costmodels.synchronisation import StageWork, exposed_communicati
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.hardware.cluster import cluster_of
+from meshwright.planner.accuracy import load_cases
 
 
 def job(
@@ -327,52 +330,81 @@ def sharding_and_overlap() -> str:
     return sheet.text()
 
 
+# A published run: Llama 3 70B cut to 12 layers on eight B200s.
+MEASURED = "sm-b200-llama3-70b-l12-tp1-pp2-dp4-mbc4"
+
+
 def memory() -> str:
-    """The first of four stages of Llama 3.1 70B, cause by cause, and what three counters see of it."""
-    sheet, task = Sheet(), job("llama-3.1-70b", "dgx-h100:64", batch=128, length=8192)
-    layout = LayoutTable.of(
-        [
-            Layout(
-                tensor_parallel=8,
-                sequence_parallel=True,
-                pipeline_parallel=4,
-                data_parallel=2,
-                zero_stage=1,
-                zero_shard=2,
-            )
-        ]
-    )
-    stages, stack, calibration = stage_table(task.model, layout), task.stack, task.cluster.device.calibration
-    found = predict_memory(task, layout)
-    part = {cause: float(bytes_[0]) for cause, bytes_ in found.breakdown.items()}
-    sheet.head("The first of four stages: 20 layers and the embedding, an eighth of each, two replicas")
-    count = sheet.given("parameters of a rank", float(stage_parameters(task, layout, stages).dense[0, 0]))
+    """The first of two stages of a model of 12 layers, cause by cause, as it was measured, and what counters see."""
+    sheet, task = Sheet(), _cut_model()
+    layout = Layout(pipeline_parallel=2, data_parallel=4, zero_stage=1, zero_shard=4)
+    layouts = LayoutTable.of([layout])
+    found = predict_memory(task, layouts)
+    part = {cause: float(amount[0]) for cause, amount in found.breakdown.items()}
+    sheet.head("States of the first of two stages: 6 layers and the embedding, four replicas")
+    parameters = stage_parameters(task, layouts, stage_table(task.model, layouts))
+    count = sheet.given("parameters of a rank", float(parameters.dense[0, 0]), by="stage_parameters")
     sums = [
-        sheet.line("parameters", f"2 x {count}", "GiB", by="parameter_bytes", model=part["parameters"]),
-        sheet.line("gradients", f"4 x {count}", "GiB", by="parameter_bytes", model=part["gradients"]),
-        sheet.line("master weights", f"4 x {count} / 2", "GiB", by="state_bytes", model=part["master_weights"]),
-        sheet.line("moments", f"8 x {count} / 2", "GiB", by="state_bytes", model=part["moments"]),
-        sheet.given("workspace", part["workspace"], "GiB"),
+        sheet.line(name, arithmetic, "GiB", by="state_bytes", model=part[name.replace(" ", "_")])
+        for name, arithmetic in (
+            ("parameters", f"2 x {count}"),
+            ("gradients", f"4 x {count}"),
+            ("master weights", f"4 x {count} / 4"),
+            ("moments", f"8 x {count} / 4"),
+        )
     ]
-    layer = layer_activations(task, task.model.layers[0], layout)
-    each = sheet.given("a layer keeps", float(layer.kept[0]), "MiB", by="layer_activations")
-    embedded = sheet.line("the embedding's output", "2 x 8,192 x 8,192 / 8", "MiB")
-    held = f"4 x (20 x {each} + {embedded})"
+    sums.append(_activations(sheet, task, layouts, part["activations"]))
+    sheet.head("One layer's largest weight gradient, of gate and up, in 16 bits and in fp32")
     sums.append(
-        sheet.line("activations of 4 micro-batches", held, "GiB", by="backward_parts", model=part["activations"])
+        sheet.line("gradient", "(2 + 4) x 8,192 x 57,344", "GiB", by="backward_parts", model=part["working_set"])
     )
     sheet.head("What three counters see")
-    summed = " + ".join(sums)
-    allocated = sheet.line("allocated", summed, "GiB", by="peak_memory", model=float(found.allocated_bytes[0]))
-    slack = f"(1 + {stack.allocator_slack:g})"
-    reserved = sheet.line(
-        "reserved", f"{allocated} x {slack}", "GiB", by="peak_memory", model=float(found.reserved_bytes[0])
+    sums.append(sheet.given("workspace", part["workspace"], "GiB"))
+    allocated = sheet.line(
+        "allocated", " + ".join(sums), "GiB", by="peak_memory", model=float(found.allocated_bytes[0])
     )
-    outside = [printed(bytes_, "GiB") for bytes_ in (calibration.context, stack.loaded_kernels)]
-    buffers = f"4 x {printed(calibration.communicator, 'MB')}"
-    driver = float(found.nvidia_smi_bytes[0])
-    sheet.line("nvidia_smi", " + ".join([reserved, *outside, buffers]), "GiB", by="peak_memory", model=driver)
+    sheet.given("measured", _measured_bytes(), "GiB")
+    slack = f"(1 + {task.stack.allocator_slack:g})"
+    model = float(found.reserved_bytes[0])
+    reserved = sheet.line("reserved", f"{allocated} x {slack}", "GiB", by="peak_memory", model=model)
+    calibration = task.cluster.device.calibration
+    outside = [printed(amount, "GiB") for amount in (calibration.context, task.stack.loaded_kernels)]
+    buffers = f"3 x {printed(calibration.communicator, 'MB')}"
+    model = float(found.nvidia_smi_bytes[0])
+    sheet.line("nvidia_smi", " + ".join([reserved, *outside, buffers]), "GiB", by="peak_memory", model=model)
     return sheet.text()
+
+
+def _cut_model() -> Job:
+    task = job("llama-3.1-70b", "dgx-b200:8", batch=16, length=4096, stack="megatron-lm-main")
+    model = find_model("llama-3.1-70b").model_copy(update={"layers": 12})
+    return replace(task, model=transformer_of(model), stack=task.stack.model_copy(update={"dropout": False}))
+
+
+def _measured_bytes() -> float:
+    file = Path(__file__).parents[1] / "catalog" / "measurements" / "simumax.yaml"
+    (found,) = [case.measured for case in load_cases(file) if case.id == MEASURED]
+    return float(found.peak_memory_bytes)
+
+
+def _activations(sheet: Sheet, task: Job, layouts: LayoutTable, model: float) -> str:
+    """Write what the first stage keeps of two micro-batches, tensor by tensor."""
+    sheet.head("What a layer keeps of a micro-batch of 4,096 tokens")
+    tensors = [
+        sheet.line(name, arithmetic, "MiB")
+        for name, arithmetic in (
+            ("two norms", "2 x (2 + 2) x 4,096 x 8,192"),
+            ("queries, keys, values", "2 x 4,096 x (64 + 8 + 8) x 128"),
+            ("weighted values", "2 x 4,096 x 64 x 128"),
+            ("log-sum-exp", "4 x 4,096 x 64"),
+            ("gate, up and activation", "3 x 2 x 4,096 x 28,672"),
+        )
+    ]
+    layer = layer_activations(task, task.model.layers[0], layouts)
+    kept = sheet.line("a layer", " + ".join(tensors), "MiB", by="layer_activations", model=float(layer.kept[0]))
+    embedded = sheet.line("the embedding's output", "2 x 4,096 x 8,192", "MiB")
+    in_flight = f"2 x (6 x {kept} + {embedded})"
+    return sheet.line("activations of 2 micro-batches", in_flight, "GiB", by="backward_parts", model=model)
 
 
 EXAMPLES: dict[str, Callable[[], str]] = {
