@@ -1,0 +1,1 @@
+"""Fitting the constants of devices, clusters and stacks to what was measured."""

@@ -1,0 +1,305 @@
+"""Logs of nccl-tests, rccl-tests and hccl_test, as they are and as they shouldn't be.
+
+The rows of the eight MI300X, of the 72 GB200 and of hccl_test's page are published ones; the others are made up.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from meshwright.catalog.errors import InputError
+from meshwright.planner.calibration.collective_log import (
+    factor,
+    looks_like_collective_log,
+    parse_collective_log,
+    read_collective_log,
+)
+from meshwright.planner.calibration.timing import Collective, CollectiveTiming
+
+PARAMETERS = "# nThread 1 nGpus 1 minBytes 8 maxBytes 128 step: 2(factor) warmup iters: 5 iters: 20 validation: 1\n"
+COLUMNS = """\
+#
+#                                                              out-of-place                       in-place
+#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
+#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)
+"""
+# Printed for eight MI300X in a pull request of crickett-hpe/hpc-ai-envs: 8,388,608 B / 91.10 us = 92.08 GB/s.
+ALL_REDUCE = (
+    "     8388608       2097152     float     sum      -1"
+    "    91.10   92.08  161.14      0    94.94   88.36  154.63      0\n"
+)
+# 1,048,576 B in 20 us = 52.43 GB/s; times 7 / 8, 45.88 GB/s.
+ALL_GATHER = (
+    "     1048576         32768     float    none      -1"
+    "    20.00   52.43   45.88      0    19.00   55.19   48.29      0\n"
+)
+REDUCE_SCATTER = ALL_GATHER.replace("none", " sum")
+HCCL = """\
+the minbytes is 8192, maxbytes is 67108864, iters is 20, warmup_iters is 5
+data_size(Bytes): |   aveg_time(us): | alg_bandwidth(GB/s): | check_result:
+8192              |     764.55    |       0.01071        | success
+524288            |    1831.25    |       0.28630        | NULL
+"""
+
+
+def ranks_of(*hosts: str, device: str = "AMD Instinct MI300X") -> str:
+    lines = (
+        f"#  Rank {rank:2d} Group  0 Pid  {37300 + rank} on   {host} device  {rank % 8} [0000:05:00] {device}\n"
+        for rank, host in enumerate(hosts)
+    )
+    return "# Using devices\n" + "".join(lines)
+
+
+def log(*rows: str, head: str = PARAMETERS, hosts: tuple[str, ...] = ("g126",) * 8) -> str:
+    return (
+        head + ranks_of(*hosts) + COLUMNS + "".join(rows) + "# Out of bounds values : 0 OK\n# Avg bus bandwidth : 1\n"
+    )
+
+
+def parsed(text: str, **told: int | Collective) -> tuple[CollectiveTiming, ...]:
+    return parse_collective_log(text, file="log", **told)  # type: ignore[arg-type]
+
+
+def complaint(text: str, **told: int | Collective) -> str:
+    with pytest.raises(InputError) as caught:
+        parsed(text, **told)
+    return caught.value.message
+
+
+def test_a_row_gives_what_the_columns_out_of_place_say() -> None:
+    (timing,) = parsed(log(ALL_REDUCE))
+    assert (timing.collective, timing.ranks, timing.nodes) == (Collective.ALL_REDUCE, 8, 1)
+    assert timing.whole_bytes == 8388608
+    assert timing.time_s == pytest.approx(91.10e-6)
+    assert timing.place == f"log: line {log(ALL_REDUCE).splitlines().index(ALL_REDUCE.rstrip()) + 1}"
+
+
+def test_nodes_are_distinct_hosts() -> None:
+    # Printed for a rack of GB200: 536,870,912 B / 1,806.7 us = 297.16 GB/s, x 2 x 71 / 72 = 586.06 GB/s.
+    row = "536870912 134217728 float sum -1 1806.7 297.16 586.06 0 1835.9 292.43 576.74 0\n"
+    (timing,) = parsed(log(row, hosts=tuple(f"slurm-{rank // 4}" for rank in range(72))))
+    assert (timing.ranks, timing.nodes) == (72, 18)
+
+
+@pytest.mark.parametrize(
+    ("row", "ranks", "collective"),
+    [
+        (ALL_REDUCE, 8, Collective.ALL_REDUCE),
+        (REDUCE_SCATTER, 8, Collective.REDUCE_SCATTER),
+        ("1048576 262144 float sum -1 20.00 52.43 52.43 0 20.00 52.43 52.43 N/A\n", 8, Collective.SEND_RECV),
+    ],
+)
+def test_a_test_without_a_name_is_told_by_its_factor_and_count(row: str, ranks: int, collective: Collective) -> None:
+    assert parsed(log(row, hosts=("a",) * ranks))[0].collective is collective
+
+
+def test_what_looks_alike_has_to_be_named() -> None:
+    assert "doesn't tell which collective" in complaint(log(ALL_GATHER))
+    with pytest.raises(InputError) as caught:
+        parsed(log(ALL_GATHER))
+    assert "all_gather|all_to_all" in caught.value.hint
+    assert parsed(log(ALL_GATHER), collective=Collective.ALL_TO_ALL)[0].collective is Collective.ALL_TO_ALL
+    pair = "1048576 262144 float sum -1 20.00 52.43 52.43 0 20.00 52.43 52.43 0\n"
+    assert "doesn't tell which collective" in complaint(log(pair, hosts=("a", "a")))
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        "$ mpirun -np 8 ./build/all_gather_perf -b 8 -e 128M -f 2 -g 1\n",
+        "+ srun --mpi=pmix /opt/nccl-tests/build/all_gather_perf_mpi -b 1M\n",
+        "# nccl-tests version 2.17.6 nccl-headers=22807\n# Collective test starting: all_gather_perf\n",
+    ],
+)
+def test_a_test_is_named_by_its_command_or_its_head(naming: str) -> None:
+    assert parsed(naming + log(ALL_GATHER))[0].collective is Collective.ALL_GATHER
+
+
+def test_several_tests_in_one_file_are_told_apart() -> None:
+    text = (
+        "# Collective test starting: all_gather_perf\n"
+        + log(ALL_GATHER)
+        + "# Collective test concluded: all_gather_perf\n"
+        + "# Collective test starting: broadcast_perf\n"
+        + log(ALL_GATHER)
+        + "# Collective test concluded: broadcast_perf\n"
+        + log(ALL_REDUCE, hosts=("a", "b") * 4)
+        + "# Collective test starting: alltoall_perf\n"
+        + log(ALL_GATHER, ALL_GATHER)
+    )
+    found = [(timing.collective, timing.nodes) for timing in parsed(text)]
+    assert found == [
+        (Collective.ALL_GATHER, 1),
+        (Collective.ALL_REDUCE, 2),
+        (Collective.ALL_TO_ALL, 1),
+        (Collective.ALL_TO_ALL, 1),
+    ]
+
+
+def test_rows_of_two_tests_under_one_head_are_refused() -> None:
+    message = complaint("# Collective test starting: all_reduce_perf\n" + log(ALL_REDUCE, ALL_GATHER))
+    assert "a bus bandwidth of 45.88 GB/s isn't that of all_reduce over 8 ranks" in message
+
+
+def test_older_tables_have_an_error_instead_of_a_count_and_no_root() -> None:
+    columns = COLUMNS.replace("   root", "").replace("#wrong", " error")
+    row = (
+        "     1048576        262144     float     sum    47.38   22.13   38.73  2e-07    46.84   22.39   39.17  2e-07\n"
+    )
+    assert parsed(log(row).replace(COLUMNS, columns))[0].time_s == pytest.approx(47.38e-6)
+
+
+def test_an_all_gather_of_old_has_no_operation() -> None:
+    row = "     1048576         32768     float    20.00   52.43   45.88  0e+00    19.00   55.19   48.29  0e+00\n"
+    assert parsed(log(row), collective=Collective.ALL_GATHER)[0].time_s == pytest.approx(20e-6)
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: re.sub("(?m)^", "[1,0]<stdout>:", text),
+        lambda text: re.sub("(?m)^", "0: ", text),
+        lambda text: re.sub("(?m)^", "[prterun-head-7@1,0]<stdout>: ", text),
+        lambda text: re.sub("(?m)^", "2025-05-01T12:00:00.123Z ", text),
+        lambda text: re.sub("(?m)^", "\x1b[32m", text).replace("float", "\x1b[1;31mfloat\x1b[0m"),
+        lambda text: text.replace("#", ""),
+        lambda text: "NCCL INFO Channel 00/24\n" + text.replace("\n", "\nhost:1:2 [0] NCCL INFO comm 0x7f rank 0\n"),
+    ],
+)
+def test_colours_and_prefixes_change_nothing(mangle: object) -> None:
+    assert callable(mangle)
+    found = parsed(mangle(log(ALL_REDUCE)))
+    assert [(timing.ranks, timing.nodes, timing.whole_bytes) for timing in found] == [(8, 1, 8388608)]
+
+
+def test_empty_messages_are_left_out() -> None:
+    empty = "0 0 float sum -1 5.70 0.00 0.00 0 5.54 0.00 0.00 0\n"
+    assert len(parsed(log(empty, ALL_REDUCE))) == 1
+    assert "holds no timings of a collective" in complaint(log(empty))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ALL_REDUCE[:70] + "\n", r"line 15: the row isn't whole: '8388608 2097152 float sum -1 91\.10"),
+        (ALL_REDUCE.replace("91.10", "nan"), "line 15: the time in us 'nan' is not a number"),
+        (ALL_REDUCE.replace("91.10", "inf"), "line 15: the time in us 'inf' is not a number"),
+        (ALL_REDUCE.replace("91.10", "-91.10"), "line 15: the time in us '-91.10' is not a number"),
+        (ALL_REDUCE.replace("91.10", "0.00"), "line 15: the time in us '0.00' is not a number"),
+        (ALL_REDUCE.replace("91.10", "9" * 400), "line 15: the time in us '9{39}"),
+        (ALL_REDUCE.replace("8388608", "9" * 6000), "holds no timings"),
+        (ALL_REDUCE.replace("8388608", "9" * 400), "line 15: the size '9{39}"),
+        (ALL_REDUCE.replace("91.10", "0.0911"), "line 15: 8388608 bytes in 0.0911 us aren't 92.08 GB/s"),
+        (ALL_REDUCE.replace("161.14      0", "161.14     37"), "line 15: the test found 37 wrong values"),
+    ],
+)
+def test_a_bad_row_is_one_error_with_its_line(row: str, message: str) -> None:
+    assert re.search(message, complaint(log(row)))
+
+
+def test_a_time_in_another_unit_is_refused() -> None:
+    assert "line 14: the time column is in (ms), not in (us)" in complaint(log(ALL_REDUCE).replace("(us)", "(ms)"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        (("a",), "the test ran on one rank"),
+        (("a", "a", "b"), "the nodes have 1 to 2 ranks"),
+        ((), "the log doesn't tell how many ranks on how many nodes"),
+    ],
+)
+def test_ranks_have_to_be_told_and_even(hosts: tuple[str, ...], message: str) -> None:
+    assert message in complaint(log(ALL_REDUCE, hosts=hosts))
+
+
+def test_processes_that_all_call_themselves_rank_0_are_one_rank() -> None:
+    text = PARAMETERS + ranks_of("a") + PARAMETERS + ranks_of("b") + COLUMNS + ALL_REDUCE
+    with pytest.raises(InputError, match="one rank") as caught:
+        parsed(text)
+    assert "MPI=1" in caught.value.hint
+
+
+def test_missing_or_repeated_ranks_are_refused() -> None:
+    text = log(ALL_REDUCE)
+    without_fourth = "\n".join(line for line in text.splitlines() if "Rank  3" not in line)
+    assert "list 7 ranks that aren't 0 to 7" in complaint(without_fourth)
+    assert "list 16 ranks that aren't 0 to 7" in complaint(log(ALL_REDUCE, head=PARAMETERS + ranks_of(*"a" * 8)))
+
+
+def test_options_fill_in_what_a_log_leaves_out() -> None:
+    (timing,) = parsed(log(ALL_REDUCE, hosts=()), ranks=8, nodes=2)
+    assert (timing.ranks, timing.nodes) == (8, 2)
+    assert "8 ranks aren't spread evenly over 3 nodes" in complaint(log(ALL_REDUCE, hosts=()), ranks=8, nodes=3)
+    command = "mpirun -n 16 ./bin/all_reduce_test -p 6\n"
+    assert "16 ranks aren't spread evenly over 3 nodes" in complaint(command + HCCL)
+
+
+def test_hccl_rows_and_command() -> None:
+    text = "# mpirun -f hostfile -n 16 ./bin/all_reduce_test -b 8K -e 64M -f 2 -d fp32 -o sum -p 8\n" + HCCL
+    small, large = parsed(text)
+    assert (small.collective, small.ranks, small.nodes) == (Collective.ALL_REDUCE, 16, 2)
+    assert (small.whole_bytes, small.time_s) == (8192, pytest.approx(764.55e-6))
+    assert (large.whole_bytes, large.time_s) == (524288, pytest.approx(1831.25e-6))
+
+
+def test_hccl_without_a_command_needs_the_options() -> None:
+    assert "how many ranks" in complaint(HCCL)
+    assert "doesn't tell which collective" in complaint(HCCL, ranks=8, nodes=1)
+    found = parsed(HCCL.replace("aveg", "avg"), ranks=8, nodes=1, collective=Collective.ALL_GATHER)
+    assert [timing.whole_bytes for timing in found] == [8192, 524288]
+
+
+def test_hccl_bandwidth_tells_a_share_from_the_whole() -> None:
+    # 524,288 B a rank, 8 ranks, in 100 us: 41.94304 GB/s of the whole 4 MiB.
+    text = HCCL + "524288            |     100.00    |      41.94304        | success\n"
+    found = parsed(text, ranks=8, nodes=1, collective=Collective.ALL_GATHER)
+    assert found[-1].whole_bytes == 8 * 524288
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("64 | 1000.00 | 0.00006 | failed", "line 5: the check of the result failed"),
+        ("64 | 1000.00 | 0.0000", "line 5: the row isn't whole"),
+        ("64 | 1000.00 |", "line 5: the row isn't whole"),
+        ("64 | nan | 0.00006 | success", "line 5: the time in us 'nan'"),
+        ("6400000 | 1.00 | 0.00006 | success", "line 5: 6400000 bytes in 1 us aren't 6e-05 GB/s"),
+    ],
+)
+def test_a_bad_hccl_row_is_one_error_with_its_line(row: str, message: str) -> None:
+    assert message in complaint(HCCL + row, ranks=8, nodes=1, collective=Collective.ALL_REDUCE)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "#", PARAMETERS, "m,n,k,time_us\n1,2,3,4\n", "{}", "\x1b[2J" * 99, "1 | 2"]
+)
+def test_texts_without_a_table_hold_no_timings(text: str) -> None:
+    assert "holds no timings of a collective" in complaint(text)
+
+
+def test_only_unused_collectives_are_named_in_the_complaint() -> None:
+    message = complaint("# Collective test starting: broadcast_perf\n" + log(ALL_GATHER))
+    assert "only of broadcast, which training doesn't use" in message
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        read_collective_log(path)
+
+
+def test_logs_are_known_by_their_look() -> None:
+    assert looks_like_collective_log(log(ALL_REDUCE))
+    assert looks_like_collective_log(HCCL)
+    assert not looks_like_collective_log("m,n,k,time_us\n1,2,3,4\n")
+    assert not looks_like_collective_log(" iteration 1/ 10 | elapsed time per iteration (ms): 4.0 |\n")
+
+
+def test_factors_are_those_of_the_tests_own_documentation() -> None:
+    assert factor(Collective.ALL_REDUCE, 8) == 1.75
+    assert factor(Collective.ALL_GATHER, 8) == factor(Collective.ALL_TO_ALL, 8) == 0.875
+    assert factor(Collective.SEND_RECV, 8) == 1.0
