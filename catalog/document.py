@@ -151,6 +151,7 @@ def validate(schema: type[Model], document: object, *, file: str, path: str = ""
             _sentence(first) + (f" (and {more} more)" if more else ""),
             file=file,
             path=".".join(part for part in (path, *where) if part),
+            hint=first["ctx"].get("hint", "") if first["type"] == "inconsistent" else "",
         ) from None
 
 
@@ -165,7 +166,7 @@ def _field_path(detail: Any, document: Any) -> tuple[str, ...]:  # noqa: ANN401 
     if detail["type"] == "missing":
         return (*path, str(detail["loc"][-1]))
     if detail["type"] == "inconsistent":
-        return (*path, *detail["ctx"]["field"].split("."))
+        return (*path, *(_shown_key(part) for part in detail["ctx"]["field"].split(".")))
     # The key itself is absent where its default doesn't go with the keys that are there.
     return tuple(path) or tuple(map(str, detail["loc"][:1]))
 

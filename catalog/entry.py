@@ -23,9 +23,9 @@ def _printable(name: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
-def field_error(field: str, message: str) -> PydanticCustomError:
+def field_error(field: str, message: str, *, hint: str = "") -> PydanticCustomError:
     """Give the error for a validator of a whole entry to raise, which leads to one field ("experts.top_k") of it."""
-    return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})
+    return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message, "hint": hint})
 
 
 class Entry(BaseModel):

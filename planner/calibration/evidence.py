@@ -1,0 +1,34 @@
+"""Evidence: measured seconds beside a function that predicts them from candidate constants.
+
+All that `meshwright calibrate` learns from comes as evidence, whoever measured it: training steps (`case_evidence.py`)
+or timed pieces of work (`timing_evidence.py`), such as the readers of users' files give.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.costmodels.layout import FloatArray
+
+Predict = Callable[[OverlayEntry], FloatArray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What one source measured, which counts together and is left out together.
+
+    label: the source, for people and for cross-validation (a file's name).
+    places: what each row is, for people ("runs.yaml: case a"), of length n.
+    measured_s: the measured seconds, positive, of shape (n,).
+    predict: the predicted seconds of the same rows, of shape (n,), with the figures of an overlay laid over those of
+    the catalog. It is a pure function: the same overlay gives the same seconds.
+    """
+
+    label: str
+    places: tuple[str, ...]
+    measured_s: FloatArray
+    predict: Predict
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.measured_s)
