@@ -265,8 +265,7 @@ def _whole_bytes(row: CollectiveRow, ranks: int) -> float | None:
 
     Releases of hccl_test differ in whether an all-gather's size is a rank's share or the whole.
     """
-    if row.bus_bytes_per_s is not None:
-        sizes, rounding = (row.size_bytes,), NCCL_ROUNDING_BYTES_PER_S
-    else:
-        sizes, rounding = (row.size_bytes, row.size_bytes * ranks), HCCL_ROUNDING_BYTES_PER_S
+    hccl = row.bus_bytes_per_s is None
+    sizes = (row.size_bytes, row.size_bytes * ranks) if hccl else (row.size_bytes,)
+    rounding = HCCL_ROUNDING_BYTES_PER_S if hccl else NCCL_ROUNDING_BYTES_PER_S
     return next((size for size in sizes if _close(row.algorithm_bytes_per_s, size / row.time_s, rounding)), None)
