@@ -1,6 +1,5 @@
 """Looking entries up: by name in the catalog, or in a file of the user."""
 
-from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,6 +12,7 @@ from meshwright.catalog.entry import Entry
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.names import match_name
+from meshwright.catalog.overlay import Overlays, overlaid_cluster, overlaid_device, overlaid_stack
 from meshwright.catalog.stack_entry import StackEntry
 
 Kind = TypeVar("Kind", bound=Entry)
@@ -40,8 +40,14 @@ def looks_like_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.endswith((".yaml", ".yml", ".json"))
 
 
-device_named = partial(_named, DeviceEntry, "devices")
-stack_named = partial(_named, StackEntry, "stacks")
+def device_named(name: str, overlays: Overlays = ()) -> DeviceEntry:
+    """Give a device of the catalog, with the overlays laid over it. Raises InputError."""
+    return overlaid_device(_named(DeviceEntry, "devices", name), overlays)
+
+
+def stack_named(name: str, overlays: Overlays = ()) -> StackEntry:
+    """Give a software stack of the catalog, with the overlays laid over it. Raises InputError."""
+    return overlaid_stack(_named(StackEntry, "stacks", name), overlays)
 
 
 def find_model(name: str) -> ModelEntry:
@@ -86,11 +92,15 @@ def _require_known(name: str, kind: str, *, file: Path, path: str) -> None:
         raise InputError(error.message, file=str(file), path=path, hint=error.hint) from None
 
 
-def find_cluster(name: str) -> ClusterEntry:
-    """Give a cluster by catalog name or file, resized where `:N` follows ("dgx-h100:64").
+def find_cluster(name: str, overlays: Overlays = ()) -> ClusterEntry:
+    """Give a cluster by catalog name or file, resized where `:N` follows ("dgx-h100:64"), with overlays laid over it.
 
     Raises InputError.
     """
+    return overlaid_cluster(_sized_cluster(name), overlays)
+
+
+def _sized_cluster(name: str) -> ClusterEntry:
     base, colon, size = name.rpartition(":")
     if not colon or "/" in size or "\\" in size:
         base, size = name, ""

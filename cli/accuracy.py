@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.arguments import file_path
+from meshwright.cli.arguments import OverlayFiles, file_path
 
 
 def accuracy_command(
@@ -14,6 +14,7 @@ def accuracy_command(
         typer.Argument(help="Files of measured cases (catalog/measurements/*.yaml).", parser=file_path),
     ],
     *,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     rows: Annotated[bool, typer.Option("--rows", help="Show every row, not only the summaries.")] = False,
     worst: Annotated[
@@ -29,6 +30,7 @@ def accuracy_command(
     ] = None,
 ) -> None:
     """Compare predictions with what was measured."""
+    from meshwright.catalog.overlay_file import read_overlay
     from meshwright.cli.console import output_console, print_json, watcher
     from meshwright.cli.figure_file import require_drawable, write_figure
     from meshwright.cli.render.accuracies import render_accuracy
@@ -39,7 +41,8 @@ def accuracy_command(
 
     if plot is not None:
         require_drawable(plot)
-    result = accuracy(estimate(files, watch=watcher("predicting")))
+    overlays = [read_overlay(path) for path in overlay or ()]
+    result = accuracy(estimate(files, watch=watcher("predicting"), overlays=overlays))
     if plot is not None:
         write_figure(result.rows, plot)
     furthest = worst_rows(result.bars, result.rows, worst) if worst else {}

@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 
 from meshwright.catalog.errors import PlanDrift
-from meshwright.cli.arguments import file_path
+from meshwright.cli.arguments import OverlayFiles, file_path
 
 
 def check_command(
     file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
     *,
     update: Annotated[bool, typer.Option("--update", help="Write the new plan over the old one.")] = False,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Plan again from the plan's own inputs: exit 0 if unchanged, 6 if the layout or a prediction moved."""
-    differences = _update(file) if update else _compare(file)
+    differences = _update(file, overlay) if update else _compare(file, overlay)
     _report(file, differences, update=update, json=json)
     if differences and not update:
         raise PlanDrift(
@@ -26,17 +27,17 @@ def check_command(
         )
 
 
-def _compare(file: Path) -> tuple[str, ...]:
+def _compare(file: Path, overlay: list[Path] | None) -> tuple[str, ...]:
     from meshwright.cli.console import busy
     from meshwright.planner import check_plan
     from meshwright.planner.plan_file import read_plan
 
     old = read_plan(file)
     with busy("planning again"):
-        return check_plan(old)
+        return check_plan(old, overlay)
 
 
-def _update(file: Path) -> tuple[str, ...]:
+def _update(file: Path, overlay: list[Path] | None) -> tuple[str, ...]:
     from meshwright.cli.console import busy
     from meshwright.planner import write_plan
     from meshwright.planner.check import differences, replan
@@ -44,7 +45,7 @@ def _update(file: Path) -> tuple[str, ...]:
 
     old = read_plan(file)
     with busy("planning again"):
-        new = replan(old)
+        new = replan(old, overlay)
     write_plan(new, file)
     return differences(old, new)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.arguments import file_path
+from meshwright.cli.arguments import OverlayFiles, file_path
 
 
 def estimate_command(
@@ -14,14 +14,17 @@ def estimate_command(
         typer.Argument(help="Files of cases (catalog/measurements/README.md says how).", parser=file_path),
     ],
     *,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Predict the step time and memory of given layouts."""
+    from meshwright.catalog.overlay_file import read_overlay
     from meshwright.cli.console import output_console, print_json, watcher
     from meshwright.cli.render.estimates import estimate_document, render_estimates
     from meshwright.planner.accuracy import estimate
 
-    estimates = estimate(files, watch=watcher("predicting"))
+    overlays = [read_overlay(path) for path in overlay or ()]
+    estimates = estimate(files, watch=watcher("predicting"), overlays=overlays)
     if json:
         print_json([estimate_document(item) for item in estimates])
     else:

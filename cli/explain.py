@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.arguments import file_path
+from meshwright.cli.arguments import OverlayFiles, file_path
 
 
 def explain_command(
     file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
     *,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Explain why this layout: where time and memory go, what binds, what the alternatives lose."""
@@ -19,7 +20,12 @@ def explain_command(
     from meshwright.planner import load_plan
     from meshwright.planner.explain import explain_plan
 
-    explanation = explain_plan(load_plan(file))
+    plan = load_plan(file)
+    if overlay:
+        from meshwright.planner.repredict import repredict
+
+        plan = repredict(plan, overlay)
+    explanation = explain_plan(plan)
     if json:
         print_json(explanation_document(explanation))
     else:

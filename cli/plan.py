@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import file_path
+from meshwright.cli.arguments import OverlayFiles, file_path
 
 
 def plan_command(  # noqa: PLR0913 - one argument an option
@@ -23,6 +23,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
+    overlay: OverlayFiles = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write the plan to this file.", parser=file_path, metavar="FILE"),
@@ -38,6 +39,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         model,
         cluster,
         stack=stack,
+        overlays=overlay or (),
         global_batch=global_batch,
         sequence_length=sequence_length,
         precision=precision,

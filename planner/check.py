@@ -1,11 +1,11 @@
 """Holding a plan against today: plan again from its own inputs, and say what moved."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meshwright.catalog.errors import Infeasible
-from meshwright.planner.job_inputs import inputs_today
+from meshwright.planner.job_inputs import OverlayGiven, inputs_today
 from meshwright.planner.plan_schema import Plan
 from meshwright.planner.planning import plan_of
 
@@ -16,21 +16,25 @@ RATIOS_LESS_ONE = ("gap", "slower_by")
 PROSE = ("source", "published_parameters", "vendor", "family", "reference_cluster", "frameworks", "digest")
 
 
-def replan(plan: Plan) -> Plan:
+def replan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> Plan:
     """Plan again from a plan's own inputs, with today's catalog for those that came from it.
+
+    `overlays` take the place of those that the plan was made with.
 
     Raises InputError where the catalog no longer has one of them, MissingData and Infeasible.
     """
-    return plan_of(inputs_today(plan.inputs)).plan
+    return plan_of(inputs_today(plan.inputs, overlays)).plan
 
 
-def check_plan(plan: Plan) -> tuple[str, ...]:
+def check_plan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> tuple[str, ...]:
     """Give what moved since the plan was made, one readable line each; nothing where the plan still holds.
+
+    `overlays` take the place of those that the plan was made with.
 
     Raises InputError and MissingData where it can't be planned again.
     """
     try:
-        return differences(plan, replan(plan))
+        return differences(plan, replan(plan, overlays))
     except Infeasible as error:
         return (f"nothing fits any more: {error.message}",)
 

@@ -1,5 +1,6 @@
 """From what a user names to the inputs of a plan, and from those to the job that the cost model reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from meshwright.catalog.cluster_entry import ClusterEntry
@@ -8,11 +9,16 @@ from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import device_named, find_cluster, find_model, looks_like_path, stack_named
 from meshwright.catalog.model_entry import ModelEntry, Positions
+from meshwright.catalog.overlay import Overlays, overlaid_cluster, overlaid_device, overlaid_stack
+from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.overlay_file import read_overlay
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.hardware.cluster import cluster_of
 from meshwright.planner.plan_schema import Embedded, Inputs, JobSection
+
+OverlayGiven = str | Path | OverlayEntry
 
 
 def inputs_of(
@@ -20,6 +26,7 @@ def inputs_of(
     cluster: str | Path | ClusterEntry,
     *,
     stack: str | StackEntry | None = None,
+    overlays: Sequence[OverlayGiven] = (),
     **job: object,
 ) -> Inputs:
     """Resolve a model, a cluster and a stack (by default that of the cluster's device) to their entries.
@@ -28,6 +35,7 @@ def inputs_of(
         model: a catalog name, the path of a model file or of a Hugging Face config, or an entry.
         cluster: a catalog name, optionally with its size ("dgx-h100:64"), a path likewise, or an entry.
         stack: a catalog name, or an entry.
+        overlays: files of calibrated figures, or entries, to lay over device, cluster and stack; the last counts most.
         job: the fields of JobSection.
 
     Raises InputError where something isn't found or is out of range.
@@ -37,31 +45,74 @@ def inputs_of(
     resolved_model = _model(model)
     _check_positions(resolved_model.entry, asked.sequence_length)
     resolved_cluster, device = _cluster(cluster)
+    laid = _read_overlays(overlays, cluster=resolved_cluster.entry, device=device.entry)
     return Inputs(
         job=asked,
         model=resolved_model,
-        cluster=resolved_cluster,
-        device=device,
-        stack=_stack(stack if stack is not None else device.entry.stack),
+        cluster=_overlaid_cluster(resolved_cluster, laid),
+        device=_overlaid_device(device, laid),
+        stack=_overlaid_stack(_stack(stack if stack is not None else device.entry.stack), laid),
+        overlays=laid,
     )
 
 
-def inputs_today(inputs: Inputs) -> Inputs:
+def _laid(overlays: Sequence[OverlayGiven], inputs: Inputs) -> tuple[OverlayEntry, ...]:
+    return _read_overlays(overlays, cluster=inputs.cluster.entry, device=inputs.device.entry)
+
+
+def _read_overlays(
+    overlays: Sequence[OverlayGiven], *, cluster: ClusterEntry, device: DeviceEntry
+) -> tuple[OverlayEntry, ...]:
+    """Read overlays that may also name the device and the cluster of a plan. Raises InputError."""
+    own = (cluster.model_copy(update={"device": device}),)
+    return tuple(
+        overlay if isinstance(overlay, OverlayEntry) else read_overlay(Path(overlay), own_clusters=own)
+        for overlay in overlays
+    )
+
+
+def inputs_today(inputs: Inputs, overlays: Sequence[OverlayGiven] | None = None) -> Inputs:
     """Resolve again what came from the catalog by name; what came from files stays as it is embedded.
 
+    Args:
+        inputs: of a plan.
+        overlays: to lay over all of them, in place of those that the plan was made with.
+
     Raises InputError where the catalog no longer has such a name.
+
     """
-    cluster: Embedded[ClusterEntry] = inputs.cluster
+    given = _laid(overlays or (), inputs)
+    laid = inputs.overlays if overlays is None else given
+    cluster, device, stack = inputs.cluster, inputs.device, inputs.stack
     if cluster.from_catalog:
         entry = find_cluster(f"{cluster.entry.name}:{cluster.entry.devices}")
         device_name = entry.device if isinstance(entry.device, str) else entry.device.name
         cluster = Embedded[ClusterEntry](from_catalog=True, entry=entry.model_copy(update={"device": device_name}))
+    if device.from_catalog:
+        device = _named_device(str(cluster.entry.device))
+    if stack.from_catalog:
+        stack = _stack(stack.entry.name)
+    # What a file gave is embedded with the plan's own overlays laid over it already.
     return Inputs(
         job=inputs.job,
         model=_model(inputs.model.entry.name) if inputs.model.from_catalog else inputs.model,
-        cluster=cluster,
-        device=_named_device(str(cluster.entry.device)) if inputs.device.from_catalog else inputs.device,
-        stack=_stack(inputs.stack.entry.name) if inputs.stack.from_catalog else inputs.stack,
+        cluster=_overlaid_cluster(cluster, laid if cluster.from_catalog else given),
+        device=_overlaid_device(device, laid if device.from_catalog else given),
+        stack=_overlaid_stack(stack, laid if stack.from_catalog else given),
+        overlays=laid,
+    )
+
+
+def inputs_under(inputs: Inputs, overlays: Sequence[OverlayGiven]) -> Inputs:
+    """Lay overlays over inputs as they are embedded in a plan. Raises InputError."""
+    given = _laid(overlays, inputs)
+    return Inputs(
+        job=inputs.job,
+        model=inputs.model,
+        cluster=_overlaid_cluster(inputs.cluster, given),
+        device=_overlaid_device(inputs.device, given),
+        stack=_overlaid_stack(inputs.stack, given),
+        overlays=(*inputs.overlays, *given),
     )
 
 
@@ -123,6 +174,18 @@ def _stack(stack: str | StackEntry) -> Embedded[StackEntry]:
     if isinstance(stack, StackEntry):
         return Embedded[StackEntry](from_catalog=False, entry=stack)
     return Embedded[StackEntry](from_catalog=True, entry=stack_named(_spelt(stack, "stack")))
+
+
+def _overlaid_cluster(cluster: Embedded[ClusterEntry], overlays: Overlays) -> Embedded[ClusterEntry]:
+    return cluster.model_copy(update={"entry": overlaid_cluster(cluster.entry, overlays)})
+
+
+def _overlaid_device(device: Embedded[DeviceEntry], overlays: Overlays) -> Embedded[DeviceEntry]:
+    return device.model_copy(update={"entry": overlaid_device(device.entry, overlays)})
+
+
+def _overlaid_stack(stack: Embedded[StackEntry], overlays: Overlays) -> Embedded[StackEntry]:
+    return stack.model_copy(update={"entry": overlaid_stack(stack.entry, overlays)})
 
 
 def _spelt(name: object, path: str) -> str:

@@ -11,6 +11,7 @@ from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.entry import Count, Entry, Name, Natural
 from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
@@ -54,13 +55,17 @@ class Embedded(Section, Generic[AnyEntry]):
 
 
 class Inputs(Section):
-    """All that the plan follows from. A cluster's device stands apart from it; its `device` is only the name."""
+    """All that the plan follows from. A cluster's device stands apart from it; its `device` is only the name.
+
+    overlays: what was laid over device, cluster and stack, in this order; their entries hold its figures already.
+    """
 
     job: JobSection
     model: Embedded[ModelEntry]
     cluster: Embedded[ClusterEntry]
     device: Embedded[DeviceEntry]
     stack: Embedded[StackEntry]
+    overlays: tuple[OverlayEntry, ...] = ()
 
 
 class DigestedInputs(Inputs):

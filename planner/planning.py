@@ -1,5 +1,6 @@
 """From inputs to a plan: the jobs to search, the search, and the plan of what it found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stages import stage_layers
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
-from meshwright.planner.job_inputs import inputs_of, job_of
+from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import Found, SearchResult, search
 from meshwright.planner.plan_schema import (
@@ -58,6 +59,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
     top: int = 5,
     memory_headroom: float = 0.05,
     stack: str | StackEntry | None = None,
+    overlays: Sequence[OverlayGiven] = (),
 ) -> Plan:
     """Find the best layout for training a model on a cluster.
 
@@ -71,6 +73,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         top: how many alternatives to give.
         memory_headroom: share of device memory to leave free.
         stack: the training software; by default that of the cluster's device.
+        overlays: files of calibrated figures, or entries, to lay over those of the catalog; the last counts most.
 
     Raises InputError, MissingData where the catalog lacks a number, and Infeasible where nothing fits.
 
@@ -79,6 +82,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         model,
         cluster,
         stack=stack,
+        overlays=overlays,
         global_batch=global_batch,
         sequence_length=sequence_length,
         precision=precision,
@@ -123,7 +127,7 @@ def _sizes(inputs: Inputs) -> list[int]:
 def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
     layout = result.best.layout
     job = job_of(inputs, devices=layout.world_size)
-    predicted = _predicted(job, layout, limit=memory_limit_bytes(inputs))
+    predicted = predicted_of(job, layout, limit=memory_limit_bytes(inputs))
     return Plan(
         version=FORMAT_VERSION,
         meshwright=version("meshwright"),
@@ -145,11 +149,12 @@ def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
             proof="exhaustive",
         ),
         alternatives=tuple(_alternative(found, predicted.step_time_s) for found in result.alternatives),
-        inputs=_digested(inputs),
+        inputs=digested(inputs),
     )
 
 
-def _digested(inputs: Inputs) -> DigestedInputs:
+def digested(inputs: Inputs) -> DigestedInputs:
+    """Give inputs with their digest, as a plan holds them."""
     sections = {name: getattr(inputs, name) for name in Inputs.model_fields}
     return DigestedInputs(**sections, digest=digest_of(inputs.model_dump(mode="json")))
 
@@ -167,7 +172,8 @@ def _stages(layout: Layout, *, layers: int) -> tuple[StageSection, ...]:
     )
 
 
-def _predicted(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
+def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
+    """Predict a layout; `limit` is the device memory that it may use, in bytes."""
     table = LayoutTable.of([layout])
     time, memory = predict_time(job, table), predict_memory(job, table)
     step_time_s = float(time.step_time_s[0])

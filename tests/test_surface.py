@@ -48,16 +48,17 @@ COMMANDS = {
         "--top",
         "--memory-headroom",
         "--stack",
+        "--overlay",
         "-o",
         "--output",
         "--json",
     },
-    "estimate": {"files", "--json"},
-    "accuracy": {"files", "--json", "--rows", "--worst", "--plot"},
-    "check": {"file", "--update", "--json"},
-    "explain": {"file", "--json"},
+    "estimate": {"files", "--overlay", "--json"},
+    "accuracy": {"files", "--overlay", "--json", "--rows", "--worst", "--plot"},
+    "check": {"file", "--update", "--overlay", "--json"},
+    "explain": {"file", "--overlay", "--json"},
     "show": {"file", "--json"},
-    "catalog": {"kind", "name", "--json"},
+    "catalog": {"kind", "name", "--overlay", "--json"},
 }
 
 EXIT_CODES = {
@@ -108,6 +109,7 @@ def test_arguments_of_plan() -> None:
         "top": 5,
         "memory_headroom": 0.05,
         "stack": None,
+        "overlays": (),
     }
 
 

@@ -18,6 +18,7 @@ from meshwright.catalog.lookup import (
     stack_named,
 )
 from meshwright.catalog.names import match_name
+from meshwright.catalog.overlay import Overlays
 from meshwright.catalog.precision import Precision
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_parameters, shown_rate
@@ -26,8 +27,14 @@ from meshwright.costmodels.transformer import transformer_of
 
 Facts = Mapping[str, str]
 
+FINDERS: Mapping[str, Callable[[str, Overlays], Entry]] = {
+    "devices": device_named,
+    "clusters": find_cluster,
+    "models": lambda name, _: find_model(name),
+    "stacks": stack_named,
+}
 # Kinds whose entries need not be in the catalog: a file, or another size.
-FINDERS: Mapping[str, Callable[[str], Entry]] = {"models": find_model, "clusters": find_cluster}
+OPEN_KINDS = ("models", "clusters")
 
 
 def kind_document(kind: str) -> list[str]:
@@ -35,21 +42,21 @@ def kind_document(kind: str) -> list[str]:
     return list(entry_names(kind))
 
 
-def entry_text(kind: str, name: str) -> str:
-    """Give an entry of the catalog as it is written, or one of a file or another size as it is read.
+def entry_text(kind: str, name: str, overlays: Overlays = ()) -> str:
+    """Give an entry of the catalog as it is written, or one of a file, another size or under overlays as it is read.
 
     Raises InputError where there is no such entry.
     """
-    if kind in FINDERS and (looks_like_path(name) or ":" in name):
-        document = FINDERS[kind](name).model_dump(mode="json", exclude_defaults=True)
+    if overlays or (kind in OPEN_KINDS and (looks_like_path(name) or ":" in name)):
+        document = FINDERS[kind](name, overlays).model_dump(mode="json", exclude_defaults=True)
         return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
     found = match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
     return (files("meshwright.catalog") / kind / f"{found}.yaml").read_text("utf-8")
 
 
-def entry_document(kind: str, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+def entry_document(kind: str, name: str, overlays: Overlays = ()) -> Any:  # noqa: ANN401 - whatever the file holds
     """Give an entry as JSON holds it. Raises InputError where there is no such entry."""
-    return parse_yaml(entry_text(kind, name), file=f"{kind}/{name}.yaml")
+    return parse_yaml(entry_text(kind, name, overlays), file=f"{kind}/{name}.yaml")
 
 
 def render_kind(console: Console, kind: str) -> None:

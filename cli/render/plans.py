@@ -10,6 +10,7 @@ from rich.text import Text
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.tables import add_row, bars, plain_table
+from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share, shown_span
 from meshwright.planner import Plan
 from meshwright.planner.layout.objective import Objective
@@ -93,6 +94,8 @@ def _summary(plan: Plan) -> Iterator[str]:
     )
     for reason in predicted.wider_because:
         yield f"less sure, since {reason}"
+    for overlay in inputs.overlays:
+        yield f"with calibrated figures: {printable(overlay.source)}"
     if predicted.usd_per_million_tokens is not None:
         yield f"{predicted.usd_per_million_tokens:.2f} USD per million tokens"
 

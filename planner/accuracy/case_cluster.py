@@ -6,6 +6,8 @@ from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.lookup import device_named, entry_names, find_cluster, stack_named
 from meshwright.catalog.names import canonical_name
+from meshwright.catalog.overlay import Overlays
+from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.hardware.cluster import Cluster, cluster_of
 from meshwright.planner.accuracy.case import CaseCluster
@@ -13,28 +15,43 @@ from meshwright.planner.accuracy.case import CaseCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A device, with the cluster and the software that stand in where a measurement names only the device."""
+    """A device, with the cluster and the software that stand in where a measurement names only the device.
+
+    `overlays` are laid over all three, and over other clusters that a measurement names.
+    """
 
     device: DeviceEntry
     reference: ClusterEntry
     stack: StackEntry
+    overlays: tuple[OverlayEntry, ...] = ()
 
 
-def machine_named(name: str) -> Machine:
-    """Load a device with its reference cluster and its usual stack. Raises InputError."""
-    device = device_named(name)
-    return Machine(device=device, reference=find_cluster(device.reference_cluster), stack=stack_named(device.stack))
+def machine_named(name: str, overlays: Overlays = ()) -> Machine:
+    """Load a device with its reference cluster and its usual stack, under overlays. Raises InputError."""
+    device = device_named(name, overlays)
+    return Machine(
+        device=device,
+        reference=find_cluster(device.reference_cluster, overlays),
+        stack=stack_named(device.stack, overlays),
+        overlays=tuple(overlays),
+    )
 
 
 def _reference(case: CaseCluster, machine: Machine) -> ClusterEntry:
     """Give the catalog cluster that the printed network names ("... (Jean Zay)"), else the device's reference."""
     printed = canonical_name(str(case.inter_node or ""))
     named = next((name for name in entry_names("clusters") if canonical_name(name) in printed), None)
-    return find_cluster(named) if named else machine.reference
+    return find_cluster(named, machine.overlays) if named else machine.reference
 
 
 def cluster_of_case(case: CaseCluster, machine: Machine) -> tuple[Cluster, tuple[str, ...]]:
-    """Give the cluster of a case, and what had to be assumed of it.
+    """Give the cluster of a case, and what had to be assumed of it."""
+    entry = cluster_entry_of_case(case, machine)
+    return cluster_of(entry), tuple(_assumptions(case, entry))
+
+
+def cluster_entry_of_case(case: CaseCluster, machine: Machine) -> ClusterEntry:
+    """Give the entry of a case's cluster: its name and its tiers' names are those of the catalog's.
 
     The reference's tier that joins its node joins the case's node; smaller tiers that no longer nest are left out.
     A domain larger than a node (NVL72) is used up to the largest share of it that divides the job.
@@ -48,7 +65,7 @@ def cluster_of_case(case: CaseCluster, machine: Machine) -> tuple[Cluster, tuple
         outer = tiers[0].group if tiers else None
         if outer is None or (outer % group == 0 and outer != group):
             tiers.insert(0, tier.model_copy(update={"group": group}))
-    entry = reference.model_copy(
+    return reference.model_copy(
         update={
             "device": machine.device,
             "devices": case.devices,
@@ -56,7 +73,6 @@ def cluster_of_case(case: CaseCluster, machine: Machine) -> tuple[Cluster, tuple
             "tiers": (*tiers, _network(outermost, case)),
         }
     )
-    return cluster_of(entry), tuple(_assumptions(case, entry))
 
 
 def _group(tier: TierEntry, case: CaseCluster, reference: ClusterEntry) -> int:

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.lookup import entry_names, stack_named
+from meshwright.catalog.overlay import Overlays
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
@@ -90,20 +91,21 @@ class _Filed:
 Watch = Callable[[Sequence[_Filed]], Iterable[_Filed]]
 
 
-def estimate(sources: Iterable[str | Path | Case], *, watch: Watch = iter) -> list[Estimate]:
+def estimate(sources: Iterable[str | Path | Case], *, watch: Watch = iter, overlays: Overlays = ()) -> list[Estimate]:
     """Predict the step time and memory of cases.
 
     Args:
         sources: files of cases, or cases.
         watch: given all cases, hands them on one by one; a progress bar does.
+        overlays: calibrated figures to lay over those of the catalog; the last counts most.
 
     Raises InputError where a file is wrong. A case that is well formed but can't be predicted doesn't raise: its
     estimate says why.
 
     """
     filed = [item for source in sources for item in _file(source)]
-    stacks = [stack_named(name) for name in entry_names("stacks")]
-    machine = cache(machine_named)
+    stacks = [stack_named(name, overlays) for name in entry_names("stacks")]
+    machine = cache(partial(machine_named, overlays=tuple(overlays)))
     return [_estimate(item, machine=machine, stacks=stacks) for item in watch(filed)]
 
 

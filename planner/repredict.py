@@ -1,0 +1,41 @@
+"""A plan's own layouts under other figures, without searching again."""
+
+from collections.abc import Sequence
+
+from meshwright.costmodels.layout import LayoutTable
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.planner.figures import significant, significant_bytes
+from meshwright.planner.job_inputs import OverlayGiven, inputs_under, job_of
+from meshwright.planner.plan_schema import AlternativeSection, Inputs, Plan
+from meshwright.planner.planning import digested, memory_limit_bytes, predicted_of
+
+
+def repredict(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
+    """Give the plan with the predictions that overlays, laid over the figures it holds, make for the same layouts.
+
+    What its search proved is left as it is, though other layouts may be better under the overlays.
+
+    Raises InputError and MissingData.
+    """
+    inputs = inputs_under(plan.inputs, overlays)
+    layout = plan.layout.layout()
+    predicted = predicted_of(job_of(inputs, devices=layout.world_size), layout, limit=memory_limit_bytes(inputs))
+    return plan.model_copy(
+        update={
+            "inputs": digested(inputs),
+            "predicted": predicted,
+            "alternatives": tuple(_again(other, inputs, predicted.step_time_s) for other in plan.alternatives),
+        }
+    )
+
+
+def _again(other: AlternativeSection, inputs: Inputs, step_time_s: float) -> AlternativeSection:
+    layout = other.layout.layout()
+    job, table = job_of(inputs, devices=layout.world_size), LayoutTable.of([layout])
+    seconds = significant(predict_time(job, table).step_time_s[0])
+    return AlternativeSection(
+        layout=other.layout,
+        step_time_s=seconds,
+        slower_by=significant(seconds / step_time_s - 1),
+        peak_memory_bytes=significant_bytes(predict_memory(job, table).nvidia_smi_bytes[0]),
+    )
