@@ -78,7 +78,7 @@ def block(**changes: object) -> str:
 def iteration(number: int, time_ms: object, *, batch: int = 128) -> str:
     return (
         f" [2025-01-01 00:00:00] iteration {number:8d}/     100 | consumed samples: {number * batch:12d} | "
-        f"elapsed time per iteration (ms): {time_ms} | throughput per GPU (TFLOP/s/GPU): 400.1 | learning rate: 1.0E-06 | "
+        f"elapsed time per iteration (ms): {time_ms} | throughput per GPU (TFLOP/s/GPU): 400.1 | "
         f"global batch size: {batch:5d} | lm loss: 2.0E+00 | loss scale: 1.0 | grad norm: 6.895 |\n"
     )
 

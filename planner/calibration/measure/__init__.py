@@ -1,0 +1,1 @@
+"""Timing this machine's own products, attention, copies and collectives."""
