@@ -7,14 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
 from meshwright.planner.calibration.collective_log import (
     factor,
-    looks_like_collective_log,
     parse_collective_log,
     read_collective_log,
 )
+from meshwright.planner.calibration.collective_run import looks_like_collective_log
 from meshwright.planner.calibration.timing import Collective, CollectiveTiming
 
 PARAMETERS = "# nThread 1 nGpus 1 minBytes 8 maxBytes 128 step: 2(factor) warmup iters: 5 iters: 20 validation: 1\n"
@@ -303,3 +305,22 @@ def test_factors_are_those_of_the_tests_own_documentation() -> None:
     assert factor(Collective.ALL_REDUCE, 8) == 1.75
     assert factor(Collective.ALL_GATHER, 8) == factor(Collective.ALL_TO_ALL, 8) == 0.875
     assert factor(Collective.SEND_RECV, 8) == 1.0
+
+
+def outcome(text: str) -> tuple[CollectiveTiming, ...] | InputError:
+    try:
+        return parsed(text)
+    except InputError as error:
+        return error
+
+
+@given(st.integers(0, 10**6), st.integers(0, 60), st.text(max_size=20))
+def test_a_damaged_log_is_read_or_refused(start: int, length: int, insert: str) -> None:
+    whole = log(ALL_REDUCE) + "mpirun -n 8 all_reduce_test -p 8\n" + HCCL
+    start %= len(whole)
+    found = outcome(whole[:start] + insert + whole[start + length :])
+    if isinstance(found, InputError):
+        assert str(found).startswith("log: ")
+        assert "\n" not in str(found)
+    else:
+        assert all(timing.ranks > 1 and timing.time_s > 0 and timing.whole_bytes > 0 for timing in found)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
@@ -106,7 +108,7 @@ def complaint(text: str, case: Case | None = None) -> InputError:
     return caught.value
 
 
-def given(**values: object) -> Arguments:
+def printed(**values: object) -> Arguments:
     return Arguments({name: str(value) for name, value in (ARGUMENTS | values).items()}, file="run.log")
 
 
@@ -278,7 +280,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_precision_is_that_of_the_products(changes: dict[str, object], precision: Precision) -> None:
-    assert precision_of(given(**changes)) is precision
+    assert precision_of(printed(**changes)) is precision
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_precision_is_that_of_the_products(changes: dict[str, object], precision
     ],
 )
 def test_frameworks_are_told_by_their_own_arguments(changes: dict[str, object], framework: str) -> None:
-    assert framework_of(given(**changes)) == framework
+    assert framework_of(printed(**changes)) == framework
 
 
 @pytest.mark.parametrize(
@@ -306,12 +308,12 @@ def test_frameworks_are_told_by_their_own_arguments(changes: dict[str, object], 
     ],
 )
 def test_zero_stages(changes: dict[str, object], stage: int) -> None:
-    assert zero_stage_of(given(**changes)) == stage
+    assert zero_stage_of(printed(**changes)) == stage
 
 
 def test_layout_switches() -> None:
     layout = layout_of(
-        given(
+        printed(
             recompute_granularity="full",
             recompute_method="block",
             recompute_num_layers=5,
@@ -329,15 +331,15 @@ def test_layout_switches() -> None:
     assert layout["zero_shard_devices"] == 8 * 2 // 4
     assert (layout["flash_attention"], layout["dropout"], layout["virtual_pipeline"]) == (False, 0.1, 4)
     assert layout["no_accumulation_fusion"] is True
-    selective = layout_of(given(recompute_granularity="selective", recompute_modules="['core_attn']"))
+    selective = layout_of(printed(recompute_granularity="selective", recompute_modules="['core_attn']"))
     assert selective["recompute_detail"] == "selective (attention core)"
-    assert "flash_attention" not in layout_of(given())
+    assert "flash_attention" not in layout_of(printed())
 
 
 def test_mixtures_and_latent_attention() -> None:
     frequency = "[0, 0, 0, 1, 1, 1, 1, 1]"
     model = model_of(
-        given(
+        printed(
             num_layers=8,
             num_experts=64,
             moe_router_topk=6,
@@ -362,12 +364,12 @@ def test_mixtures_and_latent_attention() -> None:
         "qk_rope_head_dim": 64,
         "v_head_dim": 128,
     }
-    assert "moe" not in model_of(given(num_experts="[1]"))
+    assert "moe" not in model_of(printed(num_experts="[1]"))
 
 
 def test_heads_without_groups_have_their_own_keys() -> None:
     # Megatron-LM prints num_query_groups 1, its default, where attention isn't grouped.
-    assert model_of(given(group_query_attention=False, num_query_groups=1))["kv_heads"] == 32
+    assert model_of(printed(group_query_attention=False, num_query_groups=1))["kv_heads"] == 32
 
 
 def test_training_logs_are_known_by_their_steps() -> None:
@@ -375,3 +377,23 @@ def test_training_logs_are_known_by_their_steps() -> None:
     assert looks_like_training_log("[rank0]: step: 1 loss: 3 tps: 100\n")
     assert not looks_like_training_log(block())
     assert not looks_like_training_log("m,n,k,precision,time_us\n1,1,1,bf16,1\n")
+
+
+def outcome(text: str) -> Case | InputError:
+    try:
+        return read(text)
+    except InputError as error:
+        return error
+
+
+@given(st.integers(0, 10**6), st.integers(0, 60), st.text(max_size=20))
+def test_a_damaged_log_is_read_or_refused(start: int, length: int, insert: str) -> None:
+    whole = block() + steps() + MEMORY
+    start %= len(whole)
+    found = outcome(whole[:start] + insert + whole[start + length :])
+    if isinstance(found, InputError):
+        assert str(found).startswith("run.log: ")
+        assert "\n" not in str(found)
+    else:
+        assert found.measured is not None
+        assert found.measured.step_time_s is not None
