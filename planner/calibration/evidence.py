@@ -4,7 +4,8 @@ All that `meshwright calibrate` learns from comes as evidence, whoever measured 
 or timed pieces of work (`timing_evidence.py`), such as the readers of users' files give.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshwright.catalog.overlay_entry import OverlayEntry
@@ -22,13 +23,26 @@ class Evidence:
     measured_s: the measured seconds, positive, of shape (n,).
     predict: the predicted seconds of the same rows, of shape (n,), with the figures of an overlay laid over those of
     the catalog. It is a pure function: the same overlay gives the same seconds.
+    confidence: how much each row counts beside the others of its source, of shape (n,); None where they are alike.
+    entries: what an overlay must name to change the predictions, as (section, name); None where it may be anything.
+    Evidence of the same label is of one source, parted by its entries.
     """
 
     label: str
     places: tuple[str, ...]
     measured_s: FloatArray
     predict: Predict
+    confidence: FloatArray | None = None
+    entries: frozenset[tuple[str, str]] | None = None
 
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.measured_s)
+
+
+def rows_by_label(evidence: Iterable[Evidence]) -> Counter[str]:
+    """Count the rows of each source, in the order in which they come."""
+    rows: Counter[str] = Counter()
+    for each in evidence:
+        rows[each.label] += len(each)
+    return rows
