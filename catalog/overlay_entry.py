@@ -33,12 +33,13 @@ from meshwright.catalog.names import canonical_name
 from meshwright.catalog.stack_entry import StackEntry
 
 CALIBRATION_FIELDS = tuple(name for name in CalibrationEntry.model_fields if name != "source")
-TIER_FIELDS = ("latency", "startup", "efficiency")
+TIER_FIELDS = ("latency", "startup", "efficiency", "in_network_reduction")
 STACK_FIELDS = (
     "attention_share",
     "gather_efficiency",
     "layer_launch",
     "collective_launch",
+    "expert_launch",
     "step_overhead",
     "allocator_slack",
 )

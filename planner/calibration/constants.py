@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.cluster_entry import TierEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.overlay_entry import (
     CalibrationFigures,
@@ -52,6 +52,7 @@ CALIBRATION_SPANS: Mapping[str, Span] = {
     "matmul_half_depth": Span(low=1.0, high=1e4, spread=0.7),
     "attention_forward": SHARE,
     "attention_backward": SHARE,
+    "attention_deterministic": SHARE,
     "attention_half_length": Span(low=1.0, high=1e5, spread=0.7),
     "streaming": SHARE,
     "kernel_latency": Span(low=5e-7, high=1e-4, spread=0.5),
@@ -59,12 +60,14 @@ CALIBRATION_SPANS: Mapping[str, Span] = {
 }
 TIER_SPANS: Mapping[str, Span] = {
     "efficiency": SHARE,
+    "in_network_reduction": SHARE,
     "startup": Span(low=1e-7, high=1e-3, spread=0.5),
     "latency": Span(low=5e-8, high=1e-3, spread=0.5),
 }
 STACK_SPANS: Mapping[str, Span] = {
     "layer_launch": Span(low=1e-6, high=2e-2, spread=0.5),
     "collective_launch": Span(low=1e-6, high=2e-2, spread=0.5),
+    "expert_launch": Span(low=1e-6, high=2e-2, spread=0.5),
 }
 
 
@@ -114,12 +117,12 @@ def device_constants(owner: str, devices: Sequence[DeviceEntry]) -> Iterator[Con
             yield _constant(Section.DEVICES, owner, name, values, span)
 
 
-def cluster_constants(cluster: ClusterEntry) -> Iterator[Constant]:
-    """Give the constants of a cluster's tiers."""
-    for tier in cluster.tiers:
-        for name, span in TIER_SPANS.items():
-            values = {cluster.name: getattr(tier, name)}
-            yield _constant(Section.CLUSTERS, cluster.name, name, values, span, tier=tier.name)
+def tier_constants(cluster: str, tier: TierEntry) -> Iterator[Constant]:
+    """Give the constants of a tier of the cluster of that name."""
+    for name, span in TIER_SPANS.items():
+        value = getattr(tier, name)
+        if value is not None:
+            yield _constant(Section.CLUSTERS, cluster, name, {cluster: value}, span, tier=tier.name)
 
 
 def stack_constants(stack: StackEntry) -> Iterator[Constant]:

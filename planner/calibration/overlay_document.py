@@ -9,7 +9,7 @@ from meshwright.catalog.document import validate
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.planner.calibration.constants import Constant, figures_of
 
-TIMES = frozenset({"kernel_latency", "startup", "latency", "layer_launch", "collective_launch"})
+TIMES = frozenset({"kernel_latency", "startup", "latency", "layer_launch", "collective_launch", "expert_launch"})
 COUNTS = frozenset({"matmul_half_depth", "attention_half_length"})
 
 
