@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.accuracy import accuracy_command
+from meshwright.cli.calibrate import calibrate_command
 from meshwright.cli.catalog import catalog_command
 from meshwright.cli.check import check_command
 from meshwright.cli.estimate import estimate_command
@@ -36,6 +37,7 @@ for _command in (
     plan_command,
     estimate_command,
     accuracy_command,
+    calibrate_command,
     check_command,
     explain_command,
     show_command,

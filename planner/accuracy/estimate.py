@@ -91,13 +91,20 @@ class _Filed:
 Watch = Callable[[Sequence[_Filed]], Iterable[_Filed]]
 
 
-def estimate(sources: Iterable[str | Path | Case], *, watch: Watch = iter, overlays: Overlays = ()) -> list[Estimate]:
+def estimate(
+    sources: Iterable[str | Path | Case],
+    *,
+    watch: Watch = iter,
+    overlays: Overlays = (),
+    machine: Callable[[str], Machine] | None = None,
+) -> list[Estimate]:
     """Predict the step time and memory of cases.
 
     Args:
         sources: files of cases, or cases.
         watch: given all cases, hands them on one by one; a progress bar does.
         overlays: calibrated figures to lay over those of the catalog; the last counts most.
+        machine: gives the machine of a device's name, by default that of the catalog under the overlays.
 
     Raises InputError where a file is wrong. A case that is well formed but can't be predicted doesn't raise: its
     estimate says why.
@@ -105,8 +112,8 @@ def estimate(sources: Iterable[str | Path | Case], *, watch: Watch = iter, overl
     """
     filed = [item for source in sources for item in _file(source)]
     stacks = [stack_named(name, overlays) for name in entry_names("stacks")]
-    machine = cache(partial(machine_named, overlays=tuple(overlays)))
-    return [_estimate(item, machine=machine, stacks=stacks) for item in watch(filed)]
+    known = cache(machine or partial(machine_named, overlays=tuple(overlays)))
+    return [_estimate(item, machine=known, stacks=stacks) for item in watch(filed)]
 
 
 def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> tuple[Job, tuple[str, ...]]:

@@ -6,6 +6,7 @@ from functools import cache
 
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.lookup import entry_names, stack_named
+from meshwright.catalog.overlay import Overlays
 from meshwright.planner.accuracy.case_cluster import Machine, machine_named
 from meshwright.planner.accuracy.estimate import Estimate
 from meshwright.planner.calibration.case_evidence import MeasuredStep, measured_step
@@ -18,10 +19,10 @@ from meshwright.planner.calibration.constants import (
 
 
 def measured_steps(
-    estimates: Iterable[Estimate], *, machine: Callable[[str], Machine] = machine_named
+    estimates: Iterable[Estimate], *, machine: Callable[[str], Machine] = machine_named, overlays: Overlays = ()
 ) -> Iterator[MeasuredStep]:
     """Prepare the predicted cases whose step time was measured; `machine` gives a device's by its name."""
-    stacks = [stack_named(name) for name in entry_names("stacks")]
+    stacks = [stack_named(name, overlays) for name in entry_names("stacks")]
     known = cache(machine)
     for estimate in estimates:
         if estimate.predicted is not None:

@@ -42,15 +42,11 @@ class _All:
 
     def within(self, evidence: Sequence[bool], constants: Sequence[bool]) -> "_All":
         """Give some of the evidence and of the constants."""
-        rows = np.repeat(evidence, [len(each) for each in self.evidence])
-        columns = np.array(constants)
-        near = self.near
+        rows = np.array([kept for each, kept in zip(self.evidence, evidence, strict=True) for _ in each.places])
         return _All(
             evidence=tuple(each for each, kept in zip(self.evidence, evidence, strict=True) if kept),
             constants=tuple(each for each, kept in zip(self.constants, constants, strict=True) if kept),
-            near=Linearised(
-                at=near.at[columns], log_ratio=near.log_ratio[rows], jacobian=near.jacobian[np.ix_(rows, columns)]
-            ),
+            near=self.near.rows(rows.astype(bool)).columns(np.array(constants, dtype=bool)),
         )
 
 

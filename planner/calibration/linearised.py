@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.costmodels.layout import FloatArray
@@ -16,6 +17,7 @@ from meshwright.planner.calibration.evidence import Evidence
 
 STEP = 1e-3
 
+Mask = NDArray[np.bool_]
 Watch = Callable[[Sequence[int]], Iterable[int]]
 
 
@@ -31,9 +33,13 @@ class Linearised:
     log_ratio: FloatArray
     jacobian: FloatArray
 
-    def rows(self, kept: FloatArray) -> "Linearised":
-        """Give some of the rows; `kept` is a mask, (n,)."""
+    def rows(self, kept: Mask) -> "Linearised":
+        """Give some of the rows; `kept` is of shape (n,)."""
         return Linearised(at=self.at, log_ratio=self.log_ratio[kept], jacobian=self.jacobian[kept])
+
+    def columns(self, kept: Mask) -> "Linearised":
+        """Give some of the constants; `kept` is of shape (k,)."""
+        return Linearised(at=self.at[kept], log_ratio=self.log_ratio, jacobian=self.jacobian[:, kept])
 
     def log_ratio_at(self, log_factors: FloatArray) -> FloatArray:
         """Give the linear guess of log(predicted / measured), (n,)."""

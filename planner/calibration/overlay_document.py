@@ -30,11 +30,13 @@ def overlay_yaml(overlay: OverlayEntry) -> str:
 
 def _written(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _written(value) if isinstance(value, Mapping) else _figure(name, value) for name, value in entries.items()
+        name: _written(value) if isinstance(value, Mapping) else written_figure(name, value)
+        for name, value in entries.items()
     }
 
 
-def _figure(name: str, value: float) -> str | float | int:
+def written_figure(name: str, value: float) -> str | float | int:
+    """Give a figure in base units as an overlay writes it."""
     if name in TIMES:
         return f"{float(f'{value * 1e6:.4g}'):g} us"
     return max(round(value), 1) if name in COUNTS else float(f"{value:.4g}")
