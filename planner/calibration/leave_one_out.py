@@ -2,12 +2,12 @@
 
 The constants that a source's predictions depend on are fitted to the rows of all other sources, of high and medium
 trust, that depend on any of them; all other constants stay. One Jacobian, at the catalog's values, serves every fit;
-exact predictions correct it. The priors are at the catalog's values, which the source may have been used for: what the
-others tell outweighs them, and what they don't is named (`LeftOutEntry.untold`).
+exact predictions correct it. The priors are at the catalog's values, which the source may have been used for: so they
+are twice as wide as in a calibration, and what the others hardly tell is named (`LeftOutEntry.untold`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -15,10 +15,17 @@ import numpy as np
 import yaml
 
 from meshwright.catalog.cross_validation_entry import CrossValidationEntry, LeftOutEntry
+from meshwright.catalog.lookup import device_named, entry_names, find_cluster, stack_named
 from meshwright.costmodels.layout import FloatArray
-from meshwright.planner.accuracy.case import Trust
+from meshwright.planner.accuracy.case import Case, Trust
 from meshwright.planner.calibration.case_evidence import MeasuredStep, case_evidence
-from meshwright.planner.calibration.constants import Constant, Section
+from meshwright.planner.calibration.constants import (
+    Constant,
+    Section,
+    device_constants,
+    stack_constants,
+    tier_constants,
+)
 from meshwright.planner.calibration.evidence import Evidence
 from meshwright.planner.calibration.fit import corrected, uncertainty, weights_of
 from meshwright.planner.calibration.known_steps import constants_of_steps
@@ -28,6 +35,7 @@ from meshwright.planner.digest import digest_of
 
 TOLD = 0.05
 CORRECTIONS = 3
+WIDER = 2.0
 
 Steps = Mapping[str, Sequence[MeasuredStep]]
 
@@ -50,16 +58,17 @@ class _All:
         )
 
 
-def cross_validate(steps: Steps, *, watch: Watch = iter) -> CrossValidationEntry:
+def cross_validate(steps: Steps, *, figures: str, watch: Watch = iter) -> CrossValidationEntry:
     """Fit constants without each source in turn.
 
     Args:
         steps: the measured steps of each source, of all trusts.
+        figures: the digest of what the fits start from.
         watch: given the numbers of the constants whose derivatives are measured, hands them on; a progress bar does.
 
     """
     every = tuple(chain.from_iterable(steps.values()))
-    constants = constants_of_steps(every, by_family=True)
+    constants = tuple(map(_widened, constants_of_steps(every, by_family=True)))
     evidence = tuple(
         part for source, members in steps.items() for part in case_evidence(_trusted(members), label=source)
     )
@@ -67,18 +76,35 @@ def cross_validate(steps: Steps, *, watch: Watch = iter) -> CrossValidationEntry
     known = _All(evidence=evidence, constants=constants, near=near)
     return CrossValidationEntry(
         version=1,
-        figures=figures_digest(steps),
+        figures=figures,
         sources={source: _left_out(source, members, known) for source, members in sorted(steps.items()) if members},
     )
 
 
-def figures_digest(steps: Steps) -> str:
-    """Give the digest of what the fits start from: the constants' values, and what was measured of which case."""
-    every = tuple(chain.from_iterable(steps.values()))
-    constants = constants_of_steps(every, by_family=True)
-    values = {f"{each.section}.{each.name}": dict(each.shipped) for each in constants}
-    measured = {source: {step.case.id: step.measured_s for step in members} for source, members in steps.items()}
-    return digest_of({"constants": values, "measured": measured})
+def figures_digest(cases: Mapping[str, Sequence[Case]]) -> str:
+    """Give the digest of what the fits start from: the catalog's values of all constants, and what was measured."""
+    devices = [device_named(name) for name in entry_names("devices")]
+    clusters = [find_cluster(name) for name in entry_names("clusters")]
+    stacks = [stack_named(name) for name in entry_names("stacks")]
+    constants = (
+        *(each for device in devices for each in device_constants(device.name, [device])),
+        *(each for cluster in clusters for tier in cluster.tiers for each in tier_constants(cluster.name, tier)),
+        *(each for stack in stacks for each in stack_constants(stack)),
+    )
+    return digest_of(
+        {
+            "constants": {f"{each.section}.{each.name}": each.before for each in constants},
+            "measured": {source: {case.id: _measured_s(case) for case in members} for source, members in cases.items()},
+        }
+    )
+
+
+def _measured_s(case: Case) -> float | None:
+    return case.measured.step_time_s if case.measured else None
+
+
+def _widened(constant: Constant) -> Constant:
+    return replace(constant, span=replace(constant.span, spread=WIDER * constant.span.spread))
 
 
 def _trusted(steps: Sequence[MeasuredStep]) -> list[MeasuredStep]:
