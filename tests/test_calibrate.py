@@ -1,0 +1,258 @@
+"""`calibrate`: what users have goes in, an overlay comes out that predicts it better; and what is refused."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.lookup import device_named, find_cluster
+from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.overlay_file import read_overlay
+from meshwright.catalog.precision import Precision
+from meshwright.cli.main import main
+from meshwright.costmodels.collectives import Group, all_reduce_s
+from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.hardware.cluster import cluster_of
+from meshwright.hardware.device import device_of
+from meshwright.planner.accuracy import estimate
+from meshwright.planner.accuracy.case import Case
+
+DEVICE = "a100-sxm-80gb"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `meshwright calibrate` in this process, as a shell would."""
+
+    def call(*words: str | Path, device: str = DEVICE) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["meshwright", "calibrate", *map(str, words), "--device", device])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def answer(outcome: tuple[int, str, str]) -> Any:  # noqa: ANN401 - the JSON of a command
+    code, out, err = outcome
+    assert code == 0, err
+    return json.loads(out, parse_constant=pytest.fail)
+
+
+def overlay(**figures: object) -> OverlayEntry:
+    return OverlayEntry.model_validate({"version": 1, "source": "made up", **figures})
+
+
+TRUTH = overlay(devices={DEVICE: {"calibration": {"matmul_ceiling": 0.7}}})
+
+
+@pytest.fixture
+def case_file(tmp_path: Path, case_document: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """Give a maker of files of cases, measured on a machine whose products reach 0.7 of the peak."""
+
+    def make(name: str = "runs.yaml", layers: Sequence[int] = (8, 12, 16, 24), **changes: object) -> Path:
+        documents = [
+            case_document(
+                id=f"{name}-{count}",
+                model={"layers": count, "hidden": 4096, "heads": 32, "ffn_hidden": 16384},
+                framework="Megatron-Core",
+                **changes,
+            )
+            for count in layers
+        ]
+        for document in documents:
+            (found,) = estimate([Case.model_validate(document)], overlays=[TRUTH])
+            assert found.predicted is not None
+            document["measured"] = {"step_time_s": found.predicted.step_time_s}
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(documents), "utf-8")
+        return path
+
+    return make
+
+
+def test_a_machine_is_found_by_its_steps(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+    file, target = case_file(), tmp_path / "overlay.yaml"
+    found = answer(run(file, "--json", "-o", target))
+    (ceiling,) = (each for each in found["moved"] if each["constant"] == f"{DEVICE}.matmul_ceiling")
+    assert ceiling["before"] == device_named(DEVICE).calibration.matmul_ceiling
+    assert ceiling["after"] == pytest.approx(0.7, rel=0.05)
+    assert ceiling["told"] > 0.9
+    (source,) = found["sources"]
+    assert source["before"] > 0.08
+    assert source["after"] < 0.01
+    assert source["left_out"] < 0.02
+    assert source["left_out_at_once"] == "in fifths"
+    assert found["overlay"] == yaml.safe_load(target.read_text("utf-8")) | {
+        key: found["overlay"][key] for key in ("clusters", "stacks")
+    }
+    laid = read_overlay(target)
+    assert "runs.yaml (4 rows)" in laid.source
+    again = answer(run(file, "--json", "--overlay", target))
+    assert again["sources"][0]["before"] == pytest.approx(source["after"], abs=1e-9)
+
+
+def test_sources_that_agree_foretell_each_other(run: Run, case_file: Callable[..., Path]) -> None:
+    found = answer(run(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "--json"))
+    assert [source["left_out_at_once"] for source in found["sources"]] == ["whole", "whole"]
+    for source in found["sources"]:
+        assert source["after"] < 0.01
+        assert source["left_out"] < 0.02 < source["before"]
+
+
+def test_the_tables(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+    target = tmp_path / "overlay.yaml"
+    code, out, err = run(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "-o", target)
+    assert (code, err) == (0, "")
+    for words in ("matmul_ceiling", "told by the files", "left out", "whole", "mean over sources", "written to"):
+        assert words in out
+
+
+def test_an_overlay_holds_what_the_files_tell_of_and_nothing_else(
+    run: Run, case_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "overlay.yaml"
+    found = answer(run(case_file(), "--json", "-o", target))
+    laid = read_overlay(target)
+    held = {f"{DEVICE}.{name}" for name in laid.devices[DEVICE].calibration.given}
+    held |= {f"{c}.{t}.{n}" for c, e in laid.clusters.items() for t, f in e.tiers.items() for n in f.given}
+    held |= {f"{stack}.{name}" for stack, figures in laid.stacks.items() for name in figures.given}
+    assert held == {each["constant"] for each in found["moved"]}
+    assert held.isdisjoint(found["untold"])
+    assert f"{DEVICE}.narrow_matmul_ceiling" not in held
+
+
+def test_cases_of_others_are_left_out_with_a_note(
+    run: Run, case_file: Callable[..., Path], case_document: Callable[..., dict[str, Any]]
+) -> None:
+    file = case_file()
+    documents = yaml.safe_load(file.read_text("utf-8"))
+    measured = {"step_time_s": 0.5}
+    documents += [
+        case_document(id="other", cluster={"device": "h100-sxm-80gb"}, measured=measured),
+        case_document(id="guess", trust="low", measured=measured),
+        case_document(id="plan"),
+        case_document(id="odd", layout={"tensor_parallel": 3}, measured=measured),
+    ]
+    file.write_text(yaml.safe_dump(documents), "utf-8")
+    found = answer(run(file, "--json"))
+    assert found["sources"][0]["rows"] == 4
+    notes = "\n".join(found["notes"])
+    assert f"{file}: 1 case left out: of h100-sxm-80gb, not of {DEVICE}" in notes
+    assert f"{file}: 1 case left out: of low trust, less than medium (--trust)" in notes
+    assert f"{file}: 1 case left out: no step time was measured" in notes
+    assert "1 case left out: no prediction, such as of odd (layout: tensor, context" in notes
+    assert answer(run(file, "--json", "--trust", "low"))["sources"][0]["rows"] == 5
+
+
+def products(path: Path, *, share: float) -> Path:
+    """Write a table of products that take 1 / share of the time that the catalog predicts."""
+    device = device_of(device_named(DEVICE))
+    lines = ["m,n,k,precision,time_us"]
+    for size in (2048, 3072, 4096, 6144, 8192):
+        each = np.array([float(size)])
+        product = Matmul(rows=each, columns=each, inner=each, count=np.ones(1))
+        seconds = matmul_time_s(device, Precision.BF16, product)[0] / share
+        lines.append(f"{size},{size},{size},bf16,{seconds * 1e6:.3f}")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def collectives(path: Path, *, share: float) -> Path:
+    """Write what nccl-tests prints of all-reduces on one node that take 1 / share of the predicted time."""
+    cluster = cluster_of(find_cluster("selene:8").model_copy(update={"device": device_named(DEVICE)}))
+    lines = [f"#  Rank {rank:2d} Group  0 Pid  1{rank} on  node-1 device  {rank} [0x07] A100" for rank in range(8)]
+    lines.append("#       size         count      type   redop    root     time   algbw   busbw #wrong")
+    lines.append("#        (B)    (elements)                               (us)  (GB/s)  (GB/s)       ")
+    group = Group(size=np.array([8]), stride=np.array([1]))
+    for size in (2**power for power in range(20, 31, 2)):
+        seconds = float(all_reduce_s(cluster, group, np.array([float(size)]))[0]) / share
+        rate = size / seconds / 1e9
+        timed = f"{seconds * 1e6:8.2f} {rate:7.2f} {rate * 1.75:7.2f}"
+        lines.append(f"{size:12d} {size // 4:12d}     float     sum      -1 {timed} 0")
+    path.write_text("# Collective test starting: all_reduce_perf\n" + "\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def test_tables_and_logs_tell_of_what_they_time(run: Run, tmp_path: Path) -> None:
+    gemm, nccl = products(tmp_path / "gemm.csv", share=0.9), collectives(tmp_path / "nccl.txt", share=0.8)
+    found = answer(run(gemm, nccl, "--json"))
+    after = {each["constant"]: each["after"] / each["before"] for each in found["moved"]}
+    assert after[f"{DEVICE}.matmul_ceiling"] == pytest.approx(0.9, rel=0.03)
+    inner = find_cluster("selene").tiers[0].name
+    assert after[f"selene.{inner}.efficiency"] == pytest.approx(0.8, rel=0.05)
+    assert not any(name.startswith("selene.infiniband") for name in after)
+    for source in found["sources"]:
+        assert source["after"] < 0.02 < source["before"]
+        # Neither source tells of the other's constants, so each is held against itself.
+        assert source["left_out_at_once"] == "in fifths"
+
+
+def test_a_cluster_of_ones_own_is_calibrated_by_its_name(
+    run: Run, tmp_path: Path, toy_cluster: Callable[..., ClusterEntry]
+) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    entry = toy_cluster(8, device=DEVICE, name="lab")
+    cluster.write_text(yaml.safe_dump(entry.model_dump(mode="json")), "utf-8")
+    target = tmp_path / "overlay.yaml"
+    answer(run(collectives(tmp_path / "nccl.txt", share=1.0), "--cluster", cluster, "-o", target, "--json"))
+    laid = yaml.safe_load(target.read_text("utf-8"))
+    assert set(laid["clusters"]) == {"lab"}
+    assert "node" in laid["clusters"]["lab"]["tiers"]
+    assert read_overlay(target, own_clusters=[entry]).clusters["lab"].tiers["node"].given
+
+
+def refused(outcome: tuple[int, str, str], *words: str, code: int = 2) -> None:
+    found, out, err = outcome
+    assert (found, out) == (code, ""), err
+    assert err.count("error:") == 1
+    for word in words:
+        assert word in err
+
+
+def test_what_is_refused(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+    file, prose = case_file(), tmp_path / "notes.txt"
+    prose.write_text("It took long.\n", "utf-8")
+    before = file.read_bytes()
+    refused(run(file, device="a100"), "no device is called 'a100'", DEVICE)
+    refused(run(file, device="b200-sxm-180gb"), "nothing measured on b200-sxm-180gb", "4 cases left out")
+    refused(run(), "no file is given", "--measure")
+    refused(run(file, file), "is given twice")
+    refused(run(file, tmp_path / "." / "runs.yaml"), "is given twice")
+    refused(run(prose), f"{prose}: is nothing that constants can be fitted to", "nccl-tests")
+    refused(run(tmp_path / "none.yaml"), "no such file")
+    refused(run(tmp_path), "is a directory")
+    refused(run(file, "-o", file), "is one of the files to calibrate with")
+    refused(run(file, "-o", tmp_path / "none" / "overlay.yaml"), "there is no folder")
+    refused(run(file, "--cluster", "dgx-h100"), "--cluster", "is a cluster of h100-sxm-80gb")
+    refused(run(file, "--case", file), "holds 4 cases, not the one job")
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_tells_nothing_is_said_to(run: Run, tmp_path: Path) -> None:
+    device = device_of(device_named(DEVICE))
+    tiny = tmp_path / "gemm.csv"
+    one = np.ones(1)
+    seconds = matmul_time_s(device, Precision.FP32, Matmul(rows=one, columns=one, inner=one, count=one))[0]
+    rate = 2 / seconds
+    assert rate < device.peak(Precision.FP32)
+    tiny.write_text(f"m,n,k,precision,time_s\n1,1,1,fp32,{1e5 * seconds}\n", "utf-8")
+    refused(run(tiny), "the files tell nothing of any constant", code=1)
+
+
+def test_nothing_is_written_where_the_fit_is_refused(run: Run, tmp_path: Path) -> None:
+    target, prose = tmp_path / "overlay.yaml", tmp_path / "notes.txt"
+    prose.write_text("It took long.\n", "utf-8")
+    target.write_text("kept", "utf-8")
+    refused(run(prose, "-o", target))
+    assert target.read_text("utf-8") == "kept"
