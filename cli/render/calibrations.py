@@ -53,6 +53,10 @@ def render_calibration(console: Console, result: Calibration, *, file: Path | No
         told = f"{len(result.untold)} other constants stay: the files tell nothing of them (--json names them)."
         console.print(Text(told))
     _render_errors(console, result.sources)
+    if result.left_out_is_no_nearer:
+        console.print(
+            Text("Left-out rows are no nearer than by the catalog: there is too little here to improve on it.")
+        )
     for note in result.notes:
         console.print(Text(printable(note)))
     if file is not None:
@@ -60,7 +64,7 @@ def render_calibration(console: Console, result: Calibration, *, file: Path | No
 
 
 def _render_moved(console: Console, moved: Iterable[Moved]) -> None:
-    table = plain_table("Constants", ["constant"], ["before", "after", "moved", "uncertain by", "told by the files"])
+    table = plain_table("Constants", ["constant"], ["before", "after", "moved", "std. error", "told"])
     for each in moved:
         figure = each.constant.figure
         add_row(

@@ -67,6 +67,12 @@ class Calibration:
     overlay: OverlayEntry
     notes: tuple[str, ...]
 
+    @property
+    def left_out_is_no_nearer(self) -> bool:
+        """Whether, over the sources that were left out, left-out rows are as far off as by the catalog, or farther."""
+        pairs = [(source.left_out, source.before) for source in self.sources if source.left_out is not None]
+        return bool(pairs) and sum(left_out for left_out, _ in pairs) >= sum(before for _, before in pairs)
+
 
 def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -> Calibration:
     """Fit the constants of a device, of its clusters' tiers and of the stacks that ran on it.
