@@ -12,7 +12,17 @@ from meshwright.catalog.errors import InputError, MissingData
 from meshwright.catalog.lookup import stack_named
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.precision import Precision
+from meshwright.costmodels.collectives import (
+    Group,
+    all_gather_s,
+    all_reduce_s,
+    all_to_all_s,
+    reduce_scatter_s,
+    send_s,
+)
+from meshwright.costmodels.layout import FloatArray
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.hardware.cluster import Cluster, cluster_of
 from meshwright.hardware.device import device_of
 from meshwright.planner.accuracy.case_cluster import Machine, machine_named
 from meshwright.planner.calibration.timing import (
@@ -27,6 +37,7 @@ from meshwright.planner.calibration.timing import (
 from meshwright.planner.calibration.timing_evidence import timing_evidence
 
 SIZE_BYTES = 3.6e8
+Law = Callable[[Cluster, Group, FloatArray], FloatArray]
 
 
 @pytest.fixture
@@ -118,29 +129,36 @@ def test_attention_is_as_fast_as_the_best_kernels_whatever_the_stack(machine: Ma
     assert predicted(slower, attention(Pass.FORWARD)) == predicted(machine, attention(Pass.FORWARD))
 
 
+def law_s(law: Law, entry: ClusterEntry, *, devices: int, size: int, stride: int = 1) -> float:
+    """What a law says of a group of a cluster of so many devices."""
+    group = Group(size=np.array([size]), stride=np.array([stride]))
+    cluster = cluster_of(entry.model_copy(update={"devices": devices}))
+    return float(law(cluster, group, np.array([SIZE_BYTES]))[0])
+
+
 @pytest.mark.parametrize(
-    ("collective", "seconds"),
+    ("collective", "law"),
     [
-        # A start of 10 us; 7/8 of 360 MB at 360 GB/s, 875 us; 7 steps of 3 us.
-        (Collective.ALL_GATHER, 10e-6 + 875e-6 + 21e-6),
-        (Collective.REDUCE_SCATTER, 10e-6 + 875e-6 + 21e-6),
-        # Twice that volume; up and down a tree of 3 steps.
-        (Collective.ALL_REDUCE, 10e-6 + 1750e-6 + 2 * 9e-6),
-        (Collective.ALL_TO_ALL, 10e-6 + 875e-6 + 9e-6),
-        (Collective.SEND_RECV, 1000e-6 + 3e-6),
+        (Collective.ALL_GATHER, all_gather_s),
+        (Collective.REDUCE_SCATTER, reduce_scatter_s),
+        (Collective.ALL_REDUCE, all_reduce_s),
+        (Collective.ALL_TO_ALL, all_to_all_s),
+        (Collective.SEND_RECV, send_s),
     ],
 )
-def test_collectives_in_a_node_use_its_tier(machine: Machine, collective: Collective, seconds: float) -> None:
-    assert predicted(machine, exchange(collective)) == pytest.approx([seconds])
+def test_collectives_in_a_node_go_with_their_laws(machine: Machine, collective: Collective, law: Law) -> None:
+    expected = law_s(law, machine.reference, devices=8, size=8)
+    assert predicted(machine, exchange(collective)) == pytest.approx([expected])
+    assert expected > SIZE_BYTES / 450e9 * 7 / 8  # the links' full bandwidth
 
 
 def test_collectives_over_nodes_use_the_network(machine: Machine) -> None:
-    # Two whole nodes: 8 network cards of 40 GB/s each, 320 GB/s, are slower than the links inside, 360.
     whole = predicted(machine, exchange(Collective.ALL_GATHER, ranks=16, nodes=2))
-    assert whole == pytest.approx([10e-6 + SIZE_BYTES * 15 / 16 / 320e9 + (7 + 1) * 3e-6])
+    assert whole == pytest.approx([law_s(all_gather_s, machine.reference, devices=16, size=16)])
     # One device of each node has one network card.
     single = predicted(machine, exchange(Collective.ALL_GATHER, ranks=2, nodes=2))
-    assert single == pytest.approx([10e-6 + SIZE_BYTES / 2 / 40e9 + 3e-6])
+    assert single == pytest.approx([law_s(all_gather_s, machine.reference, devices=16, size=2, stride=8)])
+    assert single[0] > SIZE_BYTES / 2 / 50e9
 
 
 def test_each_tier_has_its_own_figures(machine: Machine) -> None:
@@ -148,7 +166,13 @@ def test_each_tier_has_its_own_figures(machine: Machine) -> None:
     laid_over = overlay(clusters={"toy-cluster": {"tiers": {"fabric": {"efficiency": 0.4}}}})
     before, after = predicted(machine, inside, across), predicted(machine, inside, across, under=laid_over)
     assert after[0] == before[0]
-    assert after[1] - before[1] == pytest.approx(SIZE_BYTES * 15 / 16 / 320e9)
+    node, fabric = machine.reference.tiers
+    halved = machine.reference.model_copy(
+        update={"tiers": (node, fabric.model_copy(update={"efficiency": fabric.efficiency / 2}))}
+    )
+    assert fabric.efficiency == 0.8
+    assert after[1] == pytest.approx(law_s(all_gather_s, halved, devices=16, size=16))
+    assert after[1] > 1.5 * before[1]
 
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(16, 1), (12, 2)])
@@ -161,8 +185,10 @@ def test_a_node_of_a_larger_domain_is_part_of_it() -> None:
     machine = machine_named("gb200-nvl72")
     over_nvlink = predicted(machine, exchange(Collective.ALL_REDUCE, ranks=72, nodes=18))
     domain = machine.reference.tiers[0]
-    transfer_s = 2 * SIZE_BYTES * 71 / 72 / (domain.bandwidth * domain.efficiency)
-    assert over_nvlink[0] == pytest.approx(transfer_s + domain.startup + 2 * 7 * domain.latency)
+    assert domain.group == 72
+    assert over_nvlink == pytest.approx([law_s(all_reduce_s, machine.reference, devices=72, size=72)])
+    # Through the network it would take longer than this.
+    assert over_nvlink[0] < 2 * SIZE_BYTES * 71 / 72 / machine.reference.tiers[-1].bandwidth / 4
 
 
 def test_what_the_catalog_lacks_is_said_at_once(machine: Machine) -> None:
