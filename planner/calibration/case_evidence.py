@@ -58,7 +58,7 @@ class MeasuredStep:
         job = replace(
             self.job,
             cluster=cluster_of(overlaid_cluster(self.cluster, [overlay])),
-            stack=with_switches(overlaid_stack(self.stack, [overlay]), self.case.layout),
+            stack=with_switches(overlaid_stack(self.stack, [overlay]), self.case),
         )
         return float(predict_time(job, LayoutTable.of([self.layout])).step_time_s[0])
 
