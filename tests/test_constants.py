@@ -25,7 +25,7 @@ from meshwright.planner.calibration.constants import (
 from meshwright.planner.calibration.overlay_document import overlay_yaml, rounded_overlay
 
 # Bytes that no timing tells.
-NOT_TIMED = {"workspace", "context"}
+NOT_TIMED = {"workspace", "communicator", "context"}
 
 
 def test_what_is_fitted_can_be_overlaid() -> None:
