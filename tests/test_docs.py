@@ -7,6 +7,8 @@ import pytest
 from pocket_calculator import work_out
 from worked_examples import EXAMPLES
 
+from meshwright.catalog.device_entry import CalibrationEntry
+
 ROOT = Path(__file__).parents[1]
 DOCS, COSTMODELS = ROOT / "docs", ROOT / "costmodels"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -86,3 +88,8 @@ def test_figures_of_how_well_a_law_holds_are_those_of_its_module(page: Path) -> 
 def test_the_map_leads_to_every_page() -> None:
     linked = set(LINK.findall((DOCS / "README.md").read_text("utf-8")))
     assert {page.name for page in PAGES} - {"README.md"} <= linked
+
+
+def test_the_page_on_calibration_names_every_constant_of_a_device() -> None:
+    text = (DOCS / "calibration.md").read_text("utf-8")
+    assert [name for name in CalibrationEntry.model_fields if name != "source" and f"`{name}`" not in text] == []
