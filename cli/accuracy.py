@@ -37,12 +37,17 @@ def accuracy_command(
     from meshwright.cli.render.accuracy_documents import accuracy_document
     from meshwright.cli.render.worst_cases import render_worst
     from meshwright.planner.accuracy import accuracy, estimate
+    from meshwright.planner.accuracy.left_out import left_out_estimates
     from meshwright.planner.accuracy.worst import worst_rows
 
     if plot is not None:
         require_drawable(plot)
     overlays = [read_overlay(path) for path in overlay or ()]
-    result = accuracy(estimate(files, watch=watcher("predicting"), overlays=overlays))
+    estimates = estimate(files, watch=watcher("predicting"), overlays=overlays)
+    without = left_out_estimates(
+        estimates, watch=watcher("predicting by constants of other sources"), overlays=overlays
+    )
+    result = accuracy(estimates, left_out=without)
     if plot is not None:
         write_figure(result.rows, plot)
     furthest = worst_rows(result.bars, result.rows, worst) if worst else {}

@@ -1,0 +1,44 @@
+"""Predictions by constants that never saw what they are compared with.
+
+The catalog's constants were fitted to some of the measurements that it ships, so that errors on those flatter them. For
+each source of them the catalog also has constants that were fitted to the other sources only
+(`catalog/cross_validation.yaml`).
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from meshwright.catalog.cross_validation import cross_validation
+from meshwright.catalog.overlay import Overlays
+from meshwright.planner.accuracy.estimate import Estimate, Watch, estimate
+
+
+def left_out_estimates(
+    estimates: Sequence[Estimate], *, watch: Watch = iter, overlays: Overlays = ()
+) -> tuple[Estimate | None, ...]:
+    """Predict cases again by the constants that were fitted without their source.
+
+    Args:
+        estimates: the predictions by the catalog's constants; a source is known by the name of its file.
+        watch: given all cases of a source, hands them on one by one; a progress bar does.
+        overlays: calibrated figures that were laid over those of the catalog; what was fitted without a source is laid
+            over them.
+
+    Gives for each estimate another of the same case, in the same order; None where its source isn't the catalog's.
+
+    """
+    return tuple(
+        again
+        for file, group in groupby(estimates, key=lambda item: item.file)
+        for again in _of_source(Path(file).stem, list(group), watch=watch, overlays=overlays)
+    )
+
+
+def _of_source(
+    source: str, estimates: Sequence[Estimate], *, watch: Watch, overlays: Overlays
+) -> Iterable[Estimate | None]:
+    left_out = cross_validation().sources.get(source)
+    if left_out is None:
+        return [None] * len(estimates)
+    return estimate([item.case for item in estimates], watch=watch, overlays=(*overlays, left_out.overlay))
