@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from meshwright.cli.main import main
 from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.hardware.cluster import cluster_of
-from meshwright.hardware.device import device_of
+from meshwright.hardware.device import Device, device_of
 from meshwright.planner.accuracy import estimate
 from meshwright.planner.accuracy.case import Case
+from meshwright.planner.calibration.measure import torch_bench
+from meshwright.planner.calibration.measure.bench import AttentionShape, LayerProduct
+from meshwright.planner.calibration.timing import Collective
 
 DEVICE = "a100-sxm-80gb"
 Run = Callable[..., tuple[int, str, str]]
@@ -210,6 +214,41 @@ def test_a_cluster_of_ones_own_is_calibrated_by_its_name(
     assert set(laid["clusters"]) == {"lab"}
     assert "node" in laid["clusters"]["lab"]["tiers"]
     assert read_overlay(target, own_clusters=[entry]).clusters["lab"].tiers["node"].given
+
+
+@dataclass
+class HalfBench:
+    """A machine that does half of the peak and moves half of the memory's bandwidth, with 10 us a launch."""
+
+    device: Device
+    memory_bytes: int = 80 * 2**30
+    devices: int = 1
+
+    def product_s(self, product: LayerProduct) -> float:
+        return product.flop / (0.5 * self.device.peak(product.precision)) + 10e-6
+
+    def attention_s(self, shape: AttentionShape) -> tuple[float, float]:
+        forward_s = shape.flop / (0.3 * self.device.peak(shape.precision)) + 10e-6
+        return forward_s, 3 * forward_s
+
+    def copy_s(self, copied_bytes: int) -> float:
+        return 2 * copied_bytes / (0.5 * self.device.memory_bandwidth_bytes_per_s) + 10e-6
+
+    def collectives_s(self, sizes: tuple[tuple[Collective, int], ...], *, ranks: int) -> tuple[float, ...]:
+        raise AssertionError(f"one device has no group of {ranks} for {sizes}")
+
+
+def test_a_machine_measures_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_bench, "open_bench", lambda name: HalfBench(device_of(device_named(name))))
+    found = answer(run("--measure", "--json"))
+    (source,) = found["sources"]
+    assert source["source"] == "this machine"
+    assert source["after"] < 0.7 * source["before"]
+    after = {each["constant"]: each["after"] for each in found["moved"]}
+    assert after[f"{DEVICE}.streaming"] == pytest.approx(0.5, rel=0.05)
+    assert after[f"{DEVICE}.kernel_latency"] == pytest.approx(10e-6, rel=0.05)
+    # This machine's products know no waves, which the law makes the ceiling's business.
+    assert after[f"{DEVICE}.matmul_ceiling"] == pytest.approx(0.5, rel=0.15)
 
 
 def refused(outcome: tuple[int, str, str], *words: str, code: int = 2) -> None:

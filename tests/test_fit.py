@@ -13,7 +13,7 @@ from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.calibration.constants import Constant, Section, Span
 from meshwright.planner.calibration.evidence import Evidence
-from meshwright.planner.calibration.fit import Fit, cost, fit, uncertainty, weights_of
+from meshwright.planner.calibration.fit import Fit, corrected, cost, fit, uncertainty, weights_of
 from meshwright.planner.calibration.folds import LeftOut, folds_of, log_ratio_without
 from meshwright.planner.calibration.linearised import linearise
 
@@ -90,6 +90,17 @@ def test_a_row_that_is_far_off_hardly_counts() -> None:
     assert values(found)[0] == pytest.approx(1.2, rel=0.002)
 
 
+def test_rows_that_are_all_far_off_alike_are_followed() -> None:
+    # Each is 12 times the usual error off, where Cauchy's loss is nearly flat; moving costs (log 2 / 0.15)^2 = 21.
+    rows = power_law({"x": [1] * 5}, {"x": 2.0})
+    narrow = constant("x", Span(low=0.1, high=10.0, spread=0.15))
+    found = fit([rows], [narrow])
+    assert values(found)[0] == pytest.approx(2.0, rel=0.02)
+    start = linearise([rows], [narrow], np.zeros(1))
+    stuck = corrected([rows], [narrow], start, weights_of([rows]))
+    assert math.exp(stuck.at[0]) < 1.5
+
+
 def test_a_source_counts_as_ten_rows_at_most() -> None:
     large = power_law({"x": [1] * 500}, {"x": 1.01}, label="large")
     small = power_law({"x": [1] * 10}, {"x": 1 / 1.01}, label="small")
@@ -100,6 +111,8 @@ def test_a_source_counts_as_ten_rows_at_most() -> None:
         power_law({"x": [1] * 10}, {"x": 1.0}, label="parts"),
     ]
     assert np.sum(weights_of(parts) ** 2) == pytest.approx(10.0)
+    kinds = [replace(part, kind=kind) for part, kind in zip(parts, ("products", "copies"), strict=True)]
+    assert np.sum(weights_of(kinds) ** 2) == pytest.approx(20.0)
 
 
 def test_a_row_of_less_confidence_counts_less() -> None:

@@ -243,6 +243,15 @@ def test_every_command_that_uses_figures_takes_overlays(
     plain, overlaid = run("explain", file, "--json"), run("explain", file, "--json", "--overlay", fast)
     assert json.loads(plain.stdout)["layout"] == json.loads(overlaid.stdout)["layout"]
     assert json.loads(plain.stdout)["time"] != json.loads(overlaid.stdout)["time"]
+    shown = run("show", file, "--overlay", fast)
+    assert "No feasible layout is faster" in run("show", file).stdout
+    assert "No feasible layout is faster" not in shown.stdout
+    assert shown.stdout.count("with calibrated figures") == 2
+    under = json.loads(run("show", file, "--json", "--overlay", fast).stdout)
+    assert under["search"] is None
+    assert (
+        under["predicted"]["step_time_s"] < json.loads(run("show", file, "--json").stdout)["predicted"]["step_time_s"]
+    )
     assert run("check", file, "--update", "--overlay", fast).exit_code == 0
     assert load_plan(file).inputs.device.entry.calibration.matmul_ceiling == 0.9
 

@@ -73,7 +73,7 @@ COMMANDS = {
     },
     "check": {"file", "--update", "--overlay", "--json"},
     "explain": {"file", "--overlay", "--json"},
-    "show": {"file", "--json"},
+    "show": {"file", "--overlay", "--json"},
     "catalog": {"kind", "name", "--overlay", "--json"},
 }
 

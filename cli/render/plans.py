@@ -59,8 +59,13 @@ def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def render_plan(console: Console, plan: Plan, *, seconds: float | None, file: Path | None) -> None:
-    """Print a plan: what it comes to, layout, stages, groups, time, memory, the search and the runners-up."""
+def render_plan(
+    console: Console, plan: Plan, *, seconds: float | None, file: Path | None, searched: bool = True
+) -> None:
+    """Print a plan: what it comes to, layout, stages, groups, time, memory, the search and the runners-up.
+
+    searched: the predictions are those that its search compared; else what the search proved isn't said.
+    """
     for line in _summary(plan):
         console.print(Text(line))
     _render_layout(console, plan)
@@ -69,7 +74,8 @@ def render_plan(console: Console, plan: Plan, *, seconds: float | None, file: Pa
     predicted = plan.predicted
     bars(console, "Where the time goes", predicted.time_breakdown_s, shown=shown_seconds, total="step")
     bars(console, "Where the memory goes", predicted.memory_breakdown_bytes, shown=shown_bytes, total="allocated")
-    _render_search(console, plan, seconds=seconds)
+    if searched:
+        _render_search(console, plan, seconds=seconds)
     _render_alternatives(console, plan)
     if file is not None:
         console.print(Text(f"written to {file}"))

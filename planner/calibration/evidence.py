@@ -26,6 +26,7 @@ class Evidence:
     confidence: how much each row counts beside the others of its source, of shape (n,); None where they are alike.
     entries: what an overlay must name to change the predictions, as (section, name); None where it may be anything.
     Evidence of the same label is of one source, parted by its entries.
+    kind: what was measured, where a source measured things that err apart from each other: products, copies.
     """
 
     label: str
@@ -34,10 +35,19 @@ class Evidence:
     predict: Predict
     confidence: FloatArray | None = None
     entries: frozenset[tuple[str, str]] | None = None
+    kind: str = ""
 
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.measured_s)
+
+
+def rows_by_kind(evidence: Iterable[Evidence]) -> Counter[tuple[str, str]]:
+    """Count the rows of each kind of each source, by (label, kind)."""
+    rows: Counter[tuple[str, str]] = Counter()
+    for each in evidence:
+        rows[each.label, each.kind] += len(each)
+    return rows
 
 
 def rows_by_label(evidence: Iterable[Evidence]) -> Counter[str]:

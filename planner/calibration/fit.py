@@ -6,10 +6,13 @@ With r = log(predicted / measured) of row i of a source of n rows, and x the log
 
 rho(z) = log(1 + z^2), Cauchy's, hardly counts a row that is far off: what its software does isn't modelled, and no
 constant should make up for that. w_i^2 = min(1, 10 / n) times the row's confidence: the rows of one source err alike,
-and count as ten at most. The priors keep what the rows don't tell where it is.
+and count as ten at most; n counts its rows of one kind, where it timed products, copies and collectives apart. The
+priors keep what the rows don't tell where it is.
 
 It is solved by Gauss-Newton: predictions are taken to be linear near a point (`linearised.py`), the linear problem is
-solved by scipy, and predictions at its solution correct it; the Jacobian is measured again where that isn't enough.
+solved by scipy, and predictions at its solution correct it; the Jacobian is measured again where that isn't enough. A
+robust fit may have several minima: the better is taken of those reached from the catalog's values and from the solution
+of plain least squares.
 """
 
 from collections.abc import Sequence
@@ -19,10 +22,10 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.calibration.constants import Constant
-from meshwright.planner.calibration.evidence import Evidence, rows_by_label
+from meshwright.planner.calibration.evidence import Evidence, rows_by_kind
 from meshwright.planner.calibration.linearised import Linearised, Watch, linearise, log_ratio
+from meshwright.planner.calibration.loss import PLAIN, ROBUST, USUAL_ERROR, Loss
 
-USUAL_ERROR = 0.05
 LEAST_ERROR = 0.01
 ROWS_OF_A_SOURCE = 10
 CORRECTIONS = 4
@@ -47,8 +50,8 @@ class Fit:
 
 def weights_of(evidence: Sequence[Evidence]) -> FloatArray:
     """Give the weight w of each row, source after source."""
-    rows = rows_by_label(evidence)
-    return np.concatenate([_weights(each, rows=rows[each.label]) for each in evidence])
+    rows = rows_by_kind(evidence)
+    return np.concatenate([_weights(each, rows=rows[each.label, each.kind]) for each in evidence])
 
 
 def _weights(evidence: Evidence, *, rows: int) -> FloatArray:
@@ -60,16 +63,18 @@ def fit(evidence: Sequence[Evidence], constants: Sequence[Constant], *, watch: W
     """Fit constants to evidence, starting from the catalog's values."""
     weights = weights_of(evidence)
     near = linearise(evidence, constants, np.zeros(len(constants)), watch=watch)
-    found = corrected(evidence, constants, near, weights)
+    # Rows that are all far off the same way count little where they are, and much where a fit that isn't robust leads.
+    plain = solve(near, constants, weights, loss=PLAIN)
+    there = replace(near, at=plain, log_ratio=log_ratio(evidence, constants, plain))
+    ends = [corrected(evidence, constants, start, weights) for start in (near, there)]
+    near = min(ends, key=lambda end: cost(end.log_ratio, end.at, constants, weights))
     for _ in range(LINEARISATIONS - 1):
-        start = found
-        near = linearise(evidence, constants, start, watch=watch)
-        found = corrected(evidence, constants, near, weights)
-        if np.max(np.abs(found - start), initial=0.0) < 10 * CLOSE:
+        start = near.at
+        near = corrected(evidence, constants, linearise(evidence, constants, start, watch=watch), weights)
+        if np.max(np.abs(near.at - start), initial=0.0) < 10 * CLOSE:
             break
-    near = replace(near, at=found, log_ratio=log_ratio(evidence, constants, found))
     standard_errors, told = uncertainty(near, constants, weights)
-    return Fit(log_factors=found, near=near, standard_errors=standard_errors, told=told)
+    return Fit(log_factors=near.at, near=near, standard_errors=standard_errors, told=told)
 
 
 def corrected(
@@ -79,34 +84,36 @@ def corrected(
     weights: FloatArray,
     *,
     corrections: int = CORRECTIONS,
-) -> FloatArray:
-    """Solve with one Jacobian, and correct the solution by exact predictions until it stays, or gets no better."""
-    best, best_cost = near.at, cost(near.log_ratio, near.at, constants, weights)
+) -> Linearised:
+    """Solve with one Jacobian, and correct the solution by exact predictions until it stays, or gets no better.
+
+    Gives the solution with its exact log ratios.
+    """
+    best_cost = cost(near.log_ratio, near.at, constants, weights)
     for _ in range(corrections):
         found = solve(near, constants, weights)
         exact = log_ratio(evidence, constants, found)
         found_cost = cost(exact, found, constants, weights)
         if found_cost >= best_cost:  # too far for the Jacobian: half the way
-            found = (best + found) / 2
+            found = (near.at + found) / 2
             exact = log_ratio(evidence, constants, found)
             found_cost = cost(exact, found, constants, weights)
         if found_cost >= best_cost:
             break
-        step = np.max(np.abs(found - best), initial=0.0)
-        best, best_cost = found, found_cost
+        step, best_cost = np.max(np.abs(found - near.at), initial=0.0), found_cost
         near = replace(near, at=found, log_ratio=exact)
         if step < CLOSE:
             break
-    return best
+    return near
 
 
 def cost(ratios: FloatArray, log_factors: FloatArray, constants: Sequence[Constant], weights: FloatArray) -> float:
     """Give what the fit minimises, of log ratios (n,) and log_factors (k,)."""
     priors = log_factors / _spreads(constants)
-    return float(np.sum((weights * _robust(ratios)) ** 2) + np.sum(priors**2))
+    return float(np.sum((weights * ROBUST.of(ratios)) ** 2) + np.sum(priors**2))
 
 
-def solve(near: Linearised, constants: Sequence[Constant], weights: FloatArray) -> FloatArray:
+def solve(near: Linearised, constants: Sequence[Constant], weights: FloatArray, *, loss: Loss = ROBUST) -> FloatArray:
     """Give the log_factors that are best where predictions are linear, (k,)."""
     from scipy.optimize import least_squares  # noqa: PLC0415 - heavy, and only a calibration needs it
 
@@ -118,10 +125,10 @@ def solve(near: Linearised, constants: Sequence[Constant], weights: FloatArray) 
     high = np.maximum(high, low + 1e-9)
 
     def residuals(log_factors: FloatArray) -> FloatArray:
-        return np.concatenate([weights * _robust(near.log_ratio_at(log_factors)), log_factors / spreads])
+        return np.concatenate([weights * loss.of(near.log_ratio_at(log_factors)), log_factors / spreads])
 
     def jacobian(log_factors: FloatArray) -> FloatArray:
-        slopes = weights * _robust_slope(near.log_ratio_at(log_factors))
+        slopes = weights * loss.slope(near.log_ratio_at(log_factors))
         return np.concatenate([slopes[:, np.newaxis] * near.jacobian, np.diag(1.0 / spreads)])
 
     start = np.clip(near.at, low, high)
@@ -133,8 +140,8 @@ def uncertainty(near: Linearised, constants: Sequence[Constant], weights: FloatA
 
     The Hessian of a Gauss-Newton step, with the rows' own scatter (1 % at least) in the place of the usual error.
     """
-    slopes = weights * _robust_slope(near.log_ratio) * USUAL_ERROR
-    scatter = np.sqrt(np.sum((weights * _robust(near.log_ratio)) ** 2) / np.sum(weights**2)) * USUAL_ERROR
+    slopes = weights * ROBUST.slope(near.log_ratio) * USUAL_ERROR
+    scatter = np.sqrt(np.sum((weights * ROBUST.of(near.log_ratio)) ** 2) / np.sum(weights**2)) * USUAL_ERROR
     scaled = slopes[:, np.newaxis] * near.jacobian / max(scatter, LEAST_ERROR)
     spreads = _spreads(constants)
     variances = np.diag(np.linalg.inv(scaled.T @ scaled + np.diag(spreads**-2.0)))
@@ -143,16 +150,3 @@ def uncertainty(near: Linearised, constants: Sequence[Constant], weights: FloatA
 
 def _spreads(constants: Sequence[Constant]) -> FloatArray:
     return np.array([constant.span.spread for constant in constants])
-
-
-def _robust(ratios: FloatArray) -> FloatArray:
-    """Give f with f^2 = rho(ratio / 5 %) = log(1 + z^2), of the ratio's sign."""
-    scaled = ratios / USUAL_ERROR
-    return np.sign(scaled) * np.sqrt(np.log1p(scaled**2))
-
-
-def _robust_slope(ratios: FloatArray) -> FloatArray:
-    """Give the derivative of `_robust` by the ratio: z / ((1 + z^2) f) over 5 %, whose limit at 0 is 1 over 5 %."""
-    size = np.maximum(np.abs(ratios) / USUAL_ERROR, 1e-6)
-    slope: FloatArray = size / ((1.0 + size**2) * np.sqrt(np.log1p(size**2))) / USUAL_ERROR
-    return slope

@@ -57,8 +57,8 @@ def log_ratio_without(
 ) -> FloatArray:
     """Give log(predicted / measured) of the rows of a fold, by constants that were fitted without them."""
     rest = list(_rows_of(evidence, ~fold.rows))
-    log_factors = corrected(rest, constants, found.near.rows(~fold.rows), weights_of(rest), corrections=CORRECTIONS)
-    return log_ratio(list(_rows_of(evidence, fold.rows)), constants, log_factors)
+    near = corrected(rest, constants, found.near.rows(~fold.rows), weights_of(rest), corrections=CORRECTIONS)
+    return log_ratio(list(_rows_of(evidence, fold.rows)), constants, near.at)
 
 
 def _rows_of(evidence: Sequence[Evidence], rows: Mask) -> Iterator[Evidence]:

@@ -142,7 +142,7 @@ def _fitted(others: _All) -> tuple[FloatArray, FloatArray]:
     weights = weights_of(others.evidence)
     found = corrected(others.evidence, others.constants, others.near, weights, corrections=CORRECTIONS)
     _, told = uncertainty(others.near, others.constants, weights)
-    return found, told
+    return found.at, told
 
 
 def _families(constants: Sequence[Constant], others: Sequence[Evidence]) -> dict[str, bool]:

@@ -1,8 +1,8 @@
 """Reading what users have into evidence: cases, logs of collectives, tables of products, training logs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwright.catalog.document import read_text
@@ -20,7 +20,13 @@ from meshwright.planner.calibration.collective_run import looks_like_collective_
 from meshwright.planner.calibration.evidence import Evidence
 from meshwright.planner.calibration.known_steps import measured_steps
 from meshwright.planner.calibration.matmul_table import looks_like_matmul_table, parse_matmul_table
-from meshwright.planner.calibration.timing import Collective, Timing
+from meshwright.planner.calibration.timing import (
+    AttentionTiming,
+    Collective,
+    CollectiveTiming,
+    MatmulTiming,
+    Timing,
+)
 from meshwright.planner.calibration.timing_evidence import timing_evidence
 from meshwright.planner.calibration.training_log import parse_training_log
 from meshwright.planner.calibration.training_steps import looks_like_training_log
@@ -110,8 +116,25 @@ def read_source(path: Path, asked: Asked) -> Source:
 
 
 def timed_source(timings: Sequence[Timing], *, label: str, asked: Asked) -> Source:
-    """Make a source of pieces of work that were timed on the machine."""
-    return Source(evidence=(timing_evidence(timings, machine=asked.machine, label=label),))
+    """Make a source of pieces of work that were timed on the machine; each kind of them counts for itself."""
+    kinds: dict[str, list[Timing]] = defaultdict(list)
+    for timing in timings:
+        kinds[_kind(timing)].append(timing)
+    evidence = (
+        replace(timing_evidence(members, machine=asked.machine, label=label), kind=kind)
+        for kind, members in kinds.items()
+    )
+    return Source(evidence=tuple(evidence))
+
+
+def _kind(timing: Timing) -> str:
+    if isinstance(timing, MatmulTiming):
+        return f"products in {timing.precision}"
+    if isinstance(timing, AttentionTiming):
+        return f"attention {timing.through}"
+    if isinstance(timing, CollectiveTiming):
+        return f"{timing.collective} {'over nodes' if timing.nodes > 1 else 'in a node'}"
+    return "copies"
 
 
 def _cases(cases: Sequence[Case], *, file: str, asked: Asked) -> Source:
