@@ -87,6 +87,8 @@ class StackEntry(Entry):
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     partitions: the ways of its ZeRO-3 to shard; the search keeps to them.
     keeps_stage_outputs: a stage holds what it sent on until its backward pass (DeepSpeed's pipeline engine).
+    steps_together: stages wait for one another at the end of a step, as a global gradient norm makes them; else, under
+    zero-bubble schedules, each starts the next step when it is done (arXiv 2401.10241, section 4).
     reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
     defers_synchronisation: where it fits, ZeRO-3 keeps parameters gathered and gradients whole from micro-batch to
     micro-batch without a pipeline too (NeMo AutoModel); a layout says so by parameter and gradient shards of 1.
@@ -138,6 +140,7 @@ class StackEntry(Entry):
     split_messages: bool
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     keeps_stage_outputs: bool
+    steps_together: bool
     reshard_in_pipeline: bool
     defers_synchronisation: bool
     gather_efficiency: Fraction

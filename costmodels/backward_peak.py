@@ -18,7 +18,7 @@ from meshwright.costmodels.recompute import recomputed_layers
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
-from meshwright.costmodels.state import StageParameters, padded_vocabulary
+from meshwright.costmodels.state import StageParameters, local_vocabulary
 from meshwright.costmodels.transformer import Layer
 
 
@@ -106,7 +106,7 @@ def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
 def _loss_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
     """Give what the loss needs: its logits, and the head's weight gradient where products don't add to gradients."""
     tokens = tokens_of(job, layouts).computed
-    vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
+    vocabulary = local_vocabulary(job, layouts)
     logits = job.stack.logits_bytes * tokens * vocabulary * (1 + job.model.mtp_layers)
     return logits if job.stack.fused_accumulation else logits + PARAMETER_BYTES * vocabulary * job.model.hidden
 

@@ -89,6 +89,21 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
     return np.asarray(forward), np.asarray(backward)
 
 
+def weight_gradients_s(job: Job, products: tuple[Matmul, ...]) -> FloatArray:
+    """Give the seconds of the weight gradients of some products, [layouts], a part of their backward seconds."""
+    device = job.cluster.device
+    return np.asarray(
+        sum(
+            matmul_time_s(
+                device,
+                job.precision,
+                Matmul(rows=product.inner, columns=product.columns, inner=product.rows, count=product.count),
+            )
+            for product in products
+        )
+    )
+
+
 def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     """Give the time of one layer for one micro-batch."""
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)

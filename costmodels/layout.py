@@ -1,6 +1,6 @@
 """A hybrid parallel layout, and a table of many."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
@@ -43,7 +43,9 @@ class Layout:
 
     tensor_parallel: devices that share each matrix; sequence_parallel: they also share the tokens between matrices.
     context_parallel: devices that share each sequence.
-    pipeline_parallel: stages; virtual_pipeline: model chunks a stage.
+    pipeline_parallel: stages; virtual_pipeline: model chunks a stage (under DualPipe, which has each twice, 1).
+    split: layers of each chunk in model order; empty where they are cut as evenly as can be.
+    vocabulary_parallel: stages share embedding and head instead of the first and the last having one each.
     data_parallel: replicas that see different sequences (without context parallelism).
     expert_parallel: devices that share a layer's experts, out of data x context x tensor parallelism.
     expert_tensor_parallel: devices that share each expert's matrices.
@@ -65,6 +67,8 @@ class Layout:
     context_method: ContextMethod = ContextMethod.RING
     pipeline_parallel: int = 1
     virtual_pipeline: int = 1
+    split: tuple[int, ...] = ()
+    vocabulary_parallel: bool = False
     data_parallel: int = 1
     expert_parallel: int = 1
     expert_tensor_parallel: int = 1
@@ -96,7 +100,8 @@ class Layout:
 class LayoutTable:
     """Many layouts as columns, each an integer array of shape [layouts].
 
-    Closed sets are stored as their index, all shards as numbers, and recompute_layers of None as 0.
+    Closed sets are stored as their index, all shards as numbers, and recompute_layers of None as 0. splits: the
+    distinct splits of layers, of which the first is the even one; `split` is the index of each layout's.
     """
 
     tensor_parallel: IntArray
@@ -105,6 +110,8 @@ class LayoutTable:
     context_method: IntArray
     pipeline_parallel: IntArray
     virtual_pipeline: IntArray
+    split: IntArray
+    vocabulary_parallel: IntArray
     data_parallel: IntArray
     expert_parallel: IntArray
     expert_tensor_parallel: IntArray
@@ -117,6 +124,7 @@ class LayoutTable:
     recompute_layers: IntArray
     schedule: IntArray
     micro_batch: IntArray
+    splits: tuple[tuple[int, ...], ...] = ((),)
 
     def __len__(self) -> int:
         return len(self.tensor_parallel)
@@ -124,30 +132,39 @@ class LayoutTable:
     @classmethod
     def of(cls, layouts: Iterable[Layout]) -> Self:
         """Make the table of some layouts."""
-        rows = [(row, row.shards) for row in layouts]
-        return cls(
-            **{
-                column.name: np.array(
-                    [_code(shards.get(column.name, getattr(row, column.name))) for row, shards in rows], dtype=np.int64
-                )
-                for column in fields(cls)
-            }
-        )
+        rows = list(layouts)
+        splits = tuple(dict.fromkeys(((), *(row.split for row in rows))))
+        given = [_given(row) | {"split": splits.index(row.split)} for row in rows]
+        columns = {name: np.array([row[name] for row in given], dtype=np.int64) for name in COLUMNS}
+        return cls(**columns, splits=splits)
 
     def take(self, rows: IntArray | BoolArray) -> Self:
         """Give the table of some rows: an index array, or a mask of shape [layouts]."""
-        return type(self)(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+        return type(self)(**{name: getattr(self, name)[rows] for name in COLUMNS}, splits=self.splits)
+
+    @classmethod
+    def joined(cls, tables: Sequence[Self]) -> Self:
+        """Give the rows of several tables, one after another."""
+        splits = tuple(dict.fromkeys(split for table in tables for split in table.splits))
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS}
+        numbers = [np.array([splits.index(split) for split in table.splits])[table.split] for table in tables]
+        return cls(**columns | {"split": np.concatenate(numbers)}, splits=splits)
 
     def row(self, index: int) -> Layout:
         """Give one layout."""
-        values: dict[str, Any] = {column.name: int(getattr(self, column.name)[index]) for column in fields(self)}
-        values["sequence_parallel"] = bool(values["sequence_parallel"])
+        values: dict[str, Any] = {name: int(getattr(self, name)[index]) for name in COLUMNS}
+        for name in ("sequence_parallel", "vocabulary_parallel"):
+            values[name] = bool(values[name])
+        values["split"] = self.splits[values["split"]]
         values["context_method"] = CONTEXT_METHODS[values["context_method"]]
         values["recompute"] = RECOMPUTES[values["recompute"]]
         values["recompute_layers"] = values["recompute_layers"] or None
         values["schedule"] = SCHEDULES[values["schedule"]]
         usual = [name for name, wider in WIDER_SHARDS.items() if values[name] == values[wider]]
         return Layout(**values | dict.fromkeys(usual))
+
+
+COLUMNS = tuple(column.name for column in fields(LayoutTable) if column.name != "splits")
 
 
 def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:
@@ -164,6 +181,12 @@ def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:
     values = np.flatnonzero(seen)
     seen[values] = np.arange(len(values))
     return values, seen[codes]
+
+
+def _given(layout: Layout) -> dict[str, int]:
+    """Give each column but `split` of a layout as it is stored."""
+    values = {name: getattr(layout, name) for name in COLUMNS if name != "split"} | layout.shards
+    return {name: _code(value) for name, value in values.items()}
 
 
 def _code(value: int | StrEnum | None) -> int:

@@ -1,12 +1,13 @@
-"""Messages between pipeline stages: activations forward, their gradients backward."""
+"""Messages between pipeline stages: activations forward, their gradients backward, and a shared vocabulary's."""
 
 import numpy as np
 
-from meshwright.costmodels.collectives import Group, all_gather_s, send_s
+from meshwright.costmodels.collectives import Group, all_gather_s, reduce_scatter_s, send_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.schedule.codes import DUAL, chunk_passes, chunks_a_stage
 
 
 def pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray, chunk_work_s: FloatArray) -> FloatArray:
@@ -14,8 +15,8 @@ def pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray, 
 
     Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain.
 
-    Interleaved schedules can send while they compute another chunk, of `chunk_work_s`, shape [layouts]; plain ones
-    wait.
+    Schedules of several chunks can send while they compute another one, of `chunk_work_s`, shape [layouts]; plain ones
+    wait. DualPipe's messages run beside compute whatever the software does elsewhere.
     """
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     group = Group(size=layouts.pipeline_parallel, stride=stride)
@@ -28,7 +29,22 @@ def pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray, 
     else:
         message_s = send_s(job.cluster, group, state_bytes)
     beside_s = exposed_s(2.0 * message_s, chunk_work_s, job.cluster.device.calibration.contention)
-    overlapped = job.stack.overlap_pipeline & (layouts.virtual_pipeline > 1)
-    steady_s = total * layouts.virtual_pipeline * np.where(overlapped, beside_s, 2.0 * message_s)
+    chunks = chunks_a_stage(layouts)
+    overlapped = (job.stack.overlap_pipeline & (chunks > 1)) | np.isin(layouts.schedule, DUAL)
+    steady_s = chunk_passes(layouts, total) * chunks * np.where(overlapped, beside_s, 2.0 * message_s)
     ends_s = 2.0 * message_s * (layouts.pipeline_parallel - 1)
+    vocabulary_s = total * _vocabulary_communication_s(job, group, state_bytes, chunks * chunk_work_s)
+    ends_s = ends_s + np.where(layouts.vocabulary_parallel == 1, vocabulary_s, 0.0)
     return np.where(layouts.pipeline_parallel > 1, steady_s + ends_s, 0.0)
+
+
+def _vocabulary_communication_s(job: Job, group: Group, state_bytes: FloatArray, work_s: FloatArray) -> FloatArray:
+    """Give the exposed seconds of sharing embedding and head over all stages, a micro-batch, [layouts].
+
+    The last stage's output goes to all stages, what they make of its gradient and of the embedding is summed, and the
+    embedding's gradient goes to all; statistics of the loss weigh nothing (arXiv 2411.05288, section 4). All run beside
+    a stage's passes of one micro-batch, of `work_s`.
+    """
+    spread_s = all_gather_s(job.cluster, group, state_bytes)
+    summed_s = reduce_scatter_s(job.cluster, group, state_bytes)
+    return exposed_s(2.0 * (spread_s + summed_s), work_s, job.cluster.device.calibration.contention)

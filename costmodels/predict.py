@@ -1,5 +1,6 @@
 """The cost model's two entry points: step time and peak memory of many layouts at once."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 import numpy as np
@@ -10,15 +11,18 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.model_flop import model_flop
+from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.pipeline_bubble import LayerSeconds, PartTimes, bubble_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.prediction import MemoryPrediction, Reading, TimePrediction
 from meshwright.costmodels.recompute import recomputed_layers
-from meshwright.costmodels.schedule import bubble_s, micro_batches
+from meshwright.costmodels.schedule import chunk_passes, chunks_a_stage, micro_batches, paired_passes
 from meshwright.costmodels.stage_table import StageTable, stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.costmodels.synchronisation import (
     StageWork,
     exposed_communication_s,
+    mirrored_copies_s,
     optimizer_s,
     tied_embedding_s,
 )
@@ -56,37 +60,40 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     embedding = embedding_s(job, layouts)
     head = head_s(job, layouts)
     total = micro_batches(job.global_batch, layouts)
+    passes = chunk_passes(layouts, total)
     parameters = stage_parameters(job, layouts, stages)
-    accumulation = accumulation_s(job, layouts, parameters, total=total)
+    accumulation = accumulation_s(job, layouts, parameters, total=passes)
     share = recomputed_layers(layouts, stages)
-    work = _stage_work(stages, kinds, embedding, head, beside=accumulation, recomputed=share)
+    parts = PartTimes(
+        layers=tuple(LayerSeconds.of(time) for time in kinds),
+        recomputed=share,
+        embedding=embedding,
+        head=head,
+        accumulation=accumulation,
+    )
+    work = _stage_work(stages, parts)
     per_micro_batch = work.forward_s + work.backward_s
     slowest = stages.slowest(per_micro_batch)
     rows = np.arange(len(layouts))
     layers = stages.layers[rows, slowest]
     breakdown = {
-        str(cause): total * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
+        str(cause): passes * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
         for cause in Cause
     }
+    breakdown[str(Cause.EXPERT)] = breakdown[Cause.EXPERT] - _hidden_s(job, layouts, total, breakdown)
     breakdown["recompute"] = (
-        total * share[rows, slowest] * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
+        passes * share[rows, slowest] * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
     )
-    breakdown["embedding_and_head"] = total * (
+    breakdown["embedding_and_head"] = passes * (
         stages.first[rows, slowest] * (embedding[0] + embedding[1]) + stages.last[rows, slowest] * (head[0] + head[1])
     )
-    breakdown["gradient_accumulation"] = total * accumulation[rows, slowest]
-    breakdown["bubble"] = bubble_s(
-        layouts,
-        forward_s=work.forward_s,
-        backward_s=work.backward_s,
-        weight_gradient_s=_weight_gradient_s(stages, kinds),
-        multiplicity=stages.multiplicity,
-        total=total,
-    )
+    breakdown["gradient_accumulation"] = passes * accumulation[rows, slowest]
+    breakdown["bubble"] = bubble_s(job, layouts, stages, parts, total=total)
     breakdown["pipeline_communication"] = pipeline_communication_s(
-        job, layouts, total, per_micro_batch[rows, slowest] / layouts.virtual_pipeline
+        job, layouts, total, per_micro_batch[rows, slowest] / chunks_a_stage(layouts)
     )
-    gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=total)
+    gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=passes)
+    gradients_s = gradients_s + mirrored_copies_s(job, layouts, parameters)
     step_s = optimizer_s(job, layouts, parameters)
     last_to_end = stages.slowest(gradients_s + gathers_s + step_s)
     breakdown["gradient_communication"] = gradients_s[rows, last_to_end] + tied_embedding_s(job, layouts)
@@ -127,32 +134,34 @@ def _both(time: LayerTime, cause: Cause) -> FloatArray:
     return time.forward[cause] + time.backward[cause]
 
 
-def _stage_work(
-    stages: StageTable,
-    kinds: list[LayerTime],
-    embedding: tuple[FloatArray, FloatArray],
-    head: tuple[FloatArray, FloatArray],
-    *,
-    beside: FloatArray,
-    recomputed: FloatArray,
-) -> StageWork:
-    """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass.
-
-    beside: what the backward pass does outside the layers; recomputed: the share of layers that it computes again.
-    """
-    forward = stages.first * embedding[0][:, np.newaxis] + stages.last * head[0][:, np.newaxis]
-    backward = stages.first * embedding[1][:, np.newaxis] + stages.last * head[1][:, np.newaxis] + beside
-    for kind, time in enumerate(kinds):
+def _stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
+    """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass."""
+    embedding, head = (
+        [counts * seconds[:, np.newaxis] for seconds in both_s]
+        for counts, both_s in ((stages.first, parts.embedding), (stages.last, parts.head))
+    )
+    forward_s, backward_s = embedding[0] + head[0], embedding[1] + head[1] + parts.accumulation
+    for kind, layer in enumerate(parts.layers):
         layers = stages.layers[:, :, kind]
-        forward = forward + layers * _sum(time.forward)[:, np.newaxis]
-        backward = backward + layers * _sum(time.backward)[:, np.newaxis]
-        backward = backward + recomputed * layers * _sum(time.recompute)[:, np.newaxis]
-    return StageWork(forward_s=forward, backward_s=backward)
+        forward_s = forward_s + layers * layer.forward_s[:, np.newaxis]
+        backward_s = backward_s + layers * layer.backward_s[:, np.newaxis]
+        backward_s = backward_s + parts.recomputed * layers * layer.again_s[:, np.newaxis]
+    return StageWork(forward_s=forward_s, backward_s=backward_s)
 
 
-def _weight_gradient_s(stages: StageTable, kinds: list[LayerTime]) -> FloatArray:
-    """Give the seconds of weight gradients, half of the backward products, of each distinct stage."""
-    total = np.zeros(stages.index.shape)
-    for kind, time in enumerate(kinds):
-        total = total + stages.layers[:, :, kind] * 0.5 * time.backward[Cause.MATMUL][:, np.newaxis]
-    return total
+def _hidden_s(job: Job, layouts: LayoutTable, total: FloatArray, busy_s: Mapping[str, FloatArray]) -> FloatArray:
+    """Give the seconds of a step's expert communication that DualPipe hides, [layouts].
+
+    It runs the all-to-alls of a forward and a backward pass beside each other's compute, but in fill and drain.
+
+    Args:
+        job: the job.
+        layouts: the layouts.
+        total: micro-batches of a step, [layouts].
+        busy_s: seconds of a step by cause.
+
+    """
+    share = paired_passes(layouts, total) / (chunks_a_stage(layouts) * chunk_passes(layouts, total))
+    message_s = share * busy_s[Cause.EXPERT]
+    room_s = share * sum((busy_s[cause] for cause in (Cause.MATMUL, Cause.ATTENTION, Cause.ELEMENTWISE)), start=0.0)
+    return message_s - exposed_s(message_s, room_s, job.cluster.device.calibration.contention)

@@ -20,6 +20,7 @@ from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import attention_products, expert_rows, mlp_products, tokens_of
 from meshwright.costmodels.layout import RECOMPUTES, FloatArray, LayoutTable, Recompute
+from meshwright.costmodels.schedule.codes import chunks_a_stage
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.transformer import Attention, Layer, Mlp
 
@@ -51,7 +52,7 @@ def recomputed_layers(layouts: LayoutTable, stages: StageTable) -> FloatArray:
     Where a number of layers of each model chunk is given those are, and the others keep everything.
     """
     layers = np.maximum(stages.layers.sum(axis=2), 1)
-    chosen = (layouts.recompute_layers * layouts.virtual_pipeline)[:, np.newaxis]
+    chosen = (layouts.recompute_layers * chunks_a_stage(layouts))[:, np.newaxis]
     partial = ((layouts.recompute == FULL) & (layouts.recompute_layers > 0))[:, np.newaxis]
     return np.where(partial, np.minimum(chosen / layers, 1.0), 1.0)
 

@@ -1,27 +1,55 @@
 """The distinct pipeline stages of many layouts, as arrays.
 
-Stages that hold the same layers take the same time; of those the earliest has the most micro-batches in flight, so it
-stands for all of them. A layout has few distinct stages (the first, the last, one or two sizes between), however deep
+Neighbours that hold the same layers take the same time; of those the first has the most micro-batches in flight, so it
+stands for all of them. A layout has few such runs (the first stage, the last, one or two sizes between), however deep
 its pipeline.
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, LayoutTable, numbered
-from meshwright.costmodels.stages import stage_layers
+from meshwright.costmodels.layout import SCHEDULES, BoolArray, FloatArray, IntArray, Layout, LayoutTable, numbered
+from meshwright.costmodels.schedule.codes import DUAL_PIPE, FOLDED
+from meshwright.costmodels.stages import stage_chunks
 from meshwright.costmodels.transformer import Transformer
+
+# How each schedule places chunks: those with the same number place them alike.
+PLACEMENTS = np.array([2 if code == DUAL_PIPE else int(code in FOLDED) for code in range(len(SCHEDULES))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuts:
+    """The distinct ways in which layouts cut a model, padded with stages of multiplicity 0 and empty chunks.
+
+    index, multiplicity: first stage and length of each run of equal stages, [cuts, stages].
+    layers: layers of each kind on each chunk, [cuts, stages, chunks, kinds]; MTP modules count as layers of the last
+    kind, on the chunk of the head.
+    embedding, head: whether each chunk has (its share of) them, [cuts, stages, chunks].
+    turn: which run the first and the last stage of each run are of, in order, [cuts, turns]; turn_stage, turn_steps:
+    their numbers, and how many stages each is behind the one before (schedule/stage_times.py).
+    """
+
+    index: IntArray
+    multiplicity: IntArray
+    layers: IntArray
+    embedding: BoolArray
+    head: BoolArray
+    turn: IntArray
+    turn_stage: IntArray
+    turn_steps: IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTable:
     """Distinct stages, arrays of shape [layouts, distinct stages], padded with stages of multiplicity 0.
 
-    index: number of the earliest such stage. multiplicity: how many stages are like it.
+    index: number of the first such stage. multiplicity: how many stages from there on are like it.
     layers: layers of each kind on it, shape [layouts, distinct stages, kinds]; MTP modules count as layers of the
     last kind.
-    first, last: whether it has the embedding, the head.
+    first, last: whether it has the embedding, the head, or a share of them.
+    cuts: the same by chunk; cut: which of them is each layout's, [layouts].
     """
 
     index: IntArray
@@ -29,6 +57,8 @@ class StageTable:
     layers: IntArray
     first: BoolArray
     last: BoolArray
+    cuts: Cuts
+    cut: IntArray
 
     def slowest(self, seconds: FloatArray) -> IntArray:
         """Give which distinct stage takes longest, [layouts], of the seconds of each, [layouts, stages]."""
@@ -36,43 +66,75 @@ class StageTable:
         return slowest
 
 
-_Stage = tuple[tuple[int, ...], bool, bool]
+_Stage = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...], tuple[bool, ...]]
+"""What makes stages equal: by chunk the layers of each kind, and whether it has embedding and head."""
 
-
-def _distinct_stages(
-    model: Transformer, pipeline_parallel: int, virtual_pipeline: int
-) -> dict[_Stage, tuple[int, int]]:
-    """Map each distinct stage (layers by kind, first, last) to its earliest index and its multiplicity."""
-    found: dict[_Stage, tuple[int, int]] = {}
-    for index, chunks in enumerate(stage_layers(len(model.layers), pipeline_parallel, virtual_pipeline)):
-        counts = [0] * len(model.layer_kinds)
-        for chunk in chunks:
-            for layer in chunk:
-                counts[model.kind_of_layer[layer]] += 1
-        last = index == pipeline_parallel - 1
-        if last:
-            counts[model.kind_of_layer[-1]] += model.mtp_layers
-        stage = (tuple(counts), index == 0, last)
-        earliest, multiplicity = found.get(stage, (index, 0))
-        found[stage] = (earliest, multiplicity + 1)
-    return found
+_Runs = list[tuple[_Stage, int]]
 
 
 def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
-    """Give the distinct stages of each layout."""
-    base = layouts.virtual_pipeline.max(initial=0) + 1
-    pairs, rows = numbered(layouts.pipeline_parallel * base + layouts.virtual_pipeline)
-    by_pair = [_distinct_stages(model, int(pair // base), int(pair % base)) for pair in pairs]
-    width = max((len(stages) for stages in by_pair), default=1)
-    shape = (len(pairs), width)
-    index, multiplicity = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    layers = np.zeros((*shape, len(model.layer_kinds)), dtype=np.int64)
-    first, last = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for row, stages in enumerate(by_pair):
-        for column, ((counts, is_first, is_last), (earliest, copies)) in enumerate(stages.items()):
-            index[row, column], multiplicity[row, column] = earliest, copies
-            layers[row, column] = counts
-            first[row, column], last[row, column] = is_first, is_last
+    """Give the distinct stages of each layout. Raises ValueError where a layout doesn't cut the model's layers."""
+    code = PLACEMENTS[layouts.schedule]
+    for column in (layouts.vocabulary_parallel, layouts.split, layouts.virtual_pipeline, layouts.pipeline_parallel):
+        code = code * (column.max(initial=0) + 1) + column
+    distinct, cut = numbered(code)
+    example = np.zeros(len(distinct), dtype=np.int64)
+    example[cut] = np.arange(len(cut))
+    cuts = _cuts([_runs(model, layouts.row(int(row))) for row in example], kinds=len(model.layer_kinds))
+    first, last = np.asarray(cuts.embedding.any(axis=2)), np.asarray(cuts.head.any(axis=2))
     return StageTable(
-        index=index[rows], multiplicity=multiplicity[rows], layers=layers[rows], first=first[rows], last=last[rows]
+        index=cuts.index[cut],
+        multiplicity=cuts.multiplicity[cut],
+        layers=cuts.layers.sum(axis=2)[cut],
+        first=first[cut],
+        last=last[cut],
+        cuts=cuts,
+        cut=cut,
+    )
+
+
+def _runs(model: Transformer, layout: Layout) -> _Runs:
+    """Give the stages of a layout in order, each with the number of neighbours like it."""
+    stages: list[_Stage] = []
+    for held in stage_chunks(len(model.layers), layout):
+        counts = [[0] * len(model.layer_kinds) for _ in held.layers]
+        for count, layers, has_head in zip(counts, held.layers, held.head, strict=True):
+            for layer in layers:
+                count[model.kind_of_layer[layer]] += 1
+            count[model.kind_of_layer[-1]] += model.mtp_layers if has_head else 0
+        embedding, head = held.embedding, held.head
+        if layout.vocabulary_parallel:
+            embedding = (True, *(False for _ in held.layers[1:]))
+            head = embedding[::-1]
+        stages.append((tuple(map(tuple, counts)), embedding, head))
+    return [(stage, len(list(equal))) for stage, equal in groupby(stages)]
+
+
+def _cuts(cuts: list[_Runs], *, kinds: int) -> Cuts:
+    width = max((len(runs) for runs in cuts), default=1)
+    chunks = max((len(layers) for runs in cuts for (layers, _, _), _ in runs), default=1)
+    turns = max((sum(min(length, 2) for _, length in runs) for runs in cuts), default=1)
+    index, multiplicity = (np.zeros((len(cuts), width), dtype=np.int64) for _ in range(2))
+    turn, turn_stage, turn_steps = (np.zeros((len(cuts), turns), dtype=np.int64) for _ in range(3))
+    layers = np.zeros((len(cuts), width, chunks, kinds), dtype=np.int64)
+    embedding, head = (np.zeros((len(cuts), width, chunks), dtype=bool) for _ in range(2))
+    for row, runs in enumerate(cuts):
+        own = slice(len(runs[0][0][0]))
+        lengths = [length for _, length in runs]
+        index[row, : len(runs)] = np.cumsum([0, *lengths[:-1]])
+        multiplicity[row, : len(runs)] = lengths
+        for column, (stage, _) in enumerate(runs):
+            layers[row, column, own], embedding[row, column, own], head[row, column, own] = stage
+        steps = [(column, step) for column, length in enumerate(lengths) for step in (1, length - 1) if step]
+        turn[row, : len(steps)], turn_steps[row, : len(steps)] = zip(*steps, strict=True)
+        turn_stage[row, : len(steps)] = np.cumsum(turn_steps[row, : len(steps)]) - 1
+    return Cuts(
+        index=index,
+        multiplicity=multiplicity,
+        layers=layers,
+        embedding=embedding,
+        head=head,
+        turn=turn,
+        turn_stage=turn_stage,
+        turn_steps=turn_steps,
     )

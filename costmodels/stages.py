@@ -1,15 +1,36 @@
 """Which layers each pipeline stage holds.
 
-Layers are cut into `pipeline_parallel * virtual_pipeline` contiguous chunks; chunk c is on stage c mod
-pipeline_parallel. Chunk sizes differ by one at most, and the smaller ones are those at the two ends, last before
-first, where the head and the
-embedding also are: 126 layers on 16 stages give 7, 8, ..., 8, 7. The chunks at the ends may hold nothing but
-embedding or head, as in 126 layers on 16 stages of 8 chunks.
+Layers are cut into contiguous chunks, `virtual_pipeline` a stage (two under DualPipe, which has each chunk on two
+stages), and the schedule places them:
+
+    in rounds      chunk c on stage c mod P                                all but those below
+    folded         chunks s and 2 P - 1 - s on stage s                     V-Half, V-Min, ZBV, DualPipeV
+    mirrored       of P chunks s and P - 1 - s on stage s                  DualPipe
+
+A layout may say how many layers each chunk holds; else their sizes differ by one at most, and the smaller ones are
+those at the two ends, last before first, where the head and the embedding also are: 126 layers on 16 stages give 7, 8,
+..., 8, 7. The chunks at the ends may hold nothing but embedding or head, as in 126 layers on 16 stages of 8 chunks.
 """
+
+from dataclasses import dataclass
+
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.layout import Layout
+
+FOLDED = (Schedule.V_HALF, Schedule.V_MIN, Schedule.ZERO_BUBBLE_V, Schedule.DUAL_PIPE_V)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageChunks:
+    """What a stage holds: for each of its chunks the layers, numbered from 0, and whether embedding and head."""
+
+    layers: tuple[tuple[int, ...], ...]
+    embedding: tuple[bool, ...]
+    head: tuple[bool, ...]
 
 
 def chunk_sizes(layers: int, chunks: int) -> tuple[int, ...]:
-    """Give the number of layers of each chunk, in model order.
+    """Give the number of layers of each chunk, in model order, cut evenly.
 
     Raises ValueError where there are more chunks than layers, embedding and head.
     """
@@ -21,14 +42,50 @@ def chunk_sizes(layers: int, chunks: int) -> tuple[int, ...]:
     return tuple(small if chunk in smaller or not missing else small + 1 for chunk in range(chunks))
 
 
-def stage_layers(layers: int, pipeline_parallel: int, virtual_pipeline: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Give for each stage its chunks, each a tuple of layer numbers from 0.
+def chunks_of_stage(layout: Layout, stage: int) -> tuple[int, ...]:
+    """Give the numbers of a stage's chunks, in the order in which the first micro-batch meets them."""
+    stages = layout.pipeline_parallel
+    if layout.schedule is Schedule.DUAL_PIPE:
+        return (stage, stages - 1 - stage)
+    if layout.schedule in FOLDED:
+        return (stage, 2 * stages - 1 - stage)
+    return tuple(range(stage, stages * layout.virtual_pipeline, stages))
 
-    Raises ValueError where there are more chunks than layers, embedding and head.
+
+def ends_of_stage(layout: Layout, stage: int) -> tuple[bool, bool]:
+    """Tell whether a stage has the embedding and the head, or a share of them."""
+    own = chunks_of_stage(layout, stage)
+    last = layout.pipeline_parallel * layout.virtual_pipeline - 1
+    return layout.vocabulary_parallel or 0 in own, layout.vocabulary_parallel or last in own
+
+
+def stage_chunks(layers: int, layout: Layout) -> tuple[StageChunks, ...]:
+    """Give for each stage what it holds of a model of so many layers.
+
+    Raises ValueError where there are more chunks than layers, embedding and head, where the layout's own split isn't
+    one of the model's layers into its chunks, and where the schedule can't place so many chunks.
     """
-    stages: list[list[tuple[int, ...]]] = [[] for _ in range(pipeline_parallel)]
-    first = 0
-    for chunk, size in enumerate(chunk_sizes(layers, pipeline_parallel * virtual_pipeline)):
-        stages[chunk % pipeline_parallel].append(tuple(range(first, first + size)))
-        first += size
-    return tuple(tuple(chunks) for chunks in stages)
+    _check_placement(layout)
+    chunks = layout.pipeline_parallel * layout.virtual_pipeline
+    sizes = layout.split or chunk_sizes(layers, chunks)
+    if (len(sizes), sum(sizes)) != (chunks, layers):
+        raise ValueError(f"chunks of {', '.join(map(str, sizes))} layers aren't {layers} layers in {chunks} chunks")
+    firsts = [sum(sizes[:chunk]) for chunk in range(chunks)]
+    held = [tuple(range(first, first + size)) for first, size in zip(firsts, sizes, strict=True)]
+    stages = [chunks_of_stage(layout, stage) for stage in range(layout.pipeline_parallel)]
+    return tuple(
+        StageChunks(
+            layers=tuple(held[chunk] for chunk in own),
+            embedding=tuple(chunk == 0 for chunk in own),
+            head=tuple(chunk == chunks - 1 for chunk in own),
+        )
+        for own in stages
+    )
+
+
+def _check_placement(layout: Layout) -> None:
+    if layout.schedule in FOLDED and layout.virtual_pipeline != 2:
+        raise ValueError(f"{layout.schedule} needs two chunks a stage, not {layout.virtual_pipeline}")
+    if layout.schedule is Schedule.DUAL_PIPE and (layout.virtual_pipeline != 1 or layout.pipeline_parallel % 2):
+        stages, chunks = layout.pipeline_parallel, layout.virtual_pipeline
+        raise ValueError(f"dualpipe needs an even number of stages of one chunk, held twice, not {stages} of {chunks}")

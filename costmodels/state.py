@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.parameter_bytes import MASTER_BYTES, PARAMETER_BYTES, parameter_bytes
 from meshwright.costmodels.parameters import (
     embedding_norm_parameters,
@@ -31,10 +31,14 @@ class StageParameters:
     experts: FloatArray
 
 
-def padded_vocabulary(job: Job, layouts: LayoutTable) -> IntArray:
-    """Give the vocabulary padded to a multiple of 128 x tensor_parallel, as Megatron pads it."""
+def local_vocabulary(job: Job, layouts: LayoutTable) -> FloatArray:
+    """Give a device's share of the vocabulary, which is padded to a multiple of 128 x tensor_parallel as Megatron's is.
+
+    Vocabulary parallelism shares it over the stages too.
+    """
     multiple = VOCABULARY_MULTIPLE * layouts.tensor_parallel
-    return -(-job.model.vocab // multiple) * multiple
+    share = -(-job.model.vocab // multiple) * VOCABULARY_MULTIPLE
+    return np.where(layouts.vocabulary_parallel == 1, share / layouts.pipeline_parallel, share)
 
 
 def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> StageParameters:
@@ -49,7 +53,7 @@ def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> Stag
         local = (count.attention_sharded + count.mlp_sharded) / tensor + count.replicated
         dense = dense + stages.layers[:, :, kind] * local
         experts = experts + stages.layers[:, :, kind] * count.experts / expert_ranks
-    word_table = model.hidden * padded_vocabulary(job, layouts)[:, np.newaxis] / tensor
+    word_table = model.hidden * local_vocabulary(job, layouts)[:, np.newaxis]
     embedding = word_table + position_parameters(model) + embedding_norm_parameters(model)
     own_head = ~stages.first | (not model.tied_embeddings)
     head = word_table * own_head + final_norm_parameters(model)

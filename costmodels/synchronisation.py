@@ -20,16 +20,14 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.parameter_bytes import MASTER_BYTES, MOMENTS_BYTES, PARAMETER_BYTES
-from meshwright.costmodels.schedule import ZERO_BUBBLE_2P, ZERO_BUBBLE_H1
+from meshwright.costmodels.schedule.codes import DUAL_PIPE, FOLDED, SPLIT_BACKWARD
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import (
     StageParameters,
-    padded_vocabulary,
+    local_vocabulary,
 )
 from meshwright.costmodels.state_messages import StateMessages, state_messages
-
-ZERO_BUBBLE = (ZERO_BUBBLE_H1, ZERO_BUBBLE_2P)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,7 @@ class _Beside:
 def _finished_early_s(layouts: LayoutTable, stages: StageTable, work: StageWork) -> FloatArray:
     """Give how long before the first stage each stage ends its last backward pass, [layouts, stages]."""
     early_s = stages.index * work.backward_s / layouts.virtual_pipeline[:, np.newaxis]
-    return np.where(np.isin(layouts.schedule, ZERO_BUBBLE)[:, np.newaxis], 0.0, early_s)
+    return np.where(np.isin(layouts.schedule, SPLIT_BACKWARD)[:, np.newaxis], 0.0, early_s)
 
 
 def _gathered_share(messages: StateMessages, total: FloatArray) -> FloatArray:
@@ -114,14 +112,31 @@ def _gathered_share(messages: StateMessages, total: FloatArray) -> FloatArray:
 
 
 def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
-    """Give the seconds of summing a tied embedding's gradient over the first and the last stage, [layouts]."""
+    """Give the seconds of summing a tied embedding's gradient over the first and the last stage, [layouts].
+
+    Schedules that fold or mirror the model have both ends on one stage, vocabulary parallelism has both everywhere.
+    """
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     pair = Group(
         size=np.minimum(layouts.pipeline_parallel, 2), stride=stride * np.maximum(layouts.pipeline_parallel - 1, 1)
     )
-    word_table = job.model.hidden * padded_vocabulary(job, layouts) / layouts.tensor_parallel
+    word_table = job.model.hidden * local_vocabulary(job, layouts)
     seconds = all_reduce_s(job.cluster, pair, job.stack.gradient_bytes * word_table)
-    return seconds if job.model.tied_embeddings else np.zeros(len(layouts))
+    apart = ~np.isin(layouts.schedule, (*FOLDED, DUAL_PIPE)) & (layouts.vocabulary_parallel == 0)
+    return np.where(apart & job.model.tied_embeddings, seconds, 0.0)
+
+
+def mirrored_copies_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
+    """Give the seconds of summing gradients over DualPipe's two copies of the parameters, [layouts, stages].
+
+    Stages s and P - 1 - s have the same chunks; their ranks sum what ZeRO leaves each of them.
+    """
+    stage = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
+    pair = Group(size=np.full((len(layouts), 1), 2), stride=stage[:, np.newaxis])
+    count = parameters.dense / dense_sharding(job, layouts).optimizer
+    count = count + parameters.experts / expert_sharding(job, layouts).optimizer
+    seconds = all_reduce_s(job.cluster, pair, job.stack.reduce_bytes * count)
+    return np.where((layouts.schedule == DUAL_PIPE)[:, np.newaxis], seconds, 0.0)
 
 
 def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:

@@ -1,4 +1,8 @@
-"""The two ends of a model: embedding on the first stage, head and loss on the last."""
+"""The two ends of a model: embedding on the first stage, head and loss on the last.
+
+Under vocabulary parallelism (arXiv 2411.05288) each stage has its share of the vocabulary of both, and works on every
+micro-batch's: it looks up what rows it has of the embedding, and makes its logits.
+"""
 
 import numpy as np
 
@@ -8,7 +12,7 @@ from meshwright.costmodels.layer_time import products_time_s
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
-from meshwright.costmodels.state import padded_vocabulary
+from meshwright.costmodels.state import local_vocabulary
 
 # Bytes moved for each logit, forward and backward. Fused: 16-bit logits are read twice (maximum, sum), and once more as
 # softmax less target is written. Unfused: they are cast to fp32 (2 + 4), read for the maximum (4), made exponentials in
@@ -33,6 +37,17 @@ def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]
     )
 
 
+def head_product(job: Job, layouts: LayoutTable) -> Matmul:
+    """Give the product of hidden states with a device's share of the vocabulary."""
+    ones = np.ones(len(layouts))
+    return Matmul(
+        rows=tokens_of(job, layouts).computed,
+        columns=local_vocabulary(job, layouts),
+        inner=ones * job.model.hidden,
+        count=ones,
+    )
+
+
 def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     """Give the seconds of head and loss of one micro-batch, forward and backward.
 
@@ -42,10 +57,9 @@ def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     head's input.
     """
     tokens = tokens_of(job, layouts).computed
-    vocabulary = padded_vocabulary(job, layouts) / layouts.tensor_parallel
+    vocabulary = local_vocabulary(job, layouts)
     ones = np.ones(len(layouts))
-    product = Matmul(rows=tokens, columns=vocabulary, inner=ones * job.model.hidden, count=ones)
-    forward, backward = products_time_s(job, (product,))
+    forward, backward = products_time_s(job, (head_product(job, layouts),))
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     message_s = all_reduce_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens)
     loss_forward_bytes, loss_backward_bytes = FUSED_LOSS_BYTES if job.stack.fused_loss else UNFUSED_LOSS_BYTES

@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 
 from meshwright.catalog.errors import InputError
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import WIDER_SHARDS, Layout
+from meshwright.costmodels.stages import chunks_of_stage, ends_of_stage, stage_chunks
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
@@ -48,6 +50,11 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     yield from _shards(path, layout)
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
+        return
+    try:
+        stage_chunks(layers, layout)
+    except ValueError as error:
+        yield f"{path}.{'split' if layout.split else 'schedule'}", str(error)
 
 
 def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
@@ -68,7 +75,7 @@ def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _stages(plan: Plan) -> Iterator[tuple[str, str]]:
-    layout, last = plan.layout, len(plan.stages) - 1
+    layout = plan.layout.layout()
     if len(plan.stages) != layout.pipeline_parallel:
         yield "stages", f"are {len(plan.stages)}; the layout has {layout.pipeline_parallel}"
     held: list[int] = []
@@ -76,14 +83,17 @@ def _stages(plan: Plan) -> Iterator[tuple[str, str]]:
         path = f"stages.{number}"
         if stage.stage != number:
             yield f"{path}.stage", f"is {stage.stage}; the stages must be in order from 0"
-        if len(stage.chunks) != layout.virtual_pipeline:
-            yield f"{path}.chunks", f"are {len(stage.chunks)}; the layout has {layout.virtual_pipeline} a stage"
-        if (stage.embedding, stage.head) != (number == 0, number == last):
-            yield path, "the embedding is on the first stage and the head on the last"
+        own = chunks_of_stage(layout, number)
+        if len(stage.chunks) != len(own):
+            yield f"{path}.chunks", f"are {len(stage.chunks)}; the layout has {len(own)} a stage"
+        elif layout.split and tuple(map(len, stage.layers())) != tuple(layout.split[chunk] for chunk in own):
+            yield f"{path}.chunks", "aren't of the sizes that the layout's split says"
+        if (stage.embedding, stage.head) != ends_of_stage(layout, number):
+            yield path, "the embedding goes with the model's first chunk and the head with the last"
         held += [layer for chunk in stage.layers() for layer in chunk]
-    layers = plan.inputs.model.entry.layers
-    if sorted(held) != list(range(layers)):
-        yield "stages", f"don't hold each of the model's {layers} layers once"
+    layers, copies = plan.inputs.model.entry.layers, 2 if layout.schedule is Schedule.DUAL_PIPE else 1
+    if sorted(held) != [layer for layer in range(layers) for _ in range(copies)]:
+        yield "stages", f"don't hold each of the model's {layers} layers {'twice' if copies > 1 else 'once'}"
 
 
 def _predicted(predicted: PredictedSection) -> Iterator[tuple[str, str]]:

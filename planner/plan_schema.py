@@ -83,6 +83,8 @@ class LayoutSection(Section):
     context_method: ContextMethod
     pipeline_parallel: Count
     virtual_pipeline: Count
+    split: tuple[Natural, ...]
+    vocabulary_parallel: Annotated[bool, Field(strict=True)]
     data_parallel: Count
     expert_parallel: Count
     expert_tensor_parallel: Count

@@ -15,7 +15,7 @@ from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
-from meshwright.costmodels.stages import stage_layers
+from meshwright.costmodels.stages import ends_of_stage, stage_chunks
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
@@ -160,15 +160,14 @@ def digested(inputs: Inputs) -> DigestedInputs:
 
 
 def _stages(layout: Layout, *, layers: int) -> tuple[StageSection, ...]:
-    stages = stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)
     return tuple(
         StageSection(
             stage=stage,
-            chunks=tuple((chunk[0], chunk[-1]) for chunk in chunks),
-            embedding=stage == 0,
-            head=stage == len(stages) - 1,
+            chunks=tuple((chunk[0], chunk[-1]) for chunk in held.layers),
+            embedding=ends_of_stage(layout, stage)[0],
+            head=ends_of_stage(layout, stage)[1],
         )
-        for stage, chunks in enumerate(stages)
+        for stage, held in enumerate(stage_chunks(layers, layout))
     )
 
 

@@ -16,6 +16,7 @@ from numbers import Integral
 
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.stages import ends_of_stage
 
 MESH_ORDER = ("tensor", "context", "data", "pipeline")
 EXPERT_ORDER = ("expert_tensor", "expert", "expert_data", "pipeline")
@@ -45,7 +46,8 @@ class RankPlan:
     """What a launcher tells one rank.
 
     coordinates: position on each axis. groups: ranks of its group on each axis, ascending, itself among them.
-    chunks: for each model chunk the layers it holds, numbered from 0. embedding, head: whether it holds those too.
+    chunks: for each model chunk the layers it holds, numbered from 0. embedding, head: whether it holds those too, or a
+    share of them.
     """
 
     rank: int
@@ -87,14 +89,15 @@ def rank_plan(layout: Layout, *, stages: Sequence[Chunks], rank: int) -> RankPla
     rank = int(rank)  # of numpy, perhaps
     axes = mesh_axes(layout)
     stage = axes["pipeline"].coordinate(rank)
+    embedding, head = ends_of_stage(layout, stage)
     return RankPlan(
         rank=rank,
         coordinates={name: axis.coordinate(rank) for name, axis in axes.items()},
         groups={name: axis.members(rank) for name, axis in axes.items()},
         stage=stage,
         chunks=stages[stage],
-        embedding=stage == 0,
-        head=stage == layout.pipeline_parallel - 1,
+        embedding=embedding,
+        head=head,
     )
 
 

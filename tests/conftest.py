@@ -282,6 +282,7 @@ ROUND_STACK: dict[str, Any] = {
     "split_messages": False,
     "partitions": ["uniform"],
     "keeps_stage_outputs": False,
+    "steps_together": True,
     "reshard_in_pipeline": True,
     "defers_synchronisation": False,
     "gather_efficiency": 1.0,

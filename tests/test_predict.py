@@ -1,6 +1,7 @@
 """The step put together: model operations against the field's formulas, and times from their parts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from meshwright.catalog.lookup import find_model
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s
+from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s, weight_gradients_s
+from meshwright.costmodels.layer_work import attention_products, mlp_products
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.model_flop import model_flop
 from meshwright.costmodels.parameters import active_parameters
-from meshwright.costmodels.predict import predict_time
+from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 
@@ -191,9 +193,14 @@ NOT_WORK = {
 
 
 def test_interleaving_divides_the_bubble(round_job: Callable[..., Job]) -> None:
-    plain = breakdown(round_job(), Layout(pipeline_parallel=4))["bubble"]
+    # The last stage, which has the head, waits for one chunk of each other one: half of its layers. Four micro-batches
+    # are embedded, all on the first stage, before one comes round to its second chunk.
+    job = round_job()
+    plain = breakdown(job, Layout(pipeline_parallel=4))["bubble"]
+    looked_up_s = sum(float(seconds[0]) for seconds in embedding_s(job, LayoutTable.of([Layout()])))
     interleaved = Layout(pipeline_parallel=4, virtual_pipeline=2, schedule=Schedule.INTERLEAVED)
-    assert breakdown(round_job(), interleaved)["bubble"] == pytest.approx(plain / 2)
+    expected = (plain - looked_up_s) / 2 + 4 * looked_up_s
+    assert breakdown(job, interleaved)["bubble"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_zero_bubble_fills_with_weight_gradients(round_job: Callable[..., Job]) -> None:
@@ -201,8 +208,43 @@ def test_zero_bubble_fills_with_weight_gradients(round_job: Callable[..., Job]) 
         breakdown(round_job(), Layout(pipeline_parallel=4, schedule=schedule))["bubble"]
         for schedule in (Schedule.ONE_F_ONE_B, Schedule.ZERO_BUBBLE_H1)
     )
-    # A third of the work is weight gradients, twice subtracted: what is left is about a third.
+    # The last stage is the busiest: it waits for the others' forward passes and drains behind their weight gradients,
+    # instead of for forward and backward passes.
     assert 0.2 < filled / plain < 0.7
+
+
+def test_weight_gradients_are_the_products_that_make_them(round_job: Callable[..., Job]) -> None:
+    # As many operations as for the data gradients, and the time of the products that turn rows into depth.
+    job, layouts = round_job(), LayoutTable.of([Layout()])
+    layer = job.model.layer_kinds[0]
+    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+    weights_s = weight_gradients_s(job, products)
+    data_s = products_time_s(job, products)[1] - weights_s
+    assert weights_s == pytest.approx(data_s, rel=0.2)
+    transposed = tuple(replace(product, rows=product.inner, inner=product.rows) for product in products)
+    assert weights_s == pytest.approx(products_time_s(job, transposed)[0])
+
+
+def test_dualpipe_hides_all_to_alls_and_doubles_the_parameters(round_job: Callable[..., Job]) -> None:
+    experts = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
+    job = round_job(model={"experts": experts}, global_batch=64)
+    shape = {"pipeline_parallel": 4, "data_parallel": 2, "expert_parallel": 2}
+    plain, dual = (Layout(**shape, schedule=schedule) for schedule in (Schedule.ONE_F_ONE_B, Schedule.DUAL_PIPE))
+    sent_s = breakdown(job, plain)["expert_communication"]
+    # 32 micro-batches are 32 pairs of a stage's two chunks, of which all but 4 / 2 + 2 hide.
+    assert breakdown(job, dual)["expert_communication"] == pytest.approx(sent_s * 4 / 32, rel=1e-3)
+    parameters = [predict_memory(job, LayoutTable.of([layout])).breakdown["parameters"][0] for layout in (plain, dual)]
+    assert 1.6 < parameters[1] / parameters[0] <= 2.0
+
+
+def test_a_shared_vocabulary_relieves_the_last_stage(round_job: Callable[..., Job]) -> None:
+    # Every stage makes a quarter of the logits; what is sent for that is a part of the pipeline's communication.
+    job = round_job(cluster={"calibration": {"contention": 1.1}})
+    own, shared = (breakdown(job, Layout(pipeline_parallel=4, vocabulary_parallel=flag)) for flag in (False, True))
+    assert shared["embedding_and_head"] == pytest.approx(own["embedding_and_head"] / 4, rel=0.2)
+    assert shared["bubble"] < own["bubble"] * 1.5
+    assert shared["pipeline_communication"] > own["pipeline_communication"]
+    assert shared["matmul"] == pytest.approx(own["matmul"])
 
 
 @pytest.mark.parametrize("virtual", [1, 2])

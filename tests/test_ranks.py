@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
-from meshwright.costmodels.stages import stage_layers
+from meshwright.costmodels.stages import stage_chunks
 from meshwright.planner.ranks import MESH_ORDER, RankPlan, mesh_axes, rank_plan
 
 DEGREES = st.integers(min_value=1, max_value=4)
@@ -25,7 +25,7 @@ LAYOUTS = st.builds(
 
 
 def plan_of(layout: Layout, *, layers: int, rank: int) -> RankPlan:
-    stages = stage_layers(layers, layout.pipeline_parallel, layout.virtual_pipeline)
+    stages = [held.layers for held in stage_chunks(layers, layout)]
     return rank_plan(layout, stages=stages, rank=rank)
 
 

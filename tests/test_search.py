@@ -220,3 +220,5 @@ def test_a_layout_in_one_line() -> None:
     layout = Layout(tensor_parallel=2, pipeline_parallel=4, data_parallel=8, zero_stage=1, zero_shard=8, micro_batch=2)
     assert describe(layout) == "tp 2, pp 4, dp 8, ZeRO-1, 1f1b, micro-batch 2"
     assert describe(Layout()) == "one device, micro-batch 1"
+    uneven = Layout(pipeline_parallel=2, split=(3, 5), vocabulary_parallel=True)
+    assert describe(uneven) == "pp 2, 1f1b, chunks of 3-5 layers, vocabulary parallel, micro-batch 1"

@@ -17,6 +17,8 @@ from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.space import Space, space_of
 
 MakeJob = Callable[..., Job]
+ZERO_BUBBLE = [Schedule(name) for name in ("zb-h1", "zb-2p", "zbv", "v-half", "v-min")]
+DUAL = [Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V]
 EXPERTS = {"experts": 8, "top_k": 2, "ffn_hidden": 96, "shared_ffn_hidden": 64, "dense_layers": 1}
 
 
@@ -40,7 +42,9 @@ def is_legal(job: Job, layout: Layout) -> bool:
         layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,
         pipeline * layout.virtual_pipeline > len(job.model.layers),
         layout.schedule is Schedule.INTERLEAVED and micro_batches % pipeline > 0,
-        layout.schedule is Schedule.ZERO_BUBBLE_H1 and micro_batches < pipeline,
+        layout.schedule in ZERO_BUBBLE and micro_batches < pipeline,
+        layout.schedule is Schedule.DUAL_PIPE and (pipeline % 2 > 0 or micro_batches % 2 > 0),
+        layout.schedule in DUAL and micro_batches < 2 * pipeline,
     ]
     if experts is not None:
         stage = tensor * context * layout.data_parallel
@@ -65,7 +69,8 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
         data = devices // (tensor * context * pipeline)
         pipelines = [(Schedule.ONE_F_ONE_B, 1)]
         if pipeline > 1:
-            pipelines += [(Schedule.GPIPE, 1), (Schedule.ZERO_BUBBLE_H1, 1)]
+            pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
+            pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
             pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
         for sequence, (schedule, virtual), expert, expert_tensor, micro_batch, zero, recompute in itertools.product(
             [False, True] if tensor > 1 else [False],
@@ -127,20 +132,22 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
 def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
     """Two sequences, eight layers. Micro-batches 1 and 2, three recomputes.
 
-    tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 3 schedules and 8 interleaved ones; data 2:
-    4 ZeRO stages: (2 + 4 + 11 + 4) x 2 x 3 = 126. Interleaving with 5 chunks or more needs more than 8 layers:
-    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3, nor can zero-bubble: 3. Two
-    sequences are more than half a batch of two: 4 x 3.
+    tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 9 schedules and 8 interleaved ones; data 2:
+    4 ZeRO stages: (2 + 4 + 17 + 4) x 2 x 3 = 162. Interleaving with 5 chunks or more needs more than 8 layers:
+    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3, nor can the five zero-bubble
+    schedules: 5 x 3, nor two micro-batches the two of DualPipe: 2 x 2 x 3. Two sequences are more than half a batch of
+    two: 4 x 3.
     """
     space = space_of(toy_job(2, global_batch=2))
-    assert space.candidates == 126
+    assert space.candidates == 162
     assert dict(space.rejected) == {
         "there are more pipeline chunks than layers": 30,
         "interleaving needs micro-batches in multiples of the pipeline stages": 9,
-        "a zero-bubble schedule needs as many micro-batches as stages": 3,
+        "a zero-bubble schedule needs as many micro-batches as stages": 15,
+        "DualPipe needs two micro-batches a stage, an even number of them": 12,
         "the micro-batch does not divide the batch of a replica": 12,
     }
-    assert space.legal == 72
+    assert space.legal == 84
 
 
 def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.stage_table import stage_table
-from meshwright.costmodels.stages import chunk_sizes, stage_layers
+from meshwright.costmodels.stages import chunk_sizes, ends_of_stage, stage_chunks
 from meshwright.costmodels.transformer import Experts
 
 
@@ -47,10 +48,58 @@ def test_too_many_chunks_are_refused(layers: int, chunks: int) -> None:
         chunk_sizes(layers, chunks)
 
 
+def layers_of(layers: int, layout: Layout) -> list[tuple[tuple[int, ...], ...]]:
+    return [held.layers for held in stage_chunks(layers, layout)]
+
+
 def test_chunks_go_round_the_stages() -> None:
     # Megatron's interleaving (arXiv 2104.04473, section 2.2): of 8 layers in 4 chunks stage 0 has chunks 0 and 2.
-    assert stage_layers(8, 2, 2) == (((0, 1), (4, 5)), ((2, 3), (6, 7)))
-    assert stage_layers(5, 2, 1) == (((0, 1, 2),), ((3, 4),))
+    interleaved = Layout(pipeline_parallel=2, virtual_pipeline=2)
+    assert layers_of(8, interleaved) == [((0, 1), (4, 5)), ((2, 3), (6, 7))]
+    assert layers_of(5, Layout(pipeline_parallel=2)) == [((0, 1, 2),), ((3, 4),)]
+
+
+FOLDED = (Schedule.V_HALF, Schedule.V_MIN, Schedule.ZERO_BUBBLE_V, Schedule.DUAL_PIPE_V)
+
+
+@pytest.mark.parametrize("schedule", FOLDED)
+def test_a_folded_model_has_both_ends_on_the_first_stage(schedule: Schedule) -> None:
+    # arXiv 2405.15362, section 3: the way back passes the stages in reverse.
+    layout = Layout(pipeline_parallel=2, virtual_pipeline=2, schedule=schedule)
+    assert layers_of(8, layout) == [((0, 1), (6, 7)), ((2, 3), (4, 5))]
+    assert [ends_of_stage(layout, stage) for stage in range(2)] == [(True, True), (False, False)]
+
+
+def test_a_mirrored_model_is_on_the_stages_twice() -> None:
+    # arXiv 2412.19437, section 3.2.1: a stage has the layers of its counterpart from the other end too.
+    layout = Layout(pipeline_parallel=4, schedule=Schedule.DUAL_PIPE)
+    assert layers_of(4, layout) == [((0,), (3,)), ((1,), (2,)), ((2,), (1,)), ((3,), (0,))]
+    assert [ends_of_stage(layout, stage) for stage in range(4)] == [
+        (True, True),
+        (False, False),
+        (False, False),
+        (True, True),
+    ]
+
+
+def test_a_split_says_what_each_chunk_holds() -> None:
+    assert layers_of(6, Layout(pipeline_parallel=4, split=(1, 2, 2, 1))) == [((0,),), ((1, 2),), ((3, 4),), ((5,),)]
+    layout = Layout(pipeline_parallel=2, virtual_pipeline=2, split=(1, 0, 2, 1))
+    assert layers_of(4, layout) == [((0,), (1, 2)), ((), (3,))]
+
+
+@pytest.mark.parametrize(
+    ("layout", "sentence"),
+    [
+        (Layout(pipeline_parallel=2, split=(3, 4)), "chunks of 3, 4 layers aren't 8 layers in 2 chunks"),
+        (Layout(pipeline_parallel=2, split=(8,)), "chunks of 8 layers aren't 8 layers in 2 chunks"),
+        (Layout(pipeline_parallel=2, schedule=Schedule.V_HALF), "v-half needs two chunks a stage, not 1"),
+        (Layout(pipeline_parallel=3, schedule=Schedule.DUAL_PIPE), "an even number of stages"),
+    ],
+)
+def test_what_a_schedule_can_t_place_is_refused(layout: Layout, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        stage_chunks(8, layout)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +117,53 @@ def test_equal_stages_are_counted_once(mixed_job: Job) -> None:
     assert table.multiplicity[0].tolist() == [1, 1, 1, 1]
     assert table.first[0].tolist() == [True, False, False, False]
     assert table.last[0].tolist() == [False, False, False, True]
+
+
+def test_neighbours_are_counted_once_and_strangers_apart(round_job: Callable[..., Job]) -> None:
+    # 10 layers on 8 stages: 1, 1, 1, 2, 2, 1, 1, 1; behind the two of two layers stages like the second are a run anew.
+    table = stage_table(round_job(model={"layers": 10}).model, LayoutTable.of([Layout(pipeline_parallel=8)]))
+    assert table.layers[0, :, 0].tolist() == [1, 1, 2, 1, 1]
+    assert table.index[0].tolist() == [0, 1, 3, 5, 7]
+    assert table.multiplicity[0].tolist() == [1, 2, 2, 2, 1]
+
+
+def test_layouts_of_one_table_cut_the_model_each_their_own_way(mixed_job: Job) -> None:
+    layouts = LayoutTable.of(
+        [
+            Layout(pipeline_parallel=2),
+            Layout(pipeline_parallel=2, split=(6, 3)),
+            Layout(pipeline_parallel=2, virtual_pipeline=2, schedule=Schedule.ZERO_BUBBLE_V),
+            Layout(pipeline_parallel=2, virtual_pipeline=2),
+            Layout(pipeline_parallel=2, schedule=Schedule.DUAL_PIPE),
+            Layout(pipeline_parallel=2, vocabulary_parallel=True),
+        ]
+    )
+    # 9 layers, the first 2 dense, and an MTP module that counts as a mixture where the head is.
+    table = stage_table(mixed_job.model, layouts)
+    assert table.layers.tolist() == [
+        [[2, 3], [0, 4 + 1]],
+        [[2, 4], [0, 3 + 1]],
+        [[2, 0 + 2 + 1], [0, 3 + 2]],
+        [[2, 2], [0, 3 + 2 + 1]],
+        [[2, 3 + 4 + 1], [2, 3 + 4 + 1]],
+        [[2, 3], [0, 4 + 1]],
+    ]
+    assert table.first.tolist() == [
+        [True, False],
+        [True, False],
+        [True, False],
+        [True, False],
+        [True, True],
+        [True, True],
+    ]
+    assert table.last.tolist() == [
+        [False, True],
+        [False, True],
+        [True, False],
+        [False, True],
+        [True, True],
+        [True, True],
+    ]
 
 
 def test_the_earliest_stands_for_its_equals_and_short_rows_are_padded(round_job: Callable[..., Job]) -> None:

@@ -11,7 +11,7 @@ from meshwright.costmodels.parameters import mtp_parameters, total_parameters
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import (
     StageParameters,
-    padded_vocabulary,
+    local_vocabulary,
     stage_parameters,
     state_bytes,
 )
@@ -148,7 +148,19 @@ def test_vocabulary_is_padded_as_megatron_does(
 ) -> None:
     # Megatron-LM's --make-vocab-size-divisible-by is 128, times tensor parallelism: GPT-2's 50257 become 51200 at 8.
     layouts = LayoutTable.of([Layout(tensor_parallel=tensor)])
-    assert padded_vocabulary(round_job(model={"vocab": vocab}), layouts).tolist() == [padded]
+    assert (tensor * local_vocabulary(round_job(model={"vocab": vocab}), layouts)).tolist() == [padded]
+
+
+def test_stages_share_the_vocabulary_if_asked_to(round_job: Callable[..., Job]) -> None:
+    # Four stages hold a quarter of the table and of the head each: of 51,200 rows 12,800.
+    job = round_job()
+    layouts = LayoutTable.of([Layout(pipeline_parallel=4, vocabulary_parallel=flag) for flag in (False, True)])
+    stages = stage_table(job.model, layouts)
+    alone, shared = stage_parameters(job, layouts, stages).dense
+    table, norm = 51200 * job.model.hidden, job.model.hidden
+    assert stages.multiplicity.tolist() == [[1, 2, 1], [4, 0, 0]]
+    assert alone[0] - alone[1] == table
+    assert shared[0] == alone[1] + 2 * table / 4 + norm
 
 
 def test_deepspeed_keeps_16_bit_gradients_beside_fp32_ones(round_job: Callable[..., Job]) -> None:

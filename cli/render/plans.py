@@ -134,9 +134,12 @@ def _render_layout(console: Console, plan: Plan) -> None:
 def _schedule(plan: Plan) -> str:
     if plan.layout.pipeline_parallel == 1:
         return ""
+    words = [str(plan.layout.schedule)]
     if plan.layout.schedule is Schedule.INTERLEAVED:
-        return f"interleaved, {plan.layout.virtual_pipeline} chunks a stage"
-    return str(plan.layout.schedule)
+        words.append(f"{plan.layout.virtual_pipeline} chunks a stage")
+    if plan.layout.vocabulary_parallel:
+        words.append("embedding and head shared by all stages")
+    return ", ".join(words)
 
 
 def _render_stages(console: Console, plan: Plan) -> None:

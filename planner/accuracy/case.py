@@ -18,6 +18,20 @@ from meshwright.planner.accuracy.expert_layers import expert_layers
 
 LARGEST_SIZE = 10**9
 
+# What schedules are called elsewhere: in the papers, in the fork of Megatron-LM that has them, and in PyTorch.
+SCHEDULE_NAMES = {
+    "1f1b-interleaved": Schedule.INTERLEAVED,
+    "afab": Schedule.GPIPE,
+    "zb-1p": Schedule.ZERO_BUBBLE_H1,
+    "zb1p": Schedule.ZERO_BUBBLE_H1,
+    "zb-h2": Schedule.ZERO_BUBBLE_2P,
+    "zb2p": Schedule.ZERO_BUBBLE_2P,
+    "zb-v": Schedule.ZERO_BUBBLE_V,
+    "v-zb": Schedule.ZERO_BUBBLE_V,
+    "zbvzerobubble": Schedule.ZERO_BUBBLE_V,
+    "dualpipe-v": Schedule.DUAL_PIPE_V,
+}
+
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE, strict=True)]
 Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 Positive = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False, strict=True)]
@@ -42,7 +56,7 @@ def _schedule(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
     name = value.casefold()
     if name.startswith("interleaved"):
         return Schedule.INTERLEAVED
-    return {"1f1b-interleaved": Schedule.INTERLEAVED, "zb-1p": Schedule.ZERO_BUBBLE_H1}.get(name, name)
+    return SCHEDULE_NAMES.get(name, name)
 
 
 Switch = Annotated[bool, BeforeValidator(_switch), Field(strict=True)]
@@ -208,6 +222,7 @@ class CaseLayout(Entry):
     dropout: Number | None = None
     reuse_fp32_param: Switch | None = None
     first_last_pp_layers: Annotated[str, Field(pattern=r"^[0-9]{1,5}(,[0-9]{1,5})*$", max_length=2000)] | None = None
+    vocabulary_parallel: Switch | None = None
     asymmetric_pp: Remark | None = None
     pp_partition: Remark | None = None
     no_accumulation_fusion: Remark | None = None

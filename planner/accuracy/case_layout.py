@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import RECOMPUTES, WIDER_SHARDS, ContextMethod, Layout, Recompute
-from meshwright.costmodels.stages import chunk_sizes
 from meshwright.planner.accuracy.case import Case, CaseLayout
+from meshwright.planner.accuracy.case_pipeline import (
+    pipeline_assumptions,
+    require_stages,
+    schedule_of_case,
+    split_of_case,
+    virtual_pipeline_of_case,
+)
 
 ULYSSES_NAMES = ("a2a", "ulysses_cp_algo", "ulysses")
 SHARDED_PARAMETERS = 3
@@ -40,6 +45,7 @@ def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tupl
     Raises InputError where the degrees don't fit each other, the devices, the batch or the model.
     """
     layout = _degrees(case)
+    require_stages(case, layout)
     recomputes = _recomputes(case.layout)
     candidates = tuple(
         replace(shards, recompute=recompute, recompute_layers=_recompute_layers(case.layout), micro_batch=micro_batch)
@@ -60,7 +66,9 @@ def _degrees(case: Case) -> Layout:
         context_parallel=given.context_parallel,
         context_method=_context_method(given),
         pipeline_parallel=given.pipeline_parallel,
-        virtual_pipeline=_virtual_pipeline(case),
+        virtual_pipeline=virtual_pipeline_of_case(given),
+        split=split_of_case(case),
+        vocabulary_parallel=bool(given.vocabulary_parallel),
         data_parallel=data_parallel,
         expert_parallel=_expert_parallel(case),
         expert_tensor_parallel=_expert_tensor_parallel(case, replicas),
@@ -69,7 +77,7 @@ def _degrees(case: Case) -> Layout:
         gradient_shard=given.gradient_shard_devices,
         parameter_shard=given.parameter_shard_devices,
         backward_shard=given.backward_shard_devices,
-        schedule=_schedule(given),
+        schedule=schedule_of_case(given),
     )
 
 
@@ -84,15 +92,6 @@ def _data_parallel(case: Case) -> int:
             path="layout",
         )
     return devices // others
-
-
-def _virtual_pipeline(case: Case) -> int:
-    given = case.layout
-    try:
-        chunk_sizes(case.model.layers, given.pipeline_parallel * given.virtual_pipeline)
-    except ValueError as error:
-        raise InputError(str(error), path="layout.virtual_pipeline") from None
-    return given.virtual_pipeline
 
 
 def _expert_parallel(case: Case) -> int:
@@ -143,14 +142,6 @@ def _shards(given: CaseLayout, layout: Layout, *, defers_synchronisation: bool) 
     if defers_synchronisation and layout.zero_stage == SHARDED_PARAMETERS and told == (None, None, None):
         yield replace(layout, gradient_shard=1, parameter_shard=1)
     yield layout
-
-
-def _schedule(given: CaseLayout) -> Schedule:
-    if given.virtual_pipeline > 1:
-        return Schedule.INTERLEAVED
-    if given.schedule in {None, Schedule.INTERLEAVED}:
-        return Schedule.ONE_F_ONE_B
-    return given.schedule or Schedule.ONE_F_ONE_B
 
 
 def _context_method(given: CaseLayout) -> ContextMethod:
@@ -206,8 +197,7 @@ def _assumptions(given: CaseLayout) -> Iterator[str]:
     method = given.context_parallel_method
     if given.context_parallel > 1 and method is not None and method not in ULYSSES_NAMES + RING_NAMES:
         yield f"context parallelism by {method!r:.40} is taken to be a ring"
-    if given.first_last_pp_layers is not None:
-        yield f"stages of {given.first_last_pp_layers:.60} layers are taken to be even"
+    yield from pipeline_assumptions(given)
     if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
         yield "the optimizer is counted as Adam"
     if given.recompute is Recompute.SELECTIVE and not recomputed_modules(given):

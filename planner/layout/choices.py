@@ -2,7 +2,8 @@
 
     mesh        tensor x context x pipeline x data = devices, every ordered factorisation
     sequence    sequence parallelism off; or on, where tensor > 1
-    pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, and interleaved with each of VIRTUAL_PIPELINES chunks
+    pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
+                chunks, and v-half, v-min, zbv and dualpipev with two
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
     zero        ZeRO stage 0; and 1 to 3, where data x context > 1; and stage 3 by each other partition of the stack,
@@ -23,10 +24,18 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
 from meshwright.planner.layout.rules import BATCH_RULES, EXPERT_RULES, PIPELINE_RULES, SEQUENCE_RULES, Columns, Rule
 
+PLAIN = (
+    Schedule.ONE_F_ONE_B,
+    Schedule.GPIPE,
+    Schedule.ZERO_BUBBLE_H1,
+    Schedule.ZERO_BUBBLE_2P,
+    Schedule.DUAL_PIPE,
+)
 VIRTUAL_PIPELINES = (2, 3, 4, 5, 6, 7, 8, 12)
 LARGEST_ODD_MICRO_BATCH = 32
 ZERO_STAGES = (0, 1, 2, 3)
@@ -119,12 +128,11 @@ def _column(values: tuple[int, ...]) -> IntArray:
 
 
 def _pipeline_choice() -> Choice:
-    plain = (Schedule.ONE_F_ONE_B, Schedule.GPIPE, Schedule.ZERO_BUBBLE_H1)
-    schedules = (*plain, *(Schedule.INTERLEAVED for _ in VIRTUAL_PIPELINES))
+    schedules = (*PLAIN, *(Schedule.INTERLEAVED for _ in VIRTUAL_PIPELINES), *FOLDED)
     return Choice(
         options={
             "schedule": _column(tuple(SCHEDULES.index(schedule) for schedule in schedules)),
-            "virtual_pipeline": _column((1,) * len(plain) + VIRTUAL_PIPELINES),
+            "virtual_pipeline": _column((1,) * len(PLAIN) + VIRTUAL_PIPELINES + (2,) * len(FOLDED)),
         },
         axes=("pipeline_parallel",),
         rules=PIPELINE_RULES,

@@ -5,7 +5,7 @@ needs no more memory. What any objective puts first, for any limit on time, is o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -54,12 +54,7 @@ def mesh_numbers(layouts: LayoutTable) -> IntArray:
 def joined(fronts: Sequence[Front]) -> Front:
     """Give one front of several, not reduced."""
     return Front(
-        layouts=LayoutTable(
-            **{
-                column.name: np.concatenate([getattr(front.layouts, column.name) for front in fronts])
-                for column in fields(LayoutTable)
-            }
-        ),
+        layouts=LayoutTable.joined([front.layouts for front in fronts]),
         step_time_s=np.concatenate([front.step_time_s for front in fronts]),
         peak_bytes=np.concatenate([front.peak_bytes for front in fronts]),
     )

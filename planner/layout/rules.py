@@ -13,9 +13,11 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Axis
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.schedule import codes
 from meshwright.costmodels.transformer import Experts
 
 Columns = Mapping[str, IntArray]
+ZERO_BUBBLE = [code for code in codes.SPLIT_BACKWARD if code not in codes.DUAL]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,20 @@ def _interleaving_fills(job: Job, columns: Columns) -> BoolArray:
 
 def _zero_bubble_fills(job: Job, columns: Columns) -> BoolArray:
     micro_batches = job.global_batch // (columns["data_parallel"] * columns["micro_batch"])
-    other = columns["schedule"] != SCHEDULES.index(Schedule.ZERO_BUBBLE_H1)
+    other = ~np.isin(columns["schedule"], ZERO_BUBBLE)
     return np.asarray(other | (micro_batches >= columns["pipeline_parallel"]))
+
+
+def _mirror_is_even(job: Job, columns: Columns) -> BoolArray:  # noqa: ARG001 - the signature of a rule
+    other = columns["schedule"] != codes.DUAL_PIPE
+    return np.asarray(other | (columns["pipeline_parallel"] % 2 == 0))
+
+
+def _streams_fill(job: Job, columns: Columns) -> BoolArray:
+    micro_batches = job.global_batch // (columns["data_parallel"] * columns["micro_batch"])
+    enough = micro_batches >= 2 * columns["pipeline_parallel"]
+    halves = (micro_batches % 2 == 0) | (columns["schedule"] != codes.DUAL_PIPE)
+    return np.asarray(~np.isin(columns["schedule"], codes.DUAL) | (enough & halves))
 
 
 def _stack_has(column: str, axis: Axis) -> Rule:
@@ -147,6 +161,7 @@ SEQUENCE_RULES = (
 PIPELINE_RULES = (
     Rule(reason="the training software does not run the pipeline schedule", keeps=_stack_runs),
     Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),
+    Rule(reason="DualPipe needs an even number of stages", keeps=_mirror_is_even),
 )
 EXPERT_RULES = (
     _stack_has("expert_parallel", Axis.EXPERT),
@@ -157,5 +172,6 @@ BATCH_RULES = (
     Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),
     Rule(reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills),
     Rule(reason="a zero-bubble schedule needs as many micro-batches as stages", keeps=_zero_bubble_fills),
+    Rule(reason="DualPipe needs two micro-batches a stage, an even number of them", keeps=_streams_fill),
 )
 RULES = (*MESH_RULES, *SEQUENCE_RULES, *PIPELINE_RULES, *EXPERT_RULES, *BATCH_RULES)

@@ -176,6 +176,8 @@ def describe(layout: Layout) -> str:
     words += _sharding_words(layout) if layout.zero_stage else []
     words += [f"{layout.recompute} recompute"] if layout.recompute != "none" else []
     words += [str(layout.schedule)] if layout.pipeline_parallel > 1 else []
+    words += [f"chunks of {'-'.join(map(str, layout.split))} layers"] if layout.split else []
+    words += ["vocabulary parallel"] if layout.vocabulary_parallel else []
     return ", ".join([*words, f"micro-batch {layout.micro_batch}"])
 
 

@@ -116,9 +116,13 @@ def _prune(
 def _table(job: Job, rows: dict[str, IntArray]) -> LayoutTable:
     ring = CONTEXT_METHODS.index(ContextMethod.RING)
     partition = rows.pop("partition")
-    return LayoutTable(
+    nothing = np.zeros(len(partition), dtype=np.int64)
+    columns = {
         **rows,
         **shard_columns(job.cluster, rows, partition),
-        context_method=np.full(len(partition), ring, dtype=np.int64),
-        recompute_layers=np.zeros(len(partition), dtype=np.int64),
-    )
+        "context_method": nothing + ring,
+        "recompute_layers": nothing,
+        "split": nothing,
+        "vocabulary_parallel": nothing,
+    }
+    return LayoutTable(**columns, splits=((),))
