@@ -12,6 +12,8 @@ from pocket_calculator import Sheet, printed
 
 from meshwright.catalog.lookup import find_cluster, find_model, stack_named
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.attention import core_flop, core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, ring_bus_bytes_per_s
@@ -20,7 +22,9 @@ from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
 from meshwright.costmodels.layer_work import attention_products, elementwise_bytes, mlp_products
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.pipeline_bubble import LayerSeconds
 from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.costmodels.schedule import held_micro_batches
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.costmodels.state_messages import state_messages
@@ -407,6 +411,33 @@ def _activations(sheet: Sheet, task: Job, layouts: LayoutTable, model: float) ->
     return sheet.line("activations of 2 micro-batches", in_flight, "GiB", by="backward_parts", model=model)
 
 
+def schedules() -> str:
+    """Two schedules of the step's pipeline, and what its first stage holds."""
+    sheet, task = Sheet(), job("llama-3.1-70b", "dgx-h100:64", batch=128, length=8192)
+    plain = Layout(
+        tensor_parallel=4, sequence_parallel=True, pipeline_parallel=4, data_parallel=4, zero_stage=1, zero_shard=4
+    )
+    chunked = replace(plain, virtual_pipeline=5, schedule=Schedule.INTERLEAVED)
+    for layout, title in ((plain, "1F1B"), (chunked, "Interleaved, 5 chunks a stage")):
+        table = LayoutTable.of([layout])
+        layer = LayerSeconds.of(layer_time(task, task.model.layer_kinds[0], table))
+        stages = stage_table(task.model, table)
+        added = accumulation_s(task, table, stage_parameters(task, table, stages), total=np.array([32.0]))
+        virtual = layout.virtual_pipeline
+        middle_s = 20 / virtual * float(layer.forward_s[0] + layer.backward_s[0]) + float(added[0, 1]) / virtual
+        first_s = middle_s + float(sum(embedding_s(task, table))[0]) + float(added[0, 0] - added[0, 1]) / virtual
+        sheet.head(title)
+        first = sheet.given("first stage" if virtual == 1 else "its first chunk", first_s, "ms")
+        middle = sheet.given("a stage in the middle" if virtual == 1 else "a chunk in the middle", middle_s, "ms")
+        arithmetic = f"{first} + 2 x {middle}" + (f" + 3 x ({first} - {middle})" if virtual > 1 else "")
+        bubble_s = float(predict_time(task, table).breakdown["bubble"][0])
+        sheet.line("bubble", arithmetic, "s", by="bubble_s", model=bubble_s)
+        held = held_micro_batches(table, np.array([[0]]), total=np.array([32.0]))
+        counted = "min(32, 4 - 0)" if virtual == 1 else "min(32 x 5, 2 x 3 + 4 x 4 + 1) / 5"
+        sheet.line("held by the first stage", counted, by="held_micro_batches", model=float(held[0, 0]))
+    return sheet.text()
+
+
 EXAMPLES: dict[str, Callable[[], str]] = {
     "README.md": step,
     "matrix-products.md": matrix_products,
@@ -415,4 +446,5 @@ EXAMPLES: dict[str, Callable[[], str]] = {
     "communication.md": communication,
     "sharding-and-overlap.md": sharding_and_overlap,
     "memory.md": memory,
+    "schedules.md": schedules,
 }
