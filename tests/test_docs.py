@@ -85,6 +85,26 @@ def test_figures_of_how_well_a_law_holds_are_those_of_its_module(page: Path) -> 
         assert figure in told, f"{page.name} says {figure}"
 
 
+# Values that pass between the laws, and what only gathers them.
+PLUMBING = {
+    "__init__.py",
+    "codes.py",
+    "job.py",
+    "laws.py",
+    "layout.py",
+    "prediction.py",
+    "stage_table.py",
+    "stage_times.py",
+    "transformer.py",
+}
+
+
+def test_every_law_has_its_page() -> None:
+    linked = {(page.parent / link).resolve() for page in PAGES for link in LINK.findall(page.read_text("utf-8"))}
+    laws = {path for path in COSTMODELS.rglob("*.py") if path.name not in PLUMBING}
+    assert {path.name for path in laws if path.resolve() not in linked} == set()
+
+
 def test_the_map_leads_to_every_page() -> None:
     linked = set(LINK.findall((DOCS / "README.md").read_text("utf-8")))
     assert {page.name for page in PAGES} - {"README.md"} <= linked
