@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 # The bounds are far beyond any machine or model, and keep what is computed from them within the numbers of numpy.
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
-Fraction = Annotated[float, Field(ge=1e-6, le=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=1e-6, le=1, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 Source = Annotated[str, Field(min_length=4)]
 
 

@@ -52,6 +52,8 @@ class Figures(Entry):
     @classmethod
     def _known(cls, document: Any) -> Any:  # noqa: ANN401 - what a file holds
         for key in document if isinstance(document, dict) else ():
+            if document[key] is None:
+                raise field_error(str(key), "has no value", hint="leave it out to keep the catalog's")
             if key not in cls.model_fields:
                 near = difflib.get_close_matches(str(key), cls.model_fields, n=3, cutoff=0.5)
                 hint = f"did you mean {', '.join(near)}?" if near else f"these can be: {', '.join(cls.model_fields)}"

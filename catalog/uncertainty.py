@@ -1,6 +1,5 @@
 """The catalog's uncertainty."""
 
-from functools import cache
 from importlib import resources
 
 from meshwright.catalog.document import parse_yaml, validate
@@ -9,7 +8,6 @@ from meshwright.catalog.uncertainty_entry import UncertaintyEntry
 FILE = "uncertainty.yaml"
 
 
-@cache
 def shipped_uncertainty() -> UncertaintyEntry:
     """Load `catalog/uncertainty.yaml`."""
     text = resources.files("meshwright.catalog").joinpath(FILE).read_text("utf-8")

@@ -44,9 +44,8 @@ def accuracy_command(
         require_drawable(plot)
     overlays = [read_overlay(path) for path in overlay or ()]
     estimates = estimate(files, watch=watcher("predicting"), overlays=overlays)
-    without = left_out_estimates(
-        estimates, watch=watcher("predicting by constants of other sources"), overlays=overlays
-    )
+    # What was fitted without a source would hide what an overlay says: the two can't be compared.
+    without = None if overlays else left_out_estimates(estimates, watch=watcher("leaving each source out"))
     result = accuracy(estimates, left_out=without)
     if plot is not None:
         write_figure(result.rows, plot)

@@ -6,11 +6,12 @@ long sequences over many heads:
 
 - length: blocks on the diagonal are half empty, and each row of blocks has a start and an end, so that s keys reach
   s / (s + half_length) of the rate;
-- waves: query rows are dealt to the compute units in tiles of 128, and the last wave of tiles is half empty on average,
-  so that r rows of all heads on u units take 1 + 128 u / r times as long.
+- waves: query rows are dealt to the compute units in tiles of 128, of unequal work under a causal mask, so that units
+  run dry for about as long as one tile takes: r rows of all heads on u units take 1 + 128 u / r times as long.
 
-On 2,700 forward passes measured on A100, H100, H200, B200, B300, GB200 and GB300 (aiconfigurator-core 0.12.0) the law
-has a median error of 11 to 15 % and a 90 % quantile of 27 to 37 %; without the waves that is 31 to 39 %.
+On 2,700 forward passes over heads of 128 measured on A100, H100, H200, B200, B300, GB200 and GB300
+(aiconfigurator-core 0.12.0) the law has a median error of 11 to 15 % and a 90 % quantile of 27 to 37 %; without the
+waves that is 31 to 39 %.
 
 A ring of context ranks works on one half block of keys after another, of s / (2 context_parallel) each, which balances
 causal work, and adds up its output in fp32. The backward pass adds up query gradients in whatever order blocks finish;

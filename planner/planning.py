@@ -12,6 +12,7 @@ from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.catalog.uncertainty import shipped_uncertainty
+from meshwright.catalog.uncertainty_entry import UncertaintyEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
@@ -183,7 +184,7 @@ def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
     usd_per_step = None if price is None else price * devices * step_time_s / 3600
     return PredictedSection(
         step_time_s=significant(step_time_s),
-        step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job),
+        step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job, uncertainty),
         interval_level=uncertainty.level,
         wider_because=reasons(job, uncertainty),
         tokens_per_s=significant(job.tokens_per_step / step_time_s),
@@ -194,16 +195,16 @@ def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
             reserved=significant_bytes(memory.reserved_bytes[0]),
             nvidia_smi=nvidia_smi,
         ),
-        nvidia_smi_interval_bytes=_interval(float(nvidia_smi), Quantity.NVIDIA_SMI, job),
+        nvidia_smi_interval_bytes=_interval(float(nvidia_smi), Quantity.NVIDIA_SMI, job, uncertainty),
         memory_limit_bytes=limit,
         time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
         memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
     )
 
 
-def _interval(value: float, quantity: Quantity, job: Job) -> IntervalSection:
+def _interval(value: float, quantity: Quantity, job: Job, uncertainty: UncertaintyEntry) -> IntervalSection:
     """Give the interval of what a plan predicts, whose inputs are all told."""
-    found = interval(value, quantity=quantity, job=job, knowledge=Knowledge.TOLD, uncertainty=shipped_uncertainty())
+    found = interval(value, quantity=quantity, job=job, knowledge=Knowledge.TOLD, uncertainty=uncertainty)
     return IntervalSection(low=significant(found.low), high=significant(found.high))
 
 

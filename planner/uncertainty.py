@@ -9,11 +9,13 @@ Where nothing measured covers what is predicted, independent errors are added to
     w' = sqrt(w^2 + [no device of the family was measured in the precision] u^2 + d (w / 2)^2)
 
 where u is the width that predicting each family with the constants of the others needs, and d how many times the
-devices of the largest measured step of the family have to be doubled: each doubling is taken to add half of w.
+devices of the largest measured step of the family (of any, where it has none) have to be doubled: each doubling is
+taken to add half of w. That is of step times. Memory hangs on no rate: where the family wasn't measured its interval is
+the widest of its quantity. Narrow formats are taken to be no surer than 16 bits.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,7 +65,7 @@ def reasons(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
     precision = PRECISION_CLASSES[job.precision]
     largest = _largest_measured(job, precision, uncertainty)
     if largest is None:
-        return (f"no {job.cluster.device.family} device was measured in {precision} formats",)
+        return (f"no {job.cluster.device.family} device was measured in {precision} formats with all inputs told",)
     if job.cluster.devices > largest:
         return (
             f"{job.cluster.devices:,} devices are more than the {largest:,} that a measured step of its family had",
@@ -73,23 +75,26 @@ def reasons(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
 
 def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry) -> float:
     precision = PRECISION_CLASSES[job.precision]
-    width = math.log(_spread(quantity, precision, knowledge, uncertainty).factor)
-    squares = width**2
     largest = _largest_measured(job, precision, uncertainty)
-    if quantity is Quantity.STEP_TIME and largest is None:
-        squares += math.log(uncertainty.unmeasured) ** 2
-    if quantity is Quantity.STEP_TIME and largest is not None:
-        squares += math.log2(max(job.cluster.devices / largest, 1.0)) * (EACH_DOUBLING * width) ** 2
-    return math.sqrt(squares)
-
-
-def _spread(
-    quantity: Quantity, precision: PrecisionClass, knowledge: Knowledge, uncertainty: UncertaintyEntry
-) -> SpreadEntry:
-    """Give the spread of just this; where no row was like it, the widest of the quantity."""
     of_quantity = [spread for spread in uncertainty.spreads if spread.quantity == quantity]
-    like = [spread for spread in of_quantity if spread.precision is precision and spread.inputs == knowledge]
-    return max(like or of_quantity, key=lambda spread: spread.factor)
+    if quantity is not Quantity.STEP_TIME:
+        return _widest(of_quantity if largest is None else _like(of_quantity, precision, knowledge))
+    width = _widest(_like(of_quantity, precision, knowledge))
+    unmeasured = math.log(uncertainty.unmeasured) if largest is None else 0.0
+    devices = largest or max((size for sizes in uncertainty.covered.values() for size in sizes.values()), default=1)
+    doublings = math.log2(max(job.cluster.devices / devices, 1.0))
+    return math.sqrt(width**2 + unmeasured**2 + doublings * (EACH_DOUBLING * width) ** 2)
+
+
+def _like(spreads: Sequence[SpreadEntry], precision: PrecisionClass, knowledge: Knowledge) -> Sequence[SpreadEntry]:
+    """Give the spreads of rows like this, for narrow formats those of 16 bits too; all where no row was like it."""
+    like = [spread for spread in spreads if spread.precision is precision and spread.inputs == knowledge]
+    wider = [spread for spread in spreads if spread.precision is PrecisionClass.HALF and spread.inputs == knowledge]
+    return (like + wider if precision is PrecisionClass.NARROW else like) if like else spreads
+
+
+def _widest(spreads: Sequence[SpreadEntry]) -> float:
+    return max(math.log(spread.factor) for spread in spreads)
 
 
 def _largest_measured(job: Job, precision: PrecisionClass, uncertainty: UncertaintyEntry) -> int | None:

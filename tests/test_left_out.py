@@ -63,4 +63,16 @@ def test_not_to_have_been_measured_costs_trust(shipped: Accuracy) -> None:
 
 @pytest.mark.parametrize("level", [0.5, 0.8])
 def test_narrower_intervals_hold_fewer_rows(shipped: Accuracy, level: float) -> None:
-    assert coverage_of(shipped.rows, level=level) < coverage_of(shipped.rows)
+    fewer, more = coverage_of(shipped.rows, level=level), coverage_of(shipped.rows)
+    assert fewer is not None
+    assert more is not None
+    assert fewer < more
+
+
+def test_what_no_other_source_tells_of_has_no_left_out_error(shipped: Accuracy) -> None:
+    # Ascend is in one file only, and memory hangs on no fitted constant.
+    without = {row.quantity for row in shipped.rows if row.left_out_error is not None}
+    assert without == {Quantity.STEP_TIME}
+    ascend = [row for row in shipped.rows if row.case.cluster.device == "ascend-910b"]
+    assert ascend
+    assert all(row.left_out_error is None for row in ascend)

@@ -11,6 +11,7 @@ from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds,
 from meshwright.planner.accuracy import Accuracy
 from meshwright.planner.accuracy.bars import source_name
 from meshwright.planner.accuracy.rows import Row
+from meshwright.planner.accuracy.spread import LEVEL
 from meshwright.planner.accuracy.summary import Summary
 from meshwright.planner.uncertainty import Quantity
 
@@ -18,6 +19,9 @@ from meshwright.planner.uncertainty import Quantity
 def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:
     """Print bars, rankings, summaries, what couldn't be predicted, headlines and what was foretold; rows if asked."""
     render_bars(console, result.bars)
+    if result.interval_coverage is not None:
+        held = shown_share(result.interval_coverage)
+        console.print(f"Intervals of {LEVEL:.0%}, made without a row's source, hold {held} of step times.\n")
     render_rankings(console, result.rankings)
     if rows:
         _render_rows(console, result.rows)

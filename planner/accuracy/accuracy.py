@@ -7,6 +7,7 @@ from meshwright.planner.accuracy.bars import Bar, bars_of
 from meshwright.planner.accuracy.estimate import Estimate
 from meshwright.planner.accuracy.ranking import Ranking, rankings_of
 from meshwright.planner.accuracy.rows import Row, rows_of
+from meshwright.planner.accuracy.spread import coverage_of
 from meshwright.planner.accuracy.summary import Headline, Summary, headlines_of, summaries_of
 from meshwright.planner.accuracy.verdict import MemoryVerdict, verdicts_of
 
@@ -18,6 +19,7 @@ class Accuracy:
     bars: what predictions are held to, and how far they are from it.
     rows: each measured quantity beside its prediction.
     rankings: of each source that varies the layout of a job, whether its layouts are in the right order.
+    interval_coverage: share of step times within intervals made without their own source, None for a single source.
     out_of_memory: the verdicts on cases that ran out of memory, right or wrong.
     wrongly_refused: the verdicts on cases that ran although they were foretold not to fit.
     unpredicted: the measured cases without a prediction; their estimates say why.
@@ -30,6 +32,7 @@ class Accuracy:
     rankings: tuple[Ranking, ...]
     headlines: tuple[Headline, ...]
     summaries: tuple[Summary, ...]
+    interval_coverage: float | None
     out_of_memory: tuple[MemoryVerdict, ...]
     wrongly_refused: tuple[MemoryVerdict, ...]
     unpredicted: tuple[Estimate, ...]
@@ -60,6 +63,7 @@ def accuracy(estimates: Sequence[Estimate], *, left_out: Sequence[Estimate | Non
         rankings=rankings,
         headlines=headlines_of(rows),
         summaries=summaries_of(rows),
+        interval_coverage=coverage_of(rows),
         out_of_memory=out_of_memory,
         wrongly_refused=tuple(
             verdict for verdict in verdicts if verdict.foretold_out_of_memory and not verdict.was_out_of_memory

@@ -13,6 +13,7 @@ from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.overlay import Overlays
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.catalog.uncertainty import shipped_uncertainty
+from meshwright.catalog.uncertainty_entry import UncertaintyEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
@@ -113,7 +114,8 @@ def estimate(
     filed = [item for source in sources for item in _file(source)]
     stacks = [stack_named(name, overlays) for name in entry_names("stacks")]
     known = cache(machine or partial(machine_named, overlays=tuple(overlays)))
-    return [_estimate(item, machine=known, stacks=stacks) for item in watch(filed)]
+    uncertainty = shipped_uncertainty()
+    return [_estimate(item, machine=known, stacks=stacks, uncertainty=uncertainty) for item in watch(filed)]
 
 
 def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> tuple[Job, tuple[str, ...]]:
@@ -140,11 +142,19 @@ def _file(source: str | Path | Case) -> Iterator[_Filed]:
         yield _Filed(case=case, file=str(source))
 
 
-def _estimate(item: _Filed, *, machine: Callable[[str], Machine], stacks: Sequence[StackEntry]) -> Estimate:
+def _estimate(
+    item: _Filed, *, machine: Callable[[str], Machine], stacks: Sequence[StackEntry], uncertainty: UncertaintyEntry
+) -> Estimate:
     try:
         job, of_job = job_of_case(item.case, _machine_of(item.case, machine), stacks)
         candidates, of_layout = layouts_of_case(item.case, defers_synchronisation=job.stack.defers_synchronisation)
-        predicted = _predict(job, LayoutTable.of(candidates), case=item.case, assumptions=(*of_job, *of_layout))
+        predicted = _predict(
+            job,
+            LayoutTable.of(candidates),
+            case=item.case,
+            assumptions=(*of_job, *of_layout),
+            uncertainty=uncertainty,
+        )
     except MeshwrightError as failure:
         return Estimate(case=item.case, file=item.file, predicted=None, failure=failure)
     return Estimate(case=item.case, file=item.file, predicted=predicted, failure=None)
@@ -157,7 +167,9 @@ def _machine_of(case: Case, machine: Callable[[str], Machine]) -> Machine:
         raise InputError(error.message, path="cluster.device", hint=error.hint) from None
 
 
-def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str, ...]) -> Predicted:
+def _predict(
+    job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str, ...], uncertainty: UncertaintyEntry
+) -> Predicted:
     time = predict_time(job, table)
     memory = predict_memory(job, table)
     fits = memory.nvidia_smi_bytes <= job.cluster.device.memory_bytes
@@ -167,7 +179,6 @@ def _predict(job: Job, table: LayoutTable, *, case: Case, assumptions: tuple[str
         raise MeshwrightError("the case is outside what the cost model can count")
     peak = job.cluster.device.peak(job.precision) * job.cluster.devices
     peaks = _by_kind(memory, row)
-    uncertainty = shipped_uncertainty()
     return Predicted(
         layout=table.row(row),
         step_time_s=step_time_s,

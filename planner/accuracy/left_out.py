@@ -10,35 +10,38 @@ from itertools import groupby
 from pathlib import Path
 
 from meshwright.catalog.cross_validation import cross_validation
-from meshwright.catalog.overlay import Overlays
+from meshwright.catalog.cross_validation_entry import LeftOutEntry
+from meshwright.catalog.lookup import device_named
 from meshwright.planner.accuracy.estimate import Estimate, Watch, estimate
 
 
-def left_out_estimates(
-    estimates: Sequence[Estimate], *, watch: Watch = iter, overlays: Overlays = ()
-) -> tuple[Estimate | None, ...]:
+def left_out_estimates(estimates: Sequence[Estimate], *, watch: Watch = iter) -> tuple[Estimate | None, ...]:
     """Predict cases again by the constants that were fitted without their source.
 
     Args:
         estimates: the predictions by the catalog's constants; a source is known by the name of its file.
         watch: given all cases of a source, hands them on one by one; a progress bar does.
-        overlays: calibrated figures that were laid over those of the catalog; what was fitted without a source is laid
-            over them.
 
-    Gives for each estimate another of the same case, in the same order; None where its source isn't the catalog's.
+    Gives for each estimate another of the same case, in the same order; None where its source isn't the catalog's, and
+    where no other source has rows of its device's family, so that nothing was fitted.
 
     """
     return tuple(
         again
         for file, group in groupby(estimates, key=lambda item: item.file)
-        for again in _of_source(Path(file).stem, list(group), watch=watch, overlays=overlays)
+        for again in _of_source(Path(file).stem, list(group), watch=watch)
     )
 
 
-def _of_source(
-    source: str, estimates: Sequence[Estimate], *, watch: Watch, overlays: Overlays
-) -> Iterable[Estimate | None]:
+def _of_source(source: str, estimates: Sequence[Estimate], *, watch: Watch) -> Iterable[Estimate | None]:
     left_out = cross_validation().sources.get(source)
     if left_out is None:
         return [None] * len(estimates)
-    return estimate([item.case for item in estimates], watch=watch, overlays=(*overlays, left_out.overlay))
+    again = estimate([item.case for item in estimates], watch=watch, overlays=(left_out.overlay,))
+    return [item if _is_refitted(item, left_out) else None for item in again]
+
+
+def _is_refitted(item: Estimate, left_out: LeftOutEntry) -> bool:
+    if item.predicted is None:
+        return False
+    return left_out.refitted.get(device_named(item.case.cluster.device).family, False)

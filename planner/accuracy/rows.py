@@ -37,8 +37,10 @@ class Row:
 
     @property
     def left_out_error(self) -> float | None:
-        """Relative error of the left-out prediction, None where there is none."""
-        return None if self.left_out is None else _value(self.left_out, self.quantity) / self.measured - 1
+        """Relative error of the left-out prediction, None where there is none; memory has no fitted constants."""
+        if self.left_out is None or self.quantity is not Quantity.STEP_TIME:
+            return None
+        return _value(self.left_out, self.quantity) / self.measured - 1
 
     @property
     def trust(self) -> str:

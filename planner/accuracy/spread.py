@@ -22,6 +22,7 @@ from meshwright.planner.uncertainty import Knowledge, Quantity
 
 LEVEL = 0.9
 FEWEST_ROWS = 20
+FEWEST_SOURCES = 2
 DIGITS = 3
 Group = tuple[Quantity, PrecisionClass, Knowledge]
 
@@ -72,10 +73,13 @@ def _spread(group: Group, rows: Sequence[Row], *, level: float) -> SpreadEntry:
 
 
 def covered_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[str, dict[PrecisionClass, int]]:
-    """Give the most devices of a measured step, by device family and precision class, both in order."""
+    """Give the most devices of a measured step, by device family and precision class, both in order.
+
+    Steps of which something that matters is unknown cover nothing.
+    """
     largest: dict[tuple[str, PrecisionClass], int] = {}
     for row in rows:
-        if row.quantity is Quantity.STEP_TIME:
+        if row.quantity is Quantity.STEP_TIME and knowledge_of(row.case) is not Knowledge.UNKNOWN:
             key = family_of(row.case.cluster.device), row.precision_class
             largest[key] = max(largest.get(key, 0), row.case.cluster.devices)
     covered: dict[str, dict[PrecisionClass, int]] = {}
@@ -84,12 +88,15 @@ def covered_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[
     return covered
 
 
-def coverage_of(rows: Sequence[Row], *, level: float = LEVEL) -> float:
+def coverage_of(rows: Sequence[Row], *, level: float = LEVEL) -> float | None:
     """Give the share of step times within intervals made without their own source, the honest test of intervals.
 
     Each row is held against the spread of its group over the other sources, and of the quantity where none has rows.
+    None where there are fewer than two sources.
     """
     times = [row for row in rows if row.quantity is Quantity.STEP_TIME]
+    if len({row.file for row in times}) < FEWEST_SOURCES:
+        return None
     held = 0
     for source in sorted({row.file for row in times}):
         others = [row for row in times if row.file != source]
