@@ -98,8 +98,10 @@ def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -
     told: Mask = found.told >= TOLD
     if not told.any():
         raise MeshwrightError(
-            f"the files tell nothing of any constant of {asked.device}",
-            hint="give more rows, or rows whose time depends on what is to be calibrated",
+            f"the files tell nothing of any constant of {asked.device}: predictions are {_off(found)} off, and no "
+            "constant within what physics allows brings them near",
+            hint="check that the files are of this device and say what ran; else give more rows, or rows whose time "
+            "depends on what is to be calibrated",
         )
     source = _source_text(evidence, asked)
     overlay = rounded_overlay(_kept(constants, told), found.log_factors[told], source=source)
@@ -111,6 +113,10 @@ def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -
         overlay=overlay,
         notes=notes,
     )
+
+
+def _off(found: Fit) -> str:
+    return f"{np.median(np.abs(np.expm1(found.near.log_ratio))):.0%}"
 
 
 def _constants(sources: Sequence[Source], asked: Asked) -> Iterable[Constant]:

@@ -45,29 +45,29 @@ class Span:
     spread: float
 
 
-SHARE = Span(low=0.02, high=1.0, spread=0.15)
+SHARE = Span(low=0.02, high=1.0, spread=0.3)
 CALIBRATION_SPANS: Mapping[str, Span] = {
     "matmul_ceiling": SHARE,
     "narrow_matmul_ceiling": SHARE,
-    "matmul_half_depth": Span(low=1.0, high=1e4, spread=0.35),
+    "matmul_half_depth": Span(low=1.0, high=1e4, spread=0.7),
     "attention_forward": SHARE,
     "attention_backward": SHARE,
     "attention_deterministic": SHARE,
-    "attention_half_length": Span(low=1.0, high=1e5, spread=0.35),
+    "attention_half_length": Span(low=1.0, high=1e5, spread=0.7),
     "streaming": SHARE,
-    "kernel_latency": Span(low=5e-7, high=1e-4, spread=0.25),
-    "contention": Span(low=1.0, high=2.0, spread=0.05),
+    "kernel_latency": Span(low=5e-7, high=1e-4, spread=0.5),
+    "contention": Span(low=1.0, high=2.0, spread=0.1),
 }
 TIER_SPANS: Mapping[str, Span] = {
     "efficiency": SHARE,
     "in_network_reduction": SHARE,
-    "startup": Span(low=1e-7, high=1e-3, spread=0.25),
-    "latency": Span(low=5e-8, high=1e-3, spread=0.25),
+    "startup": Span(low=1e-7, high=1e-3, spread=0.5),
+    "latency": Span(low=5e-8, high=1e-3, spread=0.5),
 }
 STACK_SPANS: Mapping[str, Span] = {
-    "layer_launch": Span(low=1e-6, high=2e-2, spread=0.25),
-    "collective_launch": Span(low=1e-6, high=2e-2, spread=0.25),
-    "expert_launch": Span(low=1e-6, high=2e-2, spread=0.25),
+    "layer_launch": Span(low=1e-6, high=2e-2, spread=0.5),
+    "collective_launch": Span(low=1e-6, high=2e-2, spread=0.5),
+    "expert_launch": Span(low=1e-6, high=2e-2, spread=0.5),
 }
 
 

@@ -2,12 +2,12 @@
 
 The constants that a source's predictions depend on are fitted to the rows of all other sources, of high and medium
 trust, that depend on any of them; all other constants stay. One Jacobian, at the catalog's values, serves every fit;
-exact predictions correct it. The priors are at the catalog's values, which the source may have been used for: so they
-are twice as wide as in a calibration, and what the others hardly tell is named (`LeftOutEntry.untold`).
+exact predictions correct it. The priors are at the catalog's values, which the source may have been used for: so what
+the others hardly tell is named (`LeftOutEntry.untold`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -35,7 +35,6 @@ from meshwright.planner.digest import digest_of
 
 TOLD = 0.05
 CORRECTIONS = 3
-WIDER = 2.0
 
 Steps = Mapping[str, Sequence[MeasuredStep]]
 
@@ -68,7 +67,7 @@ def cross_validate(steps: Steps, *, figures: str, watch: Watch = iter) -> CrossV
 
     """
     every = tuple(chain.from_iterable(steps.values()))
-    constants = tuple(map(_widened, constants_of_steps(every, by_family=True)))
+    constants = constants_of_steps(every, by_family=True)
     evidence = tuple(
         part for source, members in steps.items() for part in case_evidence(_trusted(members), label=source)
     )
@@ -101,10 +100,6 @@ def figures_digest(cases: Mapping[str, Sequence[Case]]) -> str:
 
 def _measured_s(case: Case) -> float | None:
     return case.measured.step_time_s if case.measured else None
-
-
-def _widened(constant: Constant) -> Constant:
-    return replace(constant, span=replace(constant.span, spread=WIDER * constant.span.spread))
 
 
 def _trusted(steps: Sequence[MeasuredStep]) -> list[MeasuredStep]:
