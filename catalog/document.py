@@ -177,6 +177,24 @@ def _shown_key(part: object) -> str:
     return f"{text:.80}" if text.isprintable() else f"{text!r:.80}"
 
 
+# What pydantic says in the words of Python, by the type of its complaint.
+_MUST_BE = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "keys with values"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("string_type", "invalid_key"), "text"),
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "bool_type": "true or false",
+}
+
+
+def _shown_value(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "keys with values" if isinstance(value, dict) else "a list"
+    shown = {None: "empty", True: "true", False: "false"}
+    return shown[value] if value is None or isinstance(value, bool) else f"{value!r:.60}"
+
+
 def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if error["type"] == "extra_forbidden":
         return "is not a known key"
@@ -184,6 +202,8 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return "is missing"
     if error["type"] == "inconsistent":
         return str(error["msg"])
+    if error["type"] in _MUST_BE:
+        return f"must be {_MUST_BE[error['type']]}, not {_shown_value(error['input'])}"
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = repr(error["input"])
     return f"{message}" if shown in message or len(shown) > 60 else f"{message} (it is {shown})"

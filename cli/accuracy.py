@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.arguments import OverlayFiles, file_path
+from meshwright.cli.arguments import OverlayFiles, file_path, require_distinct
 
 
 def accuracy_command(
@@ -40,6 +40,7 @@ def accuracy_command(
     from meshwright.planner.accuracy.left_out import left_out_estimates
     from meshwright.planner.accuracy.worst import worst_rows
 
+    require_distinct(files)
     if plot is not None:
         require_drawable(plot)
     overlays = [read_overlay(path) for path in overlay or ()]

@@ -1,5 +1,6 @@
 """Arguments that several commands take."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -13,6 +14,20 @@ def file_path(name: str) -> Path:
     if not name:
         raise InputError("the name of the file is empty")
     return Path(name)
+
+
+def require_distinct(files: Iterable[Path]) -> None:
+    """Raise InputError where two of the files are one, by whatever path, or hold the same: it would count twice."""
+    from meshwright.catalog.document import read_text
+
+    known: dict[str, Path] = {}
+    for file in files:
+        content = read_text(file)
+        if content in known:
+            first = known[content]
+            same = "is given twice" if file.resolve() == first.resolve() else f"holds the same as {first}"
+            raise InputError(f"{same}, and would count twice", file=str(file), hint="give it once")
+        known[content] = file
 
 
 OverlayFiles: TypeAlias = Annotated[

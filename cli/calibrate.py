@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, file_path
+from meshwright.cli.arguments import OverlayFiles, file_path, require_distinct
 
 if TYPE_CHECKING:
     from meshwright.planner.calibration.sources import Asked, Source
@@ -86,12 +86,8 @@ def _require_apart(files: list[Path], output: Path | None, *, measure: bool) -> 
 
     if not files and not measure:
         raise InputError("no file is given", hint="name files of measurements, or time this machine with --measure")
-    known: set[Path] = set()
-    for file in files:
-        if file.resolve() in known:
-            raise InputError("is given twice, and would count twice", file=str(file))
-        known.add(file.resolve())
-    if output is not None and replaceable_file(output) in known:
+    require_distinct(files)
+    if output is not None and replaceable_file(output) in {file.resolve() for file in files}:
         raise InputError("is one of the files to calibrate with, so no overlay is written over it", file=str(output))
 
 

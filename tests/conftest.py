@@ -6,6 +6,7 @@ Each run tries the same examples, so that a failure can be seen again; `HYPOTHES
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ def case_document() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def make_estimate(case_document: Callable[..., dict[str, Any]]) -> Callable[..., Estimate]:
-    """Give a maker of estimates: of 2 s and of 10, 11 and 12 of 80 GiB if nothing else is said."""
+    """Give a maker of estimates: of 2 s and of 10, 11 and 12 of 80 GiB if nothing else is said, each of its own id."""
+    numbers = count()
 
     def make(
         measured: dict[str, Any] | None,
@@ -192,7 +194,7 @@ def make_estimate(case_document: Callable[..., dict[str, Any]]) -> Callable[...,
             wider_because=(),
             assumptions=(),
         )
-        case = Case.model_validate(case_document(measured=measured, **changes))
+        case = Case.model_validate(case_document(**{"id": f"case {next(numbers)}"} | changes, measured=measured))
         return Estimate(case=case, file=file, predicted=predicted, failure=None)
 
     return make

@@ -54,6 +54,15 @@ def test_a_short_file_counts_as_much_as_a_long_one(make_estimate: MakeEstimate) 
     assert headline.mean_over_files == pytest.approx(0.5)
 
 
+def test_a_case_that_is_given_twice_counts_once(make_estimate: MakeEstimate) -> None:
+    first = make_estimate({"step_time_s": 2.0}, id="a")
+    again = make_estimate({"step_time_s": 2.0}, id="a", file="b.yaml")
+    other = make_estimate({"step_time_s": 1.0}, id="a", file="b.yaml")
+    result = accuracy([first, again, other])
+    assert (result.cases, [row.file for row in result.rows]) == (2, ["a.yaml", "b.yaml"])
+    assert result.repeated == (again,)
+
+
 def test_the_bar_counts_high_trust_16_bit_rows_only(make_estimate: MakeEstimate) -> None:
     result = accuracy(
         [
@@ -104,7 +113,12 @@ def test_running_out_of_memory_is_a_verdict(make_estimate: MakeEstimate) -> None
 
 def test_nothing_is_dropped(make_estimate: MakeEstimate) -> None:
     good = make_estimate({"step_time_s": 2.0})
-    failed = Estimate(case=good.case, file="a.yaml", predicted=None, failure=InputError("no such thing", hint="try"))
+    failed = Estimate(
+        case=make_estimate({"step_time_s": 3.0}).case,
+        file="a.yaml",
+        predicted=None,
+        failure=InputError("no such thing", hint="try"),
+    )
     own = make_estimate(None)
     result = accuracy([good, failed, own])
     assert (result.cases, len(result.rows), result.unmeasured) == (3, 1, 1)

@@ -91,3 +91,19 @@ def test_accuracy_draws(tmp_path: Path, case_document: Callable[..., dict[str, A
     assert isinstance(refused.exception, InputError)
     assert refused.stdout == ""
     assert not (tmp_path / "figure.gif").exists()
+
+
+def test_what_is_given_twice_is_said_to_be(tmp_path: Path) -> None:
+    source = MEASUREMENTS / "zero_bubble.yaml"
+    cases = yaml.safe_load(source.read_text("utf-8"))
+    part, copy = tmp_path / "part.yaml", tmp_path / "copy.yaml"
+    part.write_text(yaml.safe_dump(cases[:2]), "utf-8")
+    copy.write_bytes(source.read_bytes())
+    shown = " ".join(run("accuracy", source, part).stdout.split())
+    assert f"counted once: 2 such as {part}: case {cases[0]['id']}" in shown.replace("\n", "")
+    document = run_json("accuracy", source, part)
+    assert (document["cases"], len(document["repeated"])) == (len(cases), 2)
+    for second, words in ((source, "is given twice"), (copy, f"holds the same as {source}")):
+        refused = run("accuracy", source, second)
+        assert isinstance(refused.exception, InputError)
+        assert str(refused.exception) == f"{second}: {words}, and would count twice"

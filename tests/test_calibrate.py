@@ -159,6 +159,15 @@ def test_cases_of_others_are_left_out_with_a_note(
     assert answer(run(file, "--json", "--trust", "low"))["sources"][0]["rows"] == 5
 
 
+def test_a_case_in_two_files_counts_once(run: Run, case_file: Callable[..., Path]) -> None:
+    first, second = case_file("a.yaml"), case_file("b.yaml", layers=(4, 32))
+    documents = yaml.safe_load(second.read_text("utf-8"))
+    second.write_text(yaml.safe_dump(documents + yaml.safe_load(first.read_text("utf-8"))[:3]), "utf-8")
+    found = answer(run(first, second, "--json"))
+    assert [source["rows"] for source in found["sources"]] == [4, 2]
+    assert f"{second}: 3 cases left out: given before, and counted there" in found["notes"]
+
+
 def products(path: Path, *, share: float) -> Path:
     """Write a table of products that take 1 / share of the time that the catalog predicts."""
     device = device_of(device_named(DEVICE))
@@ -268,6 +277,20 @@ def test_what_is_refused(run: Run, case_file: Callable[..., Path], tmp_path: Pat
     refused(run(), "no file is given", "--measure")
     refused(run(file, file), "is given twice")
     refused(run(file, tmp_path / "." / "runs.yaml"), "is given twice")
+    copy = tmp_path / "copy.yaml"
+    copy.write_bytes(before)
+    refused(run(file, copy), f"{copy}: holds the same as {file}, and would count twice")
+    binary = tmp_path / "binary.log"
+    binary.write_bytes(bytes(range(256)))
+    refused(run(binary), "is not UTF-8 text")
+    nccl = collectives(tmp_path / "nccl.txt", share=0.8)
+    nccl.write_text(nccl.read_text("utf-8").replace("[0x07] A100", "[0x07] NVIDIA H100 80GB HBM3"), "utf-8")
+    refused(
+        run(nccl), "line 2: the test ran on 'NVIDIA H100 80GB HBM3', not on a100-sxm-80gb", "--device h100-sxm-80gb"
+    )
+    bare = products(tmp_path / "gemm.csv", share=0.9)
+    bare.write_text(bare.read_text("utf-8").replace(",bf16", "").replace(",precision", ""), "utf-8")
+    refused(run(bare), "there is no column 'precision'", "--precision bf16")
     refused(run(prose), f"{prose}: is nothing that constants can be fitted to", "nccl-tests")
     refused(run(tmp_path / "none.yaml"), "no such file")
     refused(run(tmp_path), "is a directory")

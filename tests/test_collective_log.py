@@ -4,7 +4,6 @@ The rows of the eight MI300X, of the 72 GB200 and of hccl_test's page are publis
 """
 
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from meshwright.catalog.errors import InputError
 from meshwright.planner.calibration.collective_log import (
     factor,
     parse_collective_log,
-    read_collective_log,
 )
 from meshwright.planner.calibration.collective_run import looks_like_collective_log
 from meshwright.planner.calibration.timing import Collective, CollectiveTiming
@@ -287,11 +285,52 @@ def test_only_unused_collectives_are_named_in_the_complaint() -> None:
     assert "only of broadcast, which training doesn't use" in message
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(bytes(range(256)))
-    with pytest.raises(InputError, match="is not UTF-8 text"):
-        read_collective_log(path)
+@pytest.mark.parametrize(
+    ("printed", "device"),
+    [
+        ("AMD Instinct MI300X", "mi300x"),
+        ("AMD Instinct MI250X / MI250", "mi250x-gcd"),
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm-80gb"),
+        ("NVIDIA GB200", "gb200-nvl72"),
+        ("Graphics Device", "h100-sxm-80gb"),
+        ("NVIDIA H100 80GB HBM3", "my-box-2"),
+    ],
+)
+def test_the_chip_beside_the_ranks_may_be_the_device(printed: str, device: str) -> None:
+    text = log(ALL_REDUCE).replace("AMD Instinct MI300X", printed)
+    assert len(parse_collective_log(text, file="log", device=device)) == 1
+
+
+@pytest.mark.parametrize(
+    ("printed", "device", "hint"),
+    [
+        ("NVIDIA H200", "h100-sxm-80gb", "--device h200-sxm-141gb is"),
+        ("NVIDIA A100-SXM4-40GB", "a100-sxm-80gb", "--device a100-sxm-40gb is"),
+        ("NVIDIA A100 80GB PCIe", "a100-sxm-80gb", "--device a100-pcie-80gb is"),
+        ("NVIDIA B200", "gb200-nvl72", "--device b200-sxm-180gb is"),
+        ("NVIDIA H20", "h200-sxm-141gb", "the catalog has no device of that name"),
+        ("NVIDIA H100 80GB HBM3", "ascend-910b", "--device h100-sxm-80gb is"),
+        ("NVIDIA GeForce RTX 4090", "h100-sxm-80gb", "the catalog has no device of that name"),
+    ],
+)
+def test_another_chip_beside_the_ranks_is_refused(printed: str, device: str, hint: str) -> None:
+    text = log(ALL_REDUCE).replace("AMD Instinct MI300X", printed)
+    with pytest.raises(InputError) as caught:
+        parse_collective_log(text, file="log", device=device)
+    assert str(caught.value) == f"log: line 3: the test ran on {printed!r}, not on {device}"
+    assert caught.value.hint.startswith(hint)
+
+
+def test_hccl_tables_without_bars_are_read_alike() -> None:
+    told = {"ranks": 8, "nodes": 1, "collective": Collective.ALL_REDUCE}
+    bare = HCCL.replace("|", " ")
+    assert looks_like_collective_log(bare)
+    assert parsed(bare, **told) == parsed(HCCL, **told)
+    assert [timing.whole_bytes for timing in parsed(bare, **told)] == [8192, 524288]
+    assert parsed("[1,0]<stdout>:" + bare.replace("\n", "\n[1,0]<stdout>:"), **told) == parsed(HCCL, **told)
+    assert "line 5: the row isn't whole: '1048576 900.00'" in complaint(bare + "1048576   900.00\n", **told)
+    assert len(parsed(bare + "[INFO] 12 ranks took 3.14 s\n", **told)) == 2
 
 
 def test_logs_are_known_by_their_look() -> None:

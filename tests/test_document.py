@@ -173,9 +173,9 @@ def _refused(document: object) -> InputError:
     [
         ({"devices": 0}, "devices", "greater than or equal to 1"),
         ({"devices": -8}, "devices", "greater than or equal to 1"),
-        ({"devices": "8"}, "devices", "valid integer"),
-        ({"devices": 8.5}, "devices", "valid integer"),
-        ({"devices": True}, "devices", "valid integer"),
+        ({"devices": "8"}, "devices", "must be a whole number"),
+        ({"devices": 8.5}, "devices", "must be a whole number"),
+        ({"devices": True}, "devices", "must be a whole number"),
         ({"nodes": 4}, "nodes", "is not a known key"),
         ({"tiers": []}, "tiers", "at least 1 item"),
         ({"source": ""}, "source", "at least 4 characters"),

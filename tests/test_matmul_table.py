@@ -1,7 +1,6 @@
 """Tables of timed matrix products, read for a device of 100 TFLOP/s in 16 bits and 200 in 8."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,6 @@ from meshwright.hardware.cluster import Cluster
 from meshwright.planner.calibration.matmul_table import (
     looks_like_matmul_table,
     parse_matmul_table,
-    read_matmul_table,
 )
 from meshwright.planner.calibration.timing import MatmulTiming
 
@@ -131,15 +129,6 @@ def test_rows_of_other_devices_are_left_out(parsed: Callable[..., tuple[MatmulTi
 )
 def test_a_bad_table_is_one_error(parsed: Callable[..., object], text: str, message: str) -> None:
     assert message in complaint(parsed, text).message
-
-
-def test_a_file_is_read(tmp_path: Path, round_cluster: Callable[..., Cluster]) -> None:
-    path = tmp_path / "gemm.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + (HEADER + "4,5,6,bf16,7\n").encode())
-    assert read_matmul_table(path, device=round_cluster().device)[0].rows == 4
-    path.write_bytes(b"m,n,k\0")
-    with pytest.raises(InputError, match="is binary, not text"):
-        read_matmul_table(path, device=round_cluster().device)
 
 
 def test_tables_are_known_by_their_header() -> None:

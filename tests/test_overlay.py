@@ -151,6 +151,16 @@ def test_no_figures_leave_an_entry_as_it_is() -> None:
         ({"stacks": {"fsdp": {}, "FSDP": {}}}, "stacks.fsdp", "is the same name as FSDP", ""),
         ({}, "", "holds no figures", "meshwright calibrate"),
         ({"version": 2}, "version", "should be 1", ""),
+        ({"devices": {"h100-sxm-80gb": {"calibration": {}}}}, "", "holds no figures", "meshwright calibrate"),
+        ({"devices": None}, "devices", "must be keys with values, not empty", ""),
+        ({"devices": ["h100-sxm-80gb"]}, "devices", "must be keys with values, not a list", ""),
+        ({"source": ["a"]}, "source", "must be text, not a list", ""),
+        (
+            {"devices": {"h100-sxm-80gb": {"calibration": {"matmul_ceiling": "high"}}}},
+            "devices.h100-sxm-80gb.calibration.matmul_ceiling",
+            "must be a number, not 'high'",
+            "",
+        ),
         ({"version": True}, "version", "whole number", ""),
         ({"kernels": {}}, "kernels", "is not a known key", ""),
     ],
@@ -160,6 +170,25 @@ def test_what_is_refused(tmp_path: Path, figures: dict[str, Any], path: str, wor
     assert error.path == path
     assert words in error.message
     assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("hello\n", "is not an overlay: it has no version"),
+        ("- 1\n", "is not an overlay: it has no version"),
+        ("name: h100\nvendor: nvidia\n", "is not an overlay: it has no version"),
+    ],
+)
+def test_what_is_no_overlay_is_told_so(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "overlay.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError) as caught:
+        read_overlay(path)
+    assert str(caught.value) == f"{path}: {words}"
+    assert "meshwright calibrate -o FILE" in caught.value.hint
 
 
 def test_a_plan_holds_what_was_laid_over_its_inputs(tmp_path: Path) -> None:

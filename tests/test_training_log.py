@@ -1,7 +1,6 @@
 """Training logs: the forms that Megatron-LM, TorchTitan and others print, with made-up figures."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from meshwright.planner.calibration.megatron_job import (
     precision_of,
     zero_stage_of,
 )
-from meshwright.planner.calibration.training_log import parse_training_log, read_training_log
+from meshwright.planner.calibration.training_log import parse_training_log
 from meshwright.planner.calibration.training_steps import looks_like_training_log
 
 ARGUMENTS: dict[str, object] = {
@@ -259,13 +258,6 @@ def test_a_case_of_another_job_is_refused(text: str, message: str, job: Case) ->
 def test_a_case_of_another_device_is_refused(job: Case) -> None:
     with pytest.raises(InputError, match="the case is of h100-sxm-80gb, and b200-sxm-180gb is to be calibrated"):
         parse_training_log(steps(), file="run.log", device="b200-sxm-180gb", case=job)
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.log"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not UTF-8 text"):
-        read_training_log(path, device="h100-sxm-80gb")
 
 
 @pytest.mark.parametrize(

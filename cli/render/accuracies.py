@@ -7,6 +7,7 @@ from rich.console import Console
 from meshwright.cli.render.accuracy_bars import render_bars, render_rankings
 from meshwright.cli.render.estimates import render_unpredicted
 from meshwright.cli.render.tables import add_row, plain_table
+from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.accuracy import Accuracy
 from meshwright.planner.accuracy.bars import source_name
@@ -29,6 +30,9 @@ def render_accuracy(console: Console, result: Accuracy, *, rows: bool) -> None:
     for dimension in ("file", "device", "trust", "precision"):
         _render_summaries(console, dimension, [item for item in result.summaries if item.dimension == dimension])
     render_unpredicted(console, result.unpredicted)
+    if result.repeated:
+        first = printable(result.repeated[0].place)
+        console.print(f"Given more than once, and counted once: {len(result.repeated)} such as {first}\n", markup=False)
     _render_headlines(console, result)
 
 

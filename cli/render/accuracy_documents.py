@@ -23,6 +23,7 @@ def accuracy_document(result: Accuracy, worst: Mapping[str, Sequence[Row]]) -> d
     return {
         "cases": result.cases,
         "unmeasured": result.unmeasured,
+        "repeated": [item.place for item in result.repeated],
         "interval_coverage": result.interval_coverage,
         "bars": [_bar(bar) for bar in result.bars],
         "rankings": [_ranking(ranking) for ranking in result.rankings],

@@ -1,6 +1,6 @@
 """How far predictions are from measurements: bars, rows, rankings, what ran out of memory, what wasn't predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from meshwright.planner.accuracy.bars import Bar, bars_of
@@ -24,6 +24,7 @@ class Accuracy:
     wrongly_refused: the verdicts on cases that ran although they were foretold not to fit.
     unpredicted: the measured cases without a prediction; their estimates say why.
     unmeasured: how many cases have no measurement to compare with.
+    repeated: the estimates of cases that had been given before, which don't count again.
     """
 
     cases: int
@@ -37,10 +38,11 @@ class Accuracy:
     wrongly_refused: tuple[MemoryVerdict, ...]
     unpredicted: tuple[Estimate, ...]
     unmeasured: int
+    repeated: tuple[Estimate, ...]
 
 
 def accuracy(estimates: Sequence[Estimate], *, left_out: Sequence[Estimate | None] | None = None) -> Accuracy:
-    """Compare estimates with what their cases say was measured. None is dropped.
+    """Compare estimates with what their cases say was measured. None is dropped, but a case given twice counts once.
 
     Args:
         estimates: the predictions.
@@ -51,7 +53,9 @@ def accuracy(estimates: Sequence[Estimate], *, left_out: Sequence[Estimate | Non
 
     """
     without = [None] * len(estimates) if left_out is None else left_out
-    rows = tuple(rows_of(zip(estimates, without, strict=True)))
+    pairs, repeated = _once_each(zip(estimates, without, strict=True))
+    estimates = [item for item, _ in pairs]
+    rows = tuple(rows_of(pairs))
     rankings = rankings_of(rows)
     verdicts = tuple(verdicts_of(estimates))
     out_of_memory = tuple(verdict for verdict in verdicts if verdict.was_out_of_memory)
@@ -70,4 +74,19 @@ def accuracy(estimates: Sequence[Estimate], *, left_out: Sequence[Estimate | Non
         ),
         unpredicted=tuple(estimate for estimate in measured if estimate.predicted is None),
         unmeasured=len(estimates) - len(measured),
+        repeated=tuple(repeated),
     )
+
+
+def _once_each(
+    pairs: Iterable[tuple[Estimate, Estimate | None]],
+) -> tuple[list[tuple[Estimate, Estimate | None]], list[Estimate]]:
+    """Part the first estimate of each case, with its left-out one, from those of cases that had been given before."""
+    first: dict[str, tuple[Estimate, Estimate | None]] = {}
+    repeated: list[Estimate] = []
+    for item, left_out in pairs:
+        if item.case.fingerprint in first:
+            repeated.append(item)
+        else:
+            first[item.case.fingerprint] = item, left_out
+    return list(first.values()), repeated

@@ -276,3 +276,8 @@ class Case(Entry):
     inferred: tuple[Text, ...] = ()
     unknown: tuple[Text, ...] = ()
     note: Text | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What two cases share that are one: all that they say, their ids included."""
+        return self.model_dump_json()

@@ -6,12 +6,10 @@ reduce-scatter and an all-to-all, 1 for send and receive (NVIDIA/nccl-tests, doc
 what they should be, so that a table of another unit, collective or size is refused instead of believed.
 """
 
-from pathlib import Path
-
-from meshwright.catalog.document import read_text
 from meshwright.catalog.errors import InputError
 from meshwright.planner.calibration.collective_rows import CollectiveRow
 from meshwright.planner.calibration.collective_run import NAMES, UNUSED, Run, group_of, runs_of
+from meshwright.planner.calibration.printed_chip import require_chips
 from meshwright.planner.calibration.timing import Collective, CollectiveTiming
 
 # Times are printed to three digits or more, bandwidths to 0.01 GB/s, or to 0.00001 by hccl_test.
@@ -20,36 +18,39 @@ NCCL_ROUNDING_BYTES_PER_S = 0.006e9
 HCCL_ROUNDING_BYTES_PER_S = 0.006e6
 
 
-def read_collective_log(
-    path: Path, *, collective: Collective | None = None, ranks: int | None = None, nodes: int | None = None
+def parse_collective_log(
+    text: str,
+    *,
+    file: str,
+    collective: Collective | None = None,
+    ranks: int | None = None,
+    nodes: int | None = None,
+    device: str | None = None,
 ) -> tuple[CollectiveTiming, ...]:
-    """Read the rows of a log, which may hold several tests.
+    """Read the rows of the text of a log, which may hold several tests.
 
     Empty messages, and tests of collectives that training doesn't use, are left out.
 
     Args:
-        path: the log.
+        text: the log.
+        file: its name, for errors.
         collective: of the tests that the log doesn't name.
         ranks: of the tests whose ranks it doesn't list.
         nodes: over which those are spread, evenly.
+        device: catalog name of what the tests have to have run on, where they say that; None takes any.
 
-    Raises InputError with file and line where a row is cut off, failed its check or contradicts itself, where nothing
-    of use is left, and where one of the above is needed.
+    Raises InputError with file and line where a row is cut off, failed its check or contradicts itself, where a test
+    ran on another device, where nothing of use is left, and where one of the above is needed.
 
     """
-    return parse_collective_log(read_text(path), file=str(path), collective=collective, ranks=ranks, nodes=nodes)
-
-
-def parse_collective_log(
-    text: str, *, file: str, collective: Collective | None = None, ranks: int | None = None, nodes: int | None = None
-) -> tuple[CollectiveTiming, ...]:
-    """Do the same for the text of a log."""
     found: list[CollectiveTiming] = []
     unused: set[str] = set()
     for run in runs_of(text, file=file):
         if run.name in UNUSED:
             unused.add(run.name)
         elif run.rows:
+            if device is not None:
+                require_chips(run.chips, device, file=file)
             size, machines = group_of(run, ranks=ranks, nodes=nodes, file=file)
             which = NAMES.get(run.name) or collective or _inferred(run, size, file=file)
             found += (_timing(row, which, ranks=size, nodes=machines, file=file) for row in run.rows)

@@ -8,6 +8,8 @@ hccl_test:
 
     data_size(Bytes): | aveg_time(us): | alg_bandwidth(GB/s): | check_result:
 
+whose bars are missing where a log was pasted through a table or printed by a script around the tool.
+
 Sources: NVIDIA/nccl-tests (src/common.cu), ROCm/rccl-tests, the HCCL Performance Tester pages of CANN 8.0 and 8.5.
 """
 
@@ -21,7 +23,7 @@ LONGEST_TIME_US = 1e9
 SHORTEST_TIME_US = 1e-3
 LARGEST_BYTES = 1e15
 
-HCCL_HEADER = re.compile(r"data_size\(Bytes\)\s*:?\s*\|\s*(?:aveg|avg)_time\(us\)\s*:?\s*\|\s*alg_bandwidth\(GB/s\)")
+HCCL_HEADER = re.compile(r"data_size\(Bytes\)[\s:|]+(?:aveg|avg)_time\(us\)[\s:|]+alg_bandwidth\(GB/s\)")
 NCCL_HEADER = re.compile(r"\(B\)\s+\(elements\)\s+(\([^)]*\))")
 
 _ELEMENT_BYTES = {
@@ -32,8 +34,9 @@ _ELEMENT_BYTES = {
 }
 _OPERATIONS = frozenset({"sum", "prod", "max", "min", "avg", "mulsum", "none"})
 _NCCL_ROW = re.compile(rf"(?<![\w.])([0-9]+)\s+([0-9]+)\s+({'|'.join(_ELEMENT_BYTES)})\b(.*)")
-_HCCL_ROW = re.compile(r"(?<![\w.])([0-9]+)\s*\|\s*([^\s|]+)\s*\|\s*([^\s|]+)\s*\|\s*(success|failed|NULL)\b")
-_HCCL_START = re.compile(r"(?<![\w.])[0-9]+\s*\|")
+_HCCL_ROW = re.compile(r"(?<![\w.])([0-9]+)[\s|]+([^\s|]+)[\s|]+([^\s|]+)[\s|]+(success|failed|NULL)\b")
+# A time has two digits behind its point: so a row that was cut off is told from what else a log prints.
+_HCCL_START = re.compile(r"(?<![\w.])[0-9]+\s*\||(?:^|[>:\]])\s*[0-9]+\s+[0-9]+\.[0-9]{2}(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +88,9 @@ def nccl_row(text: str, *, file: str, line: int) -> CollectiveRow | None:
 
 def hccl_row(text: str, *, file: str, line: int) -> CollectiveRow | None:
     """Read a row of hccl_test; None where the line is none. Raises InputError where the row isn't whole or right."""
-    if not _HCCL_START.search(text):
-        return None
     match = _HCCL_ROW.search(text)
+    if match is None and not _HCCL_START.search(text):
+        return None
     if match is None:
         raise _broken(text, file=file, line=line)
     if match[4] == "failed":

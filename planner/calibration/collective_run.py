@@ -36,7 +36,9 @@ NAMES = {
 UNUSED = ("broadcast", "reduce", "gather", "scatter", "hypercube", "alltoallv", "all_gather_v", "reduce_scatter_v")
 MOST_RANKS = 10**6
 
-_RANK = re.compile(r"\bRank\s+([0-9]{1,7})\s+(?:Group\s+[0-9]+\s+)?Pid\s+[0-9]+\s+on\s+(\S+)\s+device\b")
+_RANK = re.compile(
+    r"\bRank\s+([0-9]{1,7})\s+(?:Group\s+[0-9]+\s+)?Pid\s+[0-9]+\s+on\s+(\S+)\s+device\b(?:\s*[0-9]+\s+\[[^\]]*\]\s+(\S.*))?"
+)
 _START = re.compile(r"\bnThread\s+[0-9]+\s+nGpus\s+[0-9]+|\bthe minbytes is [0-9]+")
 _TEST = re.compile(rf"(?<![\w.-])({'|'.join((*NAMES, *UNUSED))})(?:_perf(?:_mpi)?|_test)(?![\w.-])")
 _TABLE = re.compile(rf"{HCCL_HEADER.pattern}|{NCCL_HEADER.pattern}|{_RANK.pattern}|{_START.pattern}")
@@ -44,13 +46,17 @@ _TABLE = re.compile(rf"{HCCL_HEADER.pattern}|{NCCL_HEADER.pattern}|{_RANK.patter
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """What one run of a test printed, as far as it has been read. `told_*` come from the command that it echoes."""
+    """What one run of a test printed, as far as it has been read. `told_*` come from the command that it echoes.
+
+    chips: the names of devices beside the ranks, each with the first line that has it.
+    """
 
     name: str = ""
     told_ranks: int = 0
     told_per_node: int = 0
     hosts: dict[int, str] = field(default_factory=dict)
     rank_lines: int = 0
+    chips: dict[str, int] = field(default_factory=dict)
     hccl: bool = False
     rows: list[CollectiveRow] = field(default_factory=list)
 
@@ -79,6 +85,8 @@ def runs_of(text: str, *, file: str) -> Iterator[Run]:
         if match := _RANK.search(content):
             run.hosts[int(match[1])] = match[2]
             run.rank_lines += 1
+            if match[3]:
+                run.chips.setdefault(match[3].strip(), line)
         if match := _TEST.search(content):
             announced = _announced(content, match, announced)
     yield run

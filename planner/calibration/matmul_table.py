@@ -16,9 +16,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from meshwright.catalog.document import read_text
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.names import canonical_name
 from meshwright.catalog.precision import Precision
@@ -64,24 +62,20 @@ def looks_like_matmul_table(text: str) -> bool:
     return {"m", "n", "k"} <= {name.strip().strip('"').casefold() for name in re.split(r"[,;\t]", first[:2000])}
 
 
-def read_matmul_table(path: Path, *, device: Device, precision: Precision | None = None) -> tuple[MatmulTiming, ...]:
-    """Read the products of a table that were timed on a device.
+def parse_matmul_table(
+    text: str, *, file: str, device: Device, precision: Precision | None = None
+) -> tuple[MatmulTiming, ...]:
+    """Read the products of the text of a table that were timed on a device.
 
     Args:
-        path: the table.
+        text: the table.
+        file: its name, for errors.
         device: the device; a rate far above its peak is an error of the unit.
         precision: of tables without such a column.
 
     Raises InputError with file and line.
 
     """
-    return parse_matmul_table(read_text(path), file=str(path), device=device, precision=precision)
-
-
-def parse_matmul_table(
-    text: str, *, file: str, device: Device, precision: Precision | None = None
-) -> tuple[MatmulTiming, ...]:
-    """Do the same for the text of a table."""
     rows = _rows(text, file=file)
     header = next(rows, None)
     if header is None:
@@ -125,7 +119,8 @@ def _form(header: list[str], *, file: str, line: int, precision: Precision | Non
             raise InputError(
                 f"line {line}: there is no column {name!r}",
                 file=file,
-                hint="the first line names the columns: m,n,k,precision,time_us",
+                hint="the first line names the columns: m,n,k,precision,time_us"
+                + ("; --precision bf16 tells the format of all rows" if name == "precision" else ""),
             )
     name, scale, is_rate = _measure(names, file=file, line=line)
     return _Form(fields=fields, width=len(names), measure=fields[name], measure_name=name, scale=scale, is_rate=is_rate)
@@ -214,6 +209,6 @@ def _precision(text: str, *, file: str, line: int) -> Precision:
         raise InputError(
             f"line {line}: {text!r:.40} is not a known precision",
             file=file,
-            hint=f"it is one of {', '.join(Precision)}",
+            hint=f"it is one of {', '.join(Precision)}; --precision tells that of all rows",
         )
     return found

@@ -1,7 +1,7 @@
 """Reading what users have into evidence: cases, logs of collectives, tables of products, training logs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,16 +64,24 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What one file says of the machine; `notes` say, in sentences, what of it isn't used."""
+    """What one file says of the machine; `notes` say, in sentences, what of it isn't used.
+
+    cases: what it holds, that were used or not.
+    """
 
     evidence: tuple[Evidence, ...]
+    cases: tuple[Case, ...] = ()
     steps: tuple[MeasuredStep, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def read_sources(paths: Sequence[Path], asked: Asked) -> list[Source]:
-    """Read files, each a source. Raises as `read_source` does."""
-    return [read_source(path, asked) for path in paths]
+    """Read files, each a source. A case that several hold counts in the first. Raises as `read_source` does."""
+    sources: list[Source] = []
+    for path in paths:
+        known = frozenset(case.fingerprint for source in sources for case in source.cases)
+        sources.append(read_source(path, asked, known=known))
+    return sources
 
 
 def read_job(path: Path) -> Case:
@@ -84,18 +92,23 @@ def read_job(path: Path) -> Case:
     return first
 
 
-def read_source(path: Path, asked: Asked) -> Source:
-    """Read one file, whatever it is.
+def read_source(path: Path, asked: Asked, *, known: Set[str] = frozenset()) -> Source:
+    """Read one file, whatever it is, but for cases whose fingerprints are `known`.
 
     Raises InputError where it is none of what can be read, or is wrong; MissingData where the catalog lacks a number.
     """
     file = str(path)
     if path.suffix in DOCUMENTS:
-        return _cases(load_cases(path), file=file, asked=asked)
+        return _cases(load_cases(path), file=file, asked=asked, known=known)
     text = read_text(path)
     if looks_like_collective_log(text):
         timings: Sequence[Timing] = parse_collective_log(
-            text, file=file, collective=asked.collective, ranks=asked.ranks, nodes=asked.nodes
+            text,
+            file=file,
+            collective=asked.collective,
+            ranks=asked.ranks,
+            nodes=asked.nodes,
+            device=asked.device,
         )
         return timed_source(timings, label=file, asked=asked)
     if looks_like_matmul_table(text):
@@ -137,17 +150,20 @@ def _kind(timing: Timing) -> str:
     return "copies"
 
 
-def _cases(cases: Sequence[Case], *, file: str, asked: Asked) -> Source:
+def _cases(cases: Sequence[Case], *, file: str, asked: Asked, known: Set[str] = frozenset()) -> Source:
     left_out: Counter[str] = Counter()
-    chosen = [case for case in cases if not _is_left_out(case, asked, left_out)]
+    fresh = {case.fingerprint: case for case in cases if case.fingerprint not in known}
+    chosen = [case for case in fresh.values() if not _is_left_out(case, asked, left_out)]
     estimates = estimate(chosen, overlays=asked.machine.overlays, machine=lambda _: asked.machine)
     steps = tuple(measured_steps(estimates, machine=lambda _: asked.machine, overlays=asked.machine.overlays))
     failed = [item for item in estimates if item.error is not None]
     notes = [f"{file}: {_cases_of(count)} left out: {why}" for why, count in left_out.items()]
+    if len(fresh) < len(cases):
+        notes.append(f"{file}: {_cases_of(len(cases) - len(fresh))} left out: given before, and counted there")
     if failed:
         first = f"{failed[0].case.id} ({failed[0].error})"
         notes.append(f"{file}: {_cases_of(len(failed))} left out: no prediction, such as of {first}")
-    return Source(evidence=case_evidence(steps, label=file), steps=steps, notes=tuple(notes))
+    return Source(evidence=case_evidence(steps, label=file), cases=tuple(cases), steps=steps, notes=tuple(notes))
 
 
 def _cases_of(count: int) -> str:

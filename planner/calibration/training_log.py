@@ -8,7 +8,7 @@ case without measured values. TorchTitan prints tokens a second and device (torc
 
 from pathlib import Path
 
-from meshwright.catalog.document import read_text, validate
+from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.names import canonical_name
 from meshwright.planner.accuracy.case import Case, Measured
@@ -20,22 +20,18 @@ from meshwright.planner.calibration.training_steps import Peak, Steady, peak_of,
 _CASE_HINT = "give the job in a file of one case, without measured values, with --case"
 
 
-def read_training_log(path: Path, *, device: str, case: Case | None = None) -> Case:
-    """Make a measured case of a log.
+def parse_training_log(text: str, *, file: str, device: str, case: Case | None = None) -> Case:
+    """Make a measured case of the text of a log.
 
     Args:
-        path: the log.
+        text: the log.
+        file: its name, for errors and the case's source.
         device: catalog name of what it ran on.
         case: the job, where the log doesn't tell it wholly; what it says was measured is replaced.
 
     Raises InputError where the log has too few steps, doesn't tell the job and no case does, or contradicts the case.
 
     """
-    return parse_training_log(read_text(path), file=str(path), device=device, case=case)
-
-
-def parse_training_log(text: str, *, file: str, device: str, case: Case | None = None) -> Case:
-    """Do the same for the text of a log."""
     steady = steady_of(steps_of(text, file=file), file=file)
     given = arguments_of(text, file=file)
     if case is not None:
