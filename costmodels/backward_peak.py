@@ -26,7 +26,7 @@ def backward_parts(
     job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters
 ) -> dict[str, FloatArray]:
     """Give what the backward pass needs beside the states at its peak, [layouts, stages] a cause."""
-    logits = stages.last * _loss_bytes(job, layouts)[:, np.newaxis]
+    logits = stages.last * loss_bytes(job, layouts)[:, np.newaxis]
     working = _working_bytes(job, layouts, stages)
     return {
         "activations": _kept_bytes(job, layouts, stages),
@@ -103,7 +103,7 @@ def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     return np.asarray(np.max(weights, axis=0))
 
 
-def _loss_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
+def loss_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
     """Give what the loss needs: its logits, and the head's weight gradient where products don't add to gradients."""
     tokens = tokens_of(job, layouts).computed
     vocabulary = local_vocabulary(job, layouts)

@@ -59,11 +59,11 @@ def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, reading: 
     return MemoryPrediction(
         breakdown=breakdown,
         reserved_bytes=reserved,
-        nvidia_smi_bytes=reserved + _outside_bytes(job, layouts),
+        nvidia_smi_bytes=reserved + outside_bytes(job, layouts),
     )
 
 
-def _outside_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
+def outside_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
     """Give what a process holds outside the allocator, [layouts]."""
     calibration = job.cluster.device.calibration
     return calibration.context + job.stack.loaded_kernels + calibration.communicator * _communicators(layouts)

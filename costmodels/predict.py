@@ -55,7 +55,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     Raises MissingData where the device has no peak for the job's precision.
     """
     stages = stage_table(job.model, layouts)
-    distinct, back = _distinct_layer_rows(layouts)
+    distinct, back = distinct_layer_rows(layouts)
     kinds = [_taken(layer_time(job, layer, distinct), back) for layer in job.model.layer_kinds]
     embedding = embedding_s(job, layouts)
     head = head_s(job, layouts)
@@ -103,7 +103,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     return TimePrediction(breakdown=breakdown, model_flop=model_flop(job))
 
 
-def _distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
+def distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
     """Give the layouts that differ in what a layer's time depends on, and for each layout which of those it is."""
     code = np.zeros(len(layouts), dtype=np.int64)
     for name in LAYER_COLUMNS:

@@ -6,7 +6,9 @@ its pipeline.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+from typing import Self
 
 import numpy as np
 
@@ -69,7 +71,7 @@ class StageTable:
 _Stage = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...], tuple[bool, ...]]
 """What makes stages equal: by chunk the layers of each kind, and whether it has embedding and head."""
 
-_Runs = list[tuple[_Stage, int]]
+_Runs = tuple[tuple[_Stage, int], ...]
 
 
 def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
@@ -80,7 +82,8 @@ def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
     distinct, cut = numbered(code)
     example = np.zeros(len(distinct), dtype=np.int64)
     example[cut] = np.arange(len(cut))
-    cuts = _cuts([_runs(model, layouts.row(int(row))) for row in example], kinds=len(model.layer_kinds))
+    rows = [layouts.row(int(row)) for row in example]
+    cuts = _cuts([_runs(_Model.of(model), _cut_alone(row)) for row in rows], kinds=len(model.layer_kinds))
     first, last = np.asarray(cuts.embedding.any(axis=2)), np.asarray(cuts.head.any(axis=2))
     return StageTable(
         index=cuts.index[cut],
@@ -93,11 +96,37 @@ def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
     )
 
 
-def _runs(model: Transformer, layout: Layout) -> _Runs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """What of a model cuts are about."""
+
+    kind_of_layer: tuple[int, ...]
+    kinds: int
+    mtp_layers: int
+
+    @classmethod
+    def of(cls, model: Transformer) -> Self:
+        return cls(kind_of_layer=model.kind_of_layer, kinds=len(model.layer_kinds), mtp_layers=model.mtp_layers)
+
+
+def _cut_alone(layout: Layout) -> Layout:
+    """Give a layout of which only that is left which cuts depend on."""
+    return Layout(
+        schedule=layout.schedule,
+        pipeline_parallel=layout.pipeline_parallel,
+        virtual_pipeline=layout.virtual_pipeline,
+        split=layout.split,
+        vocabulary_parallel=layout.vocabulary_parallel,
+    )
+
+
+# A search asks for the same cuts again and again.
+@lru_cache(maxsize=4096)
+def _runs(model: _Model, layout: Layout) -> _Runs:
     """Give the stages of a layout in order, each with the number of neighbours like it."""
     stages: list[_Stage] = []
-    for held in stage_chunks(len(model.layers), layout):
-        counts = [[0] * len(model.layer_kinds) for _ in held.layers]
+    for held in stage_chunks(len(model.kind_of_layer), layout):
+        counts = [[0] * model.kinds for _ in held.layers]
         for count, layers, has_head in zip(counts, held.layers, held.head, strict=True):
             for layer in layers:
                 count[model.kind_of_layer[layer]] += 1
@@ -107,7 +136,7 @@ def _runs(model: Transformer, layout: Layout) -> _Runs:
             embedding = (True, *(False for _ in held.layers[1:]))
             head = embedding[::-1]
         stages.append((tuple(map(tuple, counts)), embedding, head))
-    return [(stage, len(list(equal))) for stage, equal in groupby(stages)]
+    return tuple((stage, len(list(equal))) for stage, equal in groupby(stages))
 
 
 def _cuts(cuts: list[_Runs], *, kinds: int) -> Cuts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.layout import BoolArray, FloatArray, LayoutTable
 from meshwright.costmodels.parameter_bytes import MASTER_BYTES, PARAMETER_BYTES, parameter_bytes
 from meshwright.costmodels.parameters import (
     embedding_norm_parameters,
@@ -19,6 +19,7 @@ from meshwright.costmodels.parameters import (
 )
 from meshwright.costmodels.sharding import Sharding, dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
+from meshwright.costmodels.transformer import Layer
 
 VOCABULARY_MULTIPLE = 128
 
@@ -41,26 +42,44 @@ def local_vocabulary(job: Job, layouts: LayoutTable) -> FloatArray:
     return np.where(layouts.vocabulary_parallel == 1, share / layouts.pipeline_parallel, share)
 
 
-def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> StageParameters:
-    """Count the parameters on one rank of each distinct stage."""
-    model = job.model
+def layer_on_rank(job: Job, layer: Layer, layouts: LayoutTable) -> StageParameters:
+    """Count the parameters of one layer on one rank, [layouts, 1]."""
+    count = layer_parameters(job.model, layer)
     tensor = layouts.tensor_parallel[:, np.newaxis]
     expert_ranks = (layouts.expert_parallel * layouts.expert_tensor_parallel)[:, np.newaxis]
-    dense = np.zeros(stages.index.shape)
-    experts = np.zeros(stages.index.shape)
-    for kind, layer in enumerate(model.layer_kinds):
-        count = layer_parameters(model, layer)
-        local = (count.attention_sharded + count.mlp_sharded) / tensor + count.replicated
-        dense = dense + stages.layers[:, :, kind] * local
-        experts = experts + stages.layers[:, :, kind] * count.experts / expert_ranks
+    dense = (count.attention_sharded + count.mlp_sharded) / tensor + count.replicated
+    return StageParameters(dense=dense, experts=count.experts / expert_ranks)
+
+
+def vocabulary_on_rank(job: Job, layouts: LayoutTable) -> StageParameters:
+    """Count the parameters of embedding, head and MTP's projections on a rank that has them all, [layouts, 1].
+
+    The stages of a pipeline have no fewer together.
+    """
+    both = np.ones((len(layouts), 1), dtype=bool)
+    return StageParameters(dense=_ends(job, layouts, first=both, last=both), experts=np.zeros((len(layouts), 1)))
+
+
+def stage_parameters(job: Job, layouts: LayoutTable, stages: StageTable) -> StageParameters:
+    """Count the parameters on one rank of each distinct stage."""
+    dense, experts = _ends(job, layouts, first=stages.first, last=stages.last), np.zeros(stages.index.shape)
+    for kind, layer in enumerate(job.model.layer_kinds):
+        each = layer_on_rank(job, layer, layouts)
+        dense = dense + stages.layers[:, :, kind] * each.dense
+        experts = experts + stages.layers[:, :, kind] * each.experts
+    return StageParameters(dense=dense, experts=experts)
+
+
+def _ends(job: Job, layouts: LayoutTable, *, first: BoolArray, last: BoolArray) -> FloatArray:
+    """Count the parameters of embedding, head and MTP's projections where stages have them, [layouts, stages]."""
+    model = job.model
     word_table = model.hidden * local_vocabulary(job, layouts)[:, np.newaxis]
     embedding = word_table + position_parameters(model) + embedding_norm_parameters(model)
-    own_head = ~stages.first | (not model.tied_embeddings)
-    head = word_table * own_head + final_norm_parameters(model)
-    dense = dense + stages.first * embedding + stages.last * head
+    own_head = ~first | (not model.tied_embeddings)
+    total = first * embedding + last * (word_table * own_head + final_norm_parameters(model))
     if model.mtp_layers:
-        dense = dense + stages.last * model.mtp_layers * 2.0 * model.hidden**2 / tensor
-    return StageParameters(dense=dense, experts=experts)
+        total = total + last * model.mtp_layers * 2.0 * model.hidden**2 / layouts.tensor_parallel[:, np.newaxis]
+    return np.asarray(total)
 
 
 def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> dict[str, FloatArray]:

@@ -49,13 +49,18 @@ def differences(old: Plan, new: Plan) -> tuple[str, ...]:
     if not moved:  # else these follow from it
         moved += [*_moved("stages", before["stages"], after["stages"]), *_moved("mesh", before["mesh"], after["mesh"])]
     moved += _moved("predicted", before["predicted"], after["predicted"])
-    moved += _moved("search", before["search"], after["search"])
+    moved += _moved("search", _proved(before["search"]), _proved(after["search"]))
     moved += _moved("alternatives", before["alternatives"], after["alternatives"])
     if not moved:
         return ()
     causes = _moved("inputs", _without_prose(before["inputs"]), _without_prose(after["inputs"]))
     version = _moved("meshwright", old.meshwright, new.meshwright)
     return (*moved, *causes, *version)
+
+
+def _proved(search: dict[str, Any]) -> dict[str, Any]:
+    """Give what a search proved, without how much it had to look at."""
+    return {name: search[name] for name in ("candidates", "lower_bound", "gap", "proof")}
 
 
 def _moved(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 - whatever a plan file holds

@@ -121,9 +121,21 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
             "search.candidates",
             f"are {search.candidates}, but {search.feasible} feasible and {rejected} rejected ones are listed",
         )
-    gap = plan.predicted.step_time_s / search.lower_bound_s - 1
+    gap = _value(plan) / search.lower_bound - 1
     if not math.isclose(gap, search.gap, abs_tol=ROUNDING):
-        yield "search.gap", f"is {search.gap}; the step time is {gap:.9g} above the lower bound"
+        yield "search.gap", f"is {search.gap}; the plan is {gap:.9g} above the lower bound"
+    if (search.proof == "optimal") != (search.gap == 0):
+        yield "search.proof", f"is {search.proof}, but the gap is {search.gap}"
+
+
+def _value(plan: Plan) -> float:
+    """Give what the plan comes to under its objective."""
+    predicted = plan.predicted
+    return {
+        Objective.TIME: predicted.step_time_s,
+        Objective.COST: predicted.step_time_s * plan.mesh.devices,
+        Objective.MEMORY: float(predicted.peak_memory_bytes.nvidia_smi),
+    }[plan.inputs.job.objective]
 
 
 def _alternatives(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -186,17 +186,19 @@ class PredictedSection(Section):
 class SearchSection(Section):
     """What the search proved.
 
-    candidates = feasible + sum of rejected, each counted under the first rule that it breaks.
-    lower_bound_s: no feasible layout is faster. gap: by how much the plan is slower than that, relative.
-    proof: exhaustive means that every feasible layout was evaluated, so that none is better under the objective.
+    candidates = feasible + sum of rejected, each counted under the first reason. Feasible are those that were evaluated
+    and fit; those that a lower bound makes too slow to be of use weren't evaluated, which is a reason too.
+    lower_bound: nothing that fits comes to less under the objective: seconds of a step; for the cost device-seconds of
+    a step; for memory bytes. gap: by how much the plan comes to more than that, relative.
+    proof: optimal means that the gap is 0; bounded that time ran out before.
     """
 
     candidates: PositiveTally
     feasible: PositiveTally
     rejected: dict[str, Tally]
-    lower_bound_s: PositiveSeconds
+    lower_bound: Annotated[float, Field(gt=0)]
     gap: Annotated[float, Field(ge=0)]
-    proof: Literal["exhaustive"]
+    proof: Literal["optimal", "bounded"]
 
 
 class AlternativeSection(Section):

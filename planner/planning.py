@@ -21,7 +21,7 @@ from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Found, SearchResult, search
+from meshwright.planner.layout.search import Found, Question, SearchResult, search
 from meshwright.planner.plan_schema import (
     FORMAT_VERSION,
     AlternativeSection,
@@ -98,9 +98,10 @@ def plan_of(inputs: Inputs) -> TimedPlan:
     """Make the plan of resolved inputs. Raises MissingData and Infeasible."""
     jobs = [job_of(inputs, devices=devices) for devices in _sizes(inputs)]
     start = perf_counter()
-    result = search(
-        jobs, objective=inputs.job.objective, memory_limit_bytes=memory_limit_bytes(inputs), top=inputs.job.top
+    question = Question(
+        objective=inputs.job.objective, memory_limit_bytes=memory_limit_bytes(inputs), top=inputs.job.top
     )
+    result = search(jobs, question)
     return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))
 
 
@@ -145,9 +146,9 @@ def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
             candidates=result.candidates,
             feasible=result.feasible,
             rejected=dict(result.rejected),
-            lower_bound_s=result.lower_bound_s,
-            gap=significant(max(predicted.step_time_s / result.lower_bound_s - 1, 0.0)),
-            proof="exhaustive",
+            lower_bound=result.lower_bound,
+            gap=significant(result.value / result.lower_bound - 1),
+            proof="optimal" if result.value == result.lower_bound else "bounded",
         ),
         alternatives=tuple(_alternative(found, predicted.step_time_s) for found in result.alternatives),
         inputs=digested(inputs),

@@ -31,7 +31,7 @@ from meshwright.planner.accuracy.borrowed import unmeasured_factor
 from meshwright.planner.accuracy.left_out import left_out_estimates
 from meshwright.planner.accuracy.spread import uncertainty_of
 from meshwright.planner.job_inputs import job_of
-from meshwright.planner.layout.search import describe
+from meshwright.planner.layout.description import describe
 from meshwright.planner.plan_file import plan_json_schema, plan_yaml
 
 ROOT = Path(__file__).parent.parent

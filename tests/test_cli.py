@@ -76,7 +76,7 @@ def test_plan_json_has_what_scripts_read() -> None:
     assert {"layout", "predicted", "search", "alternatives"} <= set(document)
     predicted, layout = document["predicted"], document["layout"]
     assert {"step_time_s", "tokens_per_s", "mfu", "peak_memory_bytes", "breakdown"} <= set(predicted)
-    assert {"candidates", "feasible", "lower_bound_s", "gap", "seconds"} <= set(document["search"])
+    assert {"candidates", "feasible", "lower_bound", "gap", "seconds"} <= set(document["search"])
     assert sum(predicted["breakdown"].values()) == pytest.approx(predicted["step_time_s"], rel=1e-6)
     assert predicted["tokens_per_s"] == pytest.approx(64 * 4096 / predicted["step_time_s"], rel=1e-6)
     assert predicted["peak_memory_bytes"] == predicted["peak_memory_by_kind_bytes"]["nvidia_smi"]

@@ -307,6 +307,7 @@ def test_the_digest_ignores_the_order_of_keys(toy_plan: Plan, tmp_path: Path) ->
         ("predicted.memory_limit_bytes", 1, "must rise from allocated"),
         ("search.candidates", 1, "feasible and"),
         ("search.gap", 0.5, "above the lower bound"),
+        ("search.proof", "bounded", "but the gap is 0"),
         ("inputs.job.top", 2, "are 3; 2 were asked for"),
         ("alternatives.0.slower_by", 0.5, "its step time makes it"),
         ("alternatives.2.step_time_s", 1000.0, "alternatives.2.slower_by: is"),
@@ -334,6 +335,9 @@ def test_only_a_plan_for_time_has_no_faster_alternatives(toy_plan: Plan, tmp_pat
         document["inputs"]["job"]["objective"] = objective
         set_deep(document, "alternatives.0.step_time_s", toy_plan.predicted.step_time_s / 2)
         set_deep(document, "alternatives.0.slower_by", -0.5)
+        step_s, peak = toy_plan.predicted.step_time_s, toy_plan.predicted.peak_memory_bytes.nvidia_smi
+        values = {"time": step_s, "cost": step_s * toy_plan.mesh.devices, "memory": peak}
+        set_deep(document, "search.lower_bound", values[objective])
 
     file = edited(toy_plan, hurry, tmp_path / "plan.yaml", digest=True)
     if objective != "time":

@@ -1,9 +1,11 @@
 """The space of layouts against an independent enumerator in plain loops, and its accounts by hand."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.transformer import Experts, Mlp
 from meshwright.planner.layout.rules import RULES
-from meshwright.planner.layout.space import Space, space_of
+from meshwright.planner.layout.space import Space, space_of, taken
 
 MakeJob = Callable[..., Job]
 ZERO_BUBBLE = [Schedule(name) for name in ("zb-h1", "zb-2p", "zbv", "v-half", "v-min")]
@@ -102,9 +104,17 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
     return len(found), {layout for layout in found if is_legal(job, layout)}
 
 
-def listed(space: Space, *, limit: int) -> list[Layout]:
-    tables = [space.layouts(part) for part in space.slices(limit=limit)]
-    return [table.row(index) for table in tables for index in range(len(table))]
+def grown(space: Space) -> tuple[LayoutTable, Counter[str]]:
+    """Give all layouts of a space, and what was rejected on the way."""
+    twigs = space.twigs(space.branches.rows)
+    leaves = space.leaves(twigs.rows)
+    rejected = Counter(space.branches.rejected) + Counter(twigs.rejected) + Counter(leaves.rejected)
+    return space.table(leaves.rows), rejected
+
+
+def listed(space: Space) -> list[Layout]:
+    table, _ = grown(space)
+    return [table.row(index) for index in range(len(table))]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +132,11 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
     job = toy_job(devices, **asked)
     candidates, legal = by_loops(job)
     space = space_of(job)
-    layouts = listed(space, limit=1000)
-    assert len(layouts) == len(set(layouts)) == space.legal
+    layouts = listed(space)
+    assert len(layouts) == len(set(layouts))
     assert set(layouts) == legal
     assert space.candidates == candidates
-    assert space.candidates == space.legal + sum(space.rejected.values())
+    assert space.candidates == len(layouts) + grown(space)[1].total()
 
 
 def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
@@ -140,22 +150,23 @@ def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
     """
     space = space_of(toy_job(2, global_batch=2))
     assert space.candidates == 162
-    assert dict(space.rejected) == {
+    table, rejected = grown(space)
+    assert rejected == {
         "there are more pipeline chunks than layers": 30,
         "interleaving needs micro-batches in multiples of the pipeline stages": 9,
         "a zero-bubble schedule needs as many micro-batches as stages": 15,
         "DualPipe needs two micro-batches a stage, an even number of them": 12,
         "the micro-batch does not divide the batch of a replica": 12,
     }
-    assert space.legal == 84
+    assert len(table) == 84
 
 
 def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:
     space = space_of(toy_job(7, global_batch=1, layers=4))
-    assert space.legal == 0
-    assert space.slices() == []
-    assert space.candidates == sum(space.rejected.values())
-    assert set(space.rejected) == {
+    table, rejected = grown(space)
+    assert len(table) == 0
+    assert space.candidates == rejected.total()
+    assert set(rejected) == {
         "data parallelism does not divide the global batch",
         "tensor parallelism does not divide the attention heads",
         "the sequence does not split into 2 x context parallelism equal parts",
@@ -196,20 +207,28 @@ def test_every_candidate_is_legal_or_rejected_once(
         experts=EXPERTS if mixture else None,
     )
     space = space_of(job)
-    tables = [space.layouts(part) for part in space.slices(limit=5000)]
-    assert space.candidates == sum(map(len, tables)) + sum(space.rejected.values())
-    assert min(space.rejected.values(), default=1) > 0
-    for table in tables:
-        world = table.tensor_parallel * table.context_parallel * table.pipeline_parallel * table.data_parallel
-        assert (world == devices).all()
-        assert (global_batch % (table.data_parallel * table.micro_batch) == 0).all()
+    table, rejected = grown(space)
+    assert space.candidates == len(table) + rejected.total()
+    assert min(rejected.values(), default=1) > 0
+    world = table.tensor_parallel * table.context_parallel * table.pipeline_parallel * table.data_parallel
+    assert (world == devices).all()
+    assert (global_batch % (table.data_parallel * table.micro_batch) == 0).all()
 
 
 @settings(max_examples=20, deadline=None)
-@given(limit=st.integers(1, 400))
-def test_slices_of_any_size_give_the_same_layouts_in_the_same_order(toy_job: MakeJob, limit: int) -> None:
+@given(picked=st.sets(st.integers(0, 100), min_size=1, max_size=8))
+def test_parts_of_a_space_are_the_same_alone(toy_job: MakeJob, picked: set[int]) -> None:
     space = space_of(toy_job(4, global_batch=4))
-    assert listed(space, limit=limit) == listed(space, limit=10**6)
+    branches = np.array(sorted(number % len(space.branches) for number in picked))
+    twigs = space.twigs(taken(space.branches.rows, branches))
+    leaves = space.leaves(twigs.rows)
+    every = space.twigs(space.branches.rows)
+    all_leaves = space.leaves(every.rows)
+    of = np.flatnonzero(np.isin(every.parent[all_leaves.parent], branches))
+    alone, among = space.table(leaves.rows), space.table(taken(all_leaves.rows, of))
+    assert {alone.row(row) for row in range(len(alone))} == {among.row(row) for row in range(len(among))}
+    below = int(space.below_branches(taken(space.branches.rows, np.unique(branches))).sum())
+    assert below == int(space.below_twigs(space.twigs(taken(space.branches.rows, np.unique(branches))).rows).sum())
 
 
 def test_a_large_space_is_enumerated_without_much_memory(toy_job: MakeJob) -> None:
@@ -218,8 +237,7 @@ def test_a_large_space_is_enumerated_without_much_memory(toy_job: MakeJob) -> No
         toy_job(2048, global_batch=15360, layers=61, heads=128, kv_heads=128, experts=EXPERTS | {"experts": 256})
     )
     assert space.candidates > 10**7
-    assert sum(column.nbytes for column in space.rows.values()) < 2**26
-    assert max(len(space.layouts(part)) for part in space.slices()[:3]) <= 2**16
+    assert sum(column.nbytes for column in space.branches.rows.values()) < 2**24
 
 
 @pytest.mark.parametrize(
@@ -234,22 +252,23 @@ def test_a_large_space_is_enumerated_without_much_memory(toy_job: MakeJob) -> No
 )
 def test_what_the_stack_lacks_is_not_used(axis: str, column: str, single: int, toy_job: MakeJob) -> None:
     job = toy_job(8, global_batch=8, experts=EXPERTS)
-    assert {int(getattr(layout, column)) for layout in listed(space_of(job), limit=1000)} > {single}
+    assert {int(getattr(layout, column)) for layout in listed(space_of(job))} > {single}
     axes = tuple(other for other in job.stack.axes if other != axis)
     without = space_of(replace(job, stack=job.stack.model_copy(update={"axes": axes})))
-    assert {int(getattr(layout, column)) for layout in listed(without, limit=1000)} == {single}
-    assert without.rejected[f"the training software has no {axis} parallelism"] > 0
-    assert without.candidates == without.legal + sum(without.rejected.values())
+    assert {int(getattr(layout, column)) for layout in listed(without)} == {single}
+    table, rejected = grown(without)
+    assert rejected[f"the training software has no {axis} parallelism"] > 0
+    assert without.candidates == len(table) + rejected.total()
 
 
 def test_only_the_stack_s_schedules_are_used(toy_job: MakeJob) -> None:
     job = toy_job(4, global_batch=8)
     stack = job.stack.model_copy(update={"schedules": (Schedule.ONE_F_ONE_B,)})
     space = space_of(replace(job, stack=stack))
-    layouts = listed(space, limit=1000)
+    layouts = listed(space)
     assert {layout.schedule for layout in layouts} == {Schedule.ONE_F_ONE_B}
     assert max(layout.pipeline_parallel for layout in layouts) == 4
-    assert space.rejected["the training software does not run the pipeline schedule"] > 0
+    assert grown(space)[1]["the training software does not run the pipeline schedule"] > 0
 
 
 def shards_of(layout: Layout) -> tuple[int, int, int, int]:
@@ -265,9 +284,9 @@ def test_partitions_of_the_stack_are_offered_across_nodes(toy_job: MakeJob) -> N
     # 32 devices in nodes of 8: all of the replicas, a node's, and both in turn.
     job = with_partitions(toy_job(32, global_batch=32), *Partition)
     space = space_of(job)
-    layouts = listed(space, limit=10**6)
-    assert len(layouts) == len(set(layouts)) == space.legal
-    assert space.candidates == space.legal + sum(space.rejected.values())
+    layouts = listed(space)
+    assert len(layouts) == len(set(layouts))
+    assert space.candidates == len(layouts) + grown(space)[1].total()
 
     def found(tensor: int, data: int) -> set[tuple[int, int, int, int]]:
         return {
@@ -292,7 +311,7 @@ def test_a_card_is_a_level_of_its_own(toy_job: MakeJob) -> None:
     node, fabric = job.cluster.tiers
     card = replace(node, name="card", group=2)
     cards = replace(job, cluster=replace(job.cluster, tiers=(card, node, fabric)))
-    layouts = [layout for layout in listed(space_of(cards), limit=10**6) if layout.zero_stage == 3]
+    layouts = [layout for layout in listed(space_of(cards)) if layout.zero_stage == 3]
     assert {shards_of(layout) for layout in layouts if layout.data_parallel == 32} == {(32,) * 4, (32, 8, 2, 2)}
 
 
@@ -302,9 +321,8 @@ def test_what_the_stack_does_not_shard_by_is_not_offered(toy_job: MakeJob) -> No
         with_partitions(toy_job(32, global_batch=32), Partition.UNIFORM, Partition.HYBRID),
     )
     assert {
-        layout.zero_shard == layout.data_parallel * layout.context_parallel
-        for layout in listed(space_of(plain), limit=10**6)
+        layout.zero_shard == layout.data_parallel * layout.context_parallel for layout in listed(space_of(plain))
     } == {True}
-    more = set(listed(space_of(hybrid), limit=10**6)) - set(listed(space_of(plain), limit=10**6))
+    more = set(listed(space_of(hybrid))) - set(listed(space_of(plain)))
     assert {layout.zero_stage for layout in more} == {3}
     assert all(layout.zero_shard < layout.data_parallel * layout.context_parallel for layout in more)

@@ -10,7 +10,7 @@ from rich.text import Text
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.explain import Contrast, Explanation, Loss, Part
-from meshwright.planner.layout.search import describe
+from meshwright.planner.layout.description import describe
 
 LOSSES_SHOWN = 3
 LEAST_SHARE_SHOWN = 0.01

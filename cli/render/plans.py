@@ -13,13 +13,14 @@ from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share, shown_span
 from meshwright.planner import Plan
+from meshwright.planner.layout.description import describe, narrower_shards
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import describe, narrower_shards
 from meshwright.planner.plan_schema import StageSection
 
 REASONS_SHOWN = 6
 BETTER = {
-    Objective.COST: "is cheaper a token",
+    Objective.TIME: "that fits is faster",
+    Objective.COST: "that fits is cheaper a token",
     Objective.MEMORY: "at most 10 % slower than the fastest needs less memory",
 }
 
@@ -196,11 +197,12 @@ def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> No
 
 
 def _proof(plan: Plan) -> str:
-    search, fastest = plan.search, shown_seconds(plan.search.lower_bound_s)
-    if plan.inputs.job.objective is Objective.TIME:
-        beside = f"this one is {shown_share(search.gap)} slower" if search.gap else "this one is as fast"
-        return f"No feasible layout is faster than {fastest} ({search.proof}); {beside}."
-    return f"No feasible layout {BETTER[plan.inputs.job.objective]} ({search.proof}); the fastest takes {fastest}."
+    better = BETTER[plan.inputs.job.objective]
+    if plan.search.proof == "optimal":
+        return f"Proved optimal: no layout of this space {better}."
+    return (
+        f"Best found when time ran out: no layout of this space {better} by more than {shown_share(plan.search.gap)}."
+    )
 
 
 def _render_alternatives(console: Console, plan: Plan) -> None:

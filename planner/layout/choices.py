@@ -2,16 +2,17 @@
 
     mesh        tensor x context x pipeline x data = devices, every ordered factorisation
     sequence    sequence parallelism off; or on, where tensor > 1
-    pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
-                chunks, and v-half, v-min, zbv and dualpipev with two
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
     zero        ZeRO stage 0; and 1 to 3, where data x context > 1; and stage 3 by each other partition of the stack,
                 where some but not all ranks that hold the same parameters are in one node
+    pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
+                chunks, and v-half, v-min, zbv and dualpipev with two
     recompute   none, selective, full
 
 A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate.
-What is offered depends on the mesh alone: that is how a row pruned early is still counted for every candidate below it.
+Mesh to batch make a branch, ZeRO a twig of it, and the rest its leaves, the layouts (bound.py says why). What is
+offered depends on the mesh alone: that is how what is pruned early is still counted for every candidate below it.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,18 +97,17 @@ def divisors_of(number: int) -> IntArray:
     return np.array(sorted({*low, *(number // divisor for divisor in low)}), dtype=np.int64)
 
 
-def choices_for(job: Job) -> tuple[Choice, ...]:
-    """Give the choices after the mesh that have rules, in order; `free_choices` follow."""
+def branch_choices(job: Job) -> tuple[Choice, ...]:
+    """Give the choices that make branches of meshes, in order."""
     return (
         Choice(options={"sequence_parallel": _column((0, 1))}, axes=("tensor_parallel",), rules=SEQUENCE_RULES),
-        _pipeline_choice(),
         _expert_choice(job),
         Choice(options={"micro_batch": _micro_batches(job.global_batch)}, rules=BATCH_RULES),
     )
 
 
-def free_choices(job: Job) -> tuple[Choice, ...]:
-    """Give the choices that no rule forbids."""
+def twig_choices(job: Job) -> tuple[Choice, ...]:
+    """Give the choice that makes twigs of branches; no rule forbids any."""
     others = [PARTITIONS.index(kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
     return (
         Choice(
@@ -119,8 +119,12 @@ def free_choices(job: Job) -> tuple[Choice, ...]:
             special=partial(is_partitioned, job.cluster),
             common=len(ZERO_STAGES),
         ),
-        Choice(options={"recompute": np.arange(len(RECOMPUTES))}),
     )
+
+
+def leaf_choices() -> tuple[Choice, ...]:
+    """Give the choices that make leaves of twigs, in order."""
+    return (_pipeline_choice(), Choice(options={"recompute": np.arange(len(RECOMPUTES))}))
 
 
 def _column(values: tuple[int, ...]) -> IntArray:

@@ -10,9 +10,10 @@ from typing import Self
 
 import numpy as np
 
-from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import COLUMNS, FloatArray, IntArray, LayoutTable
 
-MESH_COLUMNS = ("tensor_parallel", "context_parallel", "pipeline_parallel", "data_parallel", "expert_parallel")
+MESH_COLUMNS = ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel", "data_parallel")
+TIE_COLUMNS = (*MESH_COLUMNS, *(name for name in COLUMNS if name not in MESH_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +31,21 @@ class Front:
         )
 
     def reduced(self) -> Self:
-        """Give the front of each mesh, in the same order; of layouts equal in time and memory, the first."""
+        """Give the front of each mesh, mesh by mesh, fastest first; of equal layouts the first by TIE_COLUMNS."""
         mesh = mesh_numbers(self.layouts)
-        order = np.lexsort([self.peak_bytes, self.step_time_s, mesh])
+        order = np.lexsort([*reversed(tie_columns(self.layouts)), self.peak_bytes, self.step_time_s, mesh])
         ranks = np.unique(self.peak_bytes, return_inverse=True)[1].reshape(-1)
         # Later meshes start below all ranks of earlier ones, so that one running minimum serves them all.
         depth = ranks[order] - mesh[order] * (len(ranks) + 1)
         least = np.minimum.accumulate(depth)
         better = np.ones(len(order), dtype=bool)
         better[1:] = depth[1:] < least[:-1]
-        return self.take(np.sort(order[better]))
+        return self.take(order[better])
+
+
+def tie_columns(layouts: LayoutTable) -> list[IntArray]:
+    """Give what decides between equals, first what counts most, each of shape [layouts]."""
+    return [getattr(layouts, name) for name in TIE_COLUMNS]
 
 
 def mesh_numbers(layouts: LayoutTable) -> IntArray:

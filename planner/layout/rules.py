@@ -158,20 +158,18 @@ SEQUENCE_RULES = (
     ),
     Rule(reason="the sequence does not split over tensor x context parallelism", keeps=_sequence_splits_over_tensor),
 )
-PIPELINE_RULES = (
-    Rule(reason="the training software does not run the pipeline schedule", keeps=_stack_runs),
-    Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),
-    Rule(reason="DualPipe needs an even number of stages", keeps=_mirror_is_even),
-)
 EXPERT_RULES = (
     _stack_has("expert_parallel", Axis.EXPERT),
     Rule(reason="expert-tensor parallelism does not divide the width of an expert", keeps=_expert_width_divides),
     Rule(reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits),
 )
-BATCH_RULES = (
-    Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),
+BATCH_RULES = (Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),)
+PIPELINE_RULES = (
+    Rule(reason="the training software does not run the pipeline schedule", keeps=_stack_runs),
+    Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),
+    Rule(reason="DualPipe needs an even number of stages", keeps=_mirror_is_even),
     Rule(reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills),
     Rule(reason="a zero-bubble schedule needs as many micro-batches as stages", keeps=_zero_bubble_fills),
     Rule(reason="DualPipe needs two micro-batches a stage, an even number of them", keeps=_streams_fill),
 )
-RULES = (*MESH_RULES, *SEQUENCE_RULES, *PIPELINE_RULES, *EXPERT_RULES, *BATCH_RULES)
+RULES = (*MESH_RULES, *SEQUENCE_RULES, *EXPERT_RULES, *BATCH_RULES, *PIPELINE_RULES)

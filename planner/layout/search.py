@@ -1,33 +1,49 @@
-"""The search: every legal layout of every job is evaluated, so that what it returns is proved, not found.
+"""The search: best first by lower bounds, until none is left that could be better, so that the best is proved.
 
-    1  space       all legal layouts (space.py)
-    2  memory      predict_memory; kept where nvidia_smi_bytes <= limit
-    3  time        predict_time of those
-    4  front       the Pareto front of each mesh (front.py), chunk by chunk
+    1  branches    all at once, each with branch_bound_s; taken in the order of their bounds, BRANCHES at a time
+    2  twigs       of those, each with twig_bound_s; the best TWIGS of all that wait are opened at a time
+    3  leaves      of those, all of them: predict_memory, and predict_time of what fits
+    4  front       the Pareto front of each mesh (front.py) of all leaves so far, and with it the bar
     5  order       by the objective, one layout a mesh (objective.py)
 
+The bar is the step time above which a layout can no longer be of use: that of the last of the `top` + 1 best meshes, or
+the slowest that the objective admits. Steps 2 to 4 repeat until every branch and every twig whose bound is below the
+bar has been opened. What was never opened is slower than the bar, so that all that was asked for has been evaluated by
+the very functions whose figures the plan reports; what was opened in which order decides nothing.
+
 Decision variables are the columns of LayoutTable; the constraints are the rules of rules.py and the limit on memory.
-Since step 3 sees every feasible layout, the least step time is known exactly: it is the lower bound.
 """
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Self
 
 import numpy as np
 
 from meshwright.catalog.errors import Infeasible, SolverFailed
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable
+from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
+from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
-from meshwright.planner.layout.objective import Objective, best_first, rounded
-from meshwright.planner.layout.space import Space, space_of
+from meshwright.planner.layout.objective import Objective, bar_s, best_first, bound_value, rounded, values
+from meshwright.planner.layout.rules import Columns
+from meshwright.planner.layout.space import Space, space_of, taken
 
 NO_MEMORY = "it needs more memory than the device offers"
+SLOWER = "its lower bound is above the step times listed"
+UNTRIED = "the time limit came first"
 THREADS = min(4, os.cpu_count() or 1)
+BRANCHES = 4096
+TWIGS = 512
+PARTS = 2
+# Bounds and predictions round differently; a bound this little above the bar is taken to be on it.
+ROUNDING = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +60,10 @@ class SearchResult:
     """What the search proved.
 
     alternatives: the best layouts of other meshes, best first.
-    candidates = feasible + sum of rejected (see space.py for what a candidate is).
-    lower_bound_s: least step time of all feasible layouts.
+    candidates = feasible + sum of rejected (see space.py for what a candidate is); feasible are those that were
+    evaluated and fit, and SLOWER is the reason of those that needn't be.
+    lower_bound: nothing that fits comes to less under the objective: seconds, device-seconds, or bytes (objective.py).
+    value: what the best layout comes to.
     """
 
     best: Found
@@ -53,64 +71,157 @@ class SearchResult:
     candidates: int
     feasible: int
     rejected: Mapping[str, int]
-    lower_bound_s: float
+    value: float
+    lower_bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of a search.
+
+    memory_limit_bytes: what a device may use. top: how many alternatives are asked for. time_limit_s: when to stop, in
+    seconds from the start; None for not before everything is proved.
+    """
+
+    objective: Objective
+    memory_limit_bytes: int
+    top: int
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What some layouts came to: the front of those that fit, and of the others how many, and which came closest."""
+    """What some layouts came to: the front of those that fit, how many those are, and why the others are out."""
 
-    front: Front | None
-    feasible: int
-    misses: int
-    nearest: tuple[float, Layout] | None
+    front: Front | None = None
+    feasible: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def with_(self, others: Sequence[Self]) -> Self:
+        """Give what these and other layouts came to."""
+        fronts = [seen.front for seen in (self, *others) if seen.front is not None]
+        return replace(
+            self,
+            front=joined(fronts).reduced() if fronts else None,
+            feasible=self.feasible + sum(seen.feasible for seen in others),
+            rejected=sum((seen.rejected for seen in others), self.rejected),
+        )
 
 
-def search(jobs: Sequence[Job], *, objective: Objective, memory_limit_bytes: int, top: int) -> SearchResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    """Twigs that haven't been opened, with their bounds."""
+
+    twigs: Columns
+    bound_s: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.bound_s)
+
+    def take(self, rows: IntArray | slice) -> Self:
+        """Give some of them."""
+        return replace(self, twigs=taken(self.twigs, rows), bound_s=self.bound_s[rows])
+
+    def with_(self, other: Self) -> Self:
+        """Give these and others."""
+        twigs = {name: np.concatenate([column, other.twigs[name]]) for name, column in self.twigs.items()}
+        return replace(self, twigs=twigs, bound_s=np.concatenate([self.bound_s, other.bound_s]))
+
+    def best_first(self) -> Self:
+        """Give them in the order of their bounds."""
+        return self.take(np.argsort(self.bound_s, kind="stable"))
+
+
+def search(jobs: Sequence[Job], question: Question) -> SearchResult:
     """Find the best layout over one or more jobs, which differ in the number of devices only.
 
     Raises Infeasible where no layout is legal or none fits, and SolverFailed where a predicted time is no number.
     """
+    ends = None if question.time_limit_s is None else monotonic() + question.time_limit_s
     spaces = [space_of(job) for job in jobs]
-    seen = [
-        part for job, space in zip(jobs, spaces, strict=True) for part in _evaluated(job, space, memory_limit_bytes)
-    ]
-    rejected = sum((Counter(space.rejected) for space in spaces), Counter[str]())
-    rejected[NO_MEMORY] += sum(part.misses for part in seen)
-    fronts = [part.front for part in seen if part.front is not None]
-    if not fronts:
-        nearest = min((part.nearest for part in seen if part.nearest), key=lambda miss: miss[0], default=None)
-        raise _infeasible(jobs[0], memory_limit_bytes, rejected=+rejected, nearest=nearest)
-    front = joined(fronts).reduced()
-    order = best_first(objective, front.layouts, step_time_s=front.step_time_s, peak_bytes=front.peak_bytes)
-    chosen = _one_a_mesh(front.take(order), limit=top + 1)
+    seen, left = _Seen(), np.inf
+    for space in spaces:
+        seen, unopened_s = _explored(space, question, seen, ends=ends)
+        if np.isfinite(unopened_s):
+            left = min(left, bound_value(question.objective, unopened_s, devices=space.job.cluster.devices))
+    if seen.front is None:
+        raise _infeasible(spaces[0], question, rejected=seen.rejected)
+    ordered = best_first(question.objective, seen.front)
+    chosen, value = _one_a_mesh(ordered, limit=question.top + 1), float(values(question.objective, ordered)[0])
     return SearchResult(
         best=chosen[0],
         alternatives=chosen[1:],
         candidates=sum(space.candidates for space in spaces),
-        feasible=sum(part.feasible for part in seen),
-        rejected=dict(+rejected),
-        lower_bound_s=float(front.step_time_s.min()),
+        feasible=seen.feasible,
+        rejected=dict(+seen.rejected),
+        value=value,
+        lower_bound=min(value, left),
     )
 
 
-def _evaluated(job: Job, space: Space, limit: int) -> list[_Seen]:
-    """Evaluate a space slice by slice. The heavy numpy calls release the interpreter, so threads share the work."""
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        return list(pool.map(lambda part: _seen(job, space.layouts(part), limit), space.slices()))
+def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | None) -> tuple[_Seen, float]:
+    """Open what may be of use of one space; give what has been seen then, and the least bound of what is left of that.
+
+    That is infinity, but where time ends.
+    """
+    job, branches = space.job, space.branches.rows
+    seen = seen.with_([_Seen(rejected=Counter(space.branches.rejected))])
+    if not len(space.branches):
+        return seen, np.inf
+    bound_s = branch_bound_s(job, space.table(branches))
+    order = np.argsort(bound_s, kind="stable")
+    reached, waiting = 0, _twigs(space, question, order[:0])[0]
+    while True:
+        bar = (1 + ROUNDING) * bar_s(question.objective, seen.front, top=question.top, devices=job.cluster.devices)
+        fresh = order[reached : reached + BRANCHES]
+        fresh = fresh[bound_s[fresh] <= bar]
+        reached += len(fresh)
+        more, never = _twigs(space, question, fresh)
+        waiting = waiting.with_(more).best_first()
+        useful = int(np.searchsorted(waiting.bound_s, bar, side="right"))
+        rejected = Counter({NO_MEMORY: never, SLOWER: _below(space, waiting.take(slice(useful, None)))})
+        seen, waiting = seen.with_([_Seen(rejected=rejected)]), waiting.take(slice(useful))
+        late = ends is not None and monotonic() > ends and seen.front is not None
+        if late or not (len(fresh) or len(waiting)):
+            break
+        opened = TWIGS * (PARTS if seen.front is not None else 1)
+        parts = [waiting.take(slice(start, start + TWIGS)) for start in range(0, min(opened, len(waiting)), TWIGS)]
+        waiting = waiting.take(slice(opened, None))
+        with ThreadPoolExecutor(max_workers=THREADS) as pool:
+            seen = seen.with_(list(pool.map(lambda part: _opened(space, part.twigs, question), parts)))
+    unreached = order[reached:]
+    left = int(space.below_branches(taken(branches, unreached)).sum()) + _below(space, waiting)
+    least_s = min([*bound_s[unreached[:1]], *waiting.bound_s[:1]], default=np.inf)
+    seen = seen.with_([_Seen(rejected=Counter({UNTRIED if late else SLOWER: left}))])
+    return seen, float(least_s) if late else np.inf
 
 
-def _seen(job: Job, layouts: LayoutTable, limit: int) -> _Seen:
-    peak = rounded(predict_memory(job, layouts).nvidia_smi_bytes)
-    fits = peak <= limit
+def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, int]:
+    """Give the twigs of some branches that something may fit of, and for how many candidates the others stand."""
+    twigs = space.twigs(taken(space.branches.rows, branches)).rows
+    bound_s = np.zeros(0)
+    if len(branches):
+        bound_s = twig_bound_s(space.job, space.table(twigs), memory_limit_bytes=question.memory_limit_bytes)
+    waiting, fits = _Waiting(twigs=twigs, bound_s=bound_s), np.isfinite(bound_s)
+    return waiting.take(np.flatnonzero(fits)), _below(space, waiting.take(np.flatnonzero(~fits)))
+
+
+def _below(space: Space, waiting: _Waiting) -> int:
+    return int(space.below_twigs(waiting.twigs).sum())
+
+
+def _opened(space: Space, twigs: Columns, question: Question) -> _Seen:
+    """Evaluate all leaves of some twigs. The heavy numpy calls release the interpreter, so threads share the work."""
+    leaves = space.leaves(twigs)
+    layouts = space.table(leaves.rows)
+    peak = rounded(predict_memory(space.job, layouts).nvidia_smi_bytes)
+    fits = peak <= question.memory_limit_bytes
     kept = layouts.take(fits)
-    front = Front(layouts=kept, step_time_s=_times(job, kept), peak_bytes=peak[fits]) if len(kept) else None
-    least = int(np.where(fits, np.inf, peak).argmin())
+    front = Front(layouts=kept, step_time_s=_times(space.job, kept), peak_bytes=peak[fits]) if len(kept) else None
     return _Seen(
         front=front.reduced() if front else None,
         feasible=len(kept),
-        misses=len(layouts) - len(kept),
-        nearest=None if fits.all() else (float(peak[least]), layouts.row(least)),
+        rejected=Counter(leaves.rejected) + Counter({NO_MEMORY: len(layouts) - len(kept)}),
     )
 
 
@@ -137,21 +248,21 @@ def _one_a_mesh(ordered: Front, *, limit: int) -> tuple[Found, ...]:
     )
 
 
-def _infeasible(
-    job: Job, limit: int, *, rejected: Mapping[str, int], nearest: tuple[float, Layout] | None
-) -> Infeasible:
+def _infeasible(space: Space, question: Question, *, rejected: Mapping[str, int]) -> Infeasible:
+    job = space.job
     asked = (
         f"{job.model.name} on {job.cluster.devices} devices of {job.cluster.name} with {job.global_batch} sequences of "
         f"{job.sequence_length} tokens"
     )
-    if nearest is None:
+    miss = _nearest_miss(space)
+    if miss is None:
         return Infeasible(
             f"no layout of {asked} is legal",
             rejected=dict(rejected),
             hint="make the global batch, the heads and the sequence length multiples of what the devices factor into",
         )
-    needed, layout = nearest
-    gib = 2**30
+    layout, needed = miss
+    limit, gib = question.memory_limit_bytes, 2**30
     return Infeasible(
         f"no layout of {asked} fits in {limit / gib:.1f} GiB a device",
         rejected=dict(rejected),
@@ -160,38 +271,16 @@ def _infeasible(
     )
 
 
-def describe(layout: Layout) -> str:
-    """Give a layout in one line of the field's shorthand, without what is switched off."""
-    degrees = (
-        ("tp", layout.tensor_parallel),
-        ("cp", layout.context_parallel),
-        ("pp", layout.pipeline_parallel),
-        ("vp", layout.virtual_pipeline),
-        ("dp", layout.data_parallel),
-        ("ep", layout.expert_parallel),
-        ("etp", layout.expert_tensor_parallel),
-    )
-    words = [f"{name} {degree}" for name, degree in degrees if degree > 1] or ["one device"]
-    words += ["sequence parallel"] if layout.sequence_parallel else []
-    words += _sharding_words(layout) if layout.zero_stage else []
-    words += [f"{layout.recompute} recompute"] if layout.recompute != "none" else []
-    words += [str(layout.schedule)] if layout.pipeline_parallel > 1 else []
-    words += [f"chunks of {'-'.join(map(str, layout.split))} layers"] if layout.split else []
-    words += ["vocabulary parallel"] if layout.vocabulary_parallel else []
-    return ", ".join([*words, f"micro-batch {layout.micro_batch}"])
-
-
-def _sharding_words(layout: Layout) -> list[str]:
-    hybrid = layout.zero_shard < layout.data_parallel * layout.context_parallel
-    stage = f"ZeRO-{layout.zero_stage} over {layout.zero_shard}" if hybrid else f"ZeRO-{layout.zero_stage}"
-    return [stage, *narrower_shards(layout)]
-
-
-def narrower_shards(layout: Layout) -> tuple[str, ...]:
-    """Give in words what is sharded over fewer devices than the optimizer states."""
-    shards = (
-        ("gradients", layout.gradient_shard),
-        ("parameters", layout.parameter_shard),
-        ("parameters until the backward pass", layout.backward_shard),
-    )
-    return tuple(f"{what} over {size}" for what, size in shards if size is not None)
+def _nearest_miss(space: Space) -> tuple[Layout, float] | None:
+    """Give the layout of the smallest micro-batch that needs least memory, with its bytes; None if none is legal."""
+    branches = space.branches.rows
+    smallest = np.flatnonzero(branches["micro_batch"] == branches["micro_batch"].min(initial=1))
+    nearest: tuple[Layout, float] | None = None
+    for start in range(0, len(smallest), BRANCHES):
+        twigs = space.twigs(taken(branches, smallest[start : start + BRANCHES])).rows
+        sharded = np.flatnonzero((twigs["zero_stage"] == twigs["zero_stage"].max()) | (twigs["zero_stage"] == 0))
+        layouts = space.table(space.leaves(taken(twigs, sharded)).rows)
+        peak = predict_memory(space.job, layouts).nvidia_smi_bytes
+        if len(peak) and (nearest is None or peak.min() < nearest[1]):
+            nearest = layouts.row(int(peak.argmin())), float(peak.min())
+    return nearest

@@ -1,8 +1,9 @@
-"""Every layout of a job: the choices of `choices.py`, grown stage by stage and pruned by the rules of `rules.py`.
+"""Every layout of a job: the choices of `choices.py`, grown one after another and pruned by the rules of `rules.py`.
 
     rows(0)   = meshes(devices), kept by MESH_RULES
     rows(k)   = repeat(rows(k-1), options offered to each) with the choice's columns, kept by the choice's rules
-    layouts   = rows(last) x ZeRO stages x recompute, a slice at a time, since nothing there is illegal
+
+Branches are made at once; twigs and leaves only of those that are asked for, since most need not be looked at.
 
 `candidates` is the sum over all meshes of the product of the options that each choice offers: every combination before
 any rule. A row that a rule rejects at stage k stands for the product of the options that later choices would have
@@ -16,113 +17,138 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, IntArray, LayoutTable
-from meshwright.planner.layout.choices import Choice, choices_for, free_choices, meshes
+from meshwright.costmodels.layout import CONTEXT_METHODS, SCHEDULES, ContextMethod, IntArray, LayoutTable
+from meshwright.planner.layout.choices import Choice, branch_choices, leaf_choices, meshes, twig_choices
 from meshwright.planner.layout.partitions import shard_columns
-from meshwright.planner.layout.rules import MESH_RULES, Rule
+from meshwright.planner.layout.rules import MESH_RULES, Columns, Rule
 
-CHUNK_ROWS = 2**16
+UNDECIDED = {
+    "zero_stage": 0,
+    "partition": 0,
+    "schedule": SCHEDULES.index(Schedule.ONE_F_ONE_B),
+    "virtual_pipeline": 1,
+    "recompute": 0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """Rows that were grown of others.
+
+    rows: columns of shape [rows]. parent: the row that each was grown of. rejected: how many candidates each reason
+    rejected meanwhile, in order of the rules.
+    """
+
+    rows: Columns
+    parent: IntArray
+    rejected: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.parent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
     """The layouts of one job.
 
-    candidates: combinations before any rule. rejected: how many of them each reason rejected, in order of the rules.
-    rows: legal rows before the free choices, as columns of shape [rows].
+    candidates: combinations before any rule. branches: the legal ones, with what was rejected before.
     """
 
     job: Job
     candidates: int
-    rejected: Mapping[str, int]
-    rows: Mapping[str, IntArray]
+    branches: Grown
 
-    @property
-    def legal(self) -> int:
-        """Number of legal layouts."""
-        return int(_leaves(self.rows, free_choices(self.job)).sum())
+    def twigs(self, branches: Columns) -> Grown:
+        """Give all twigs of some branches, in order."""
+        return _grown(self.job, branches, twig_choices(self.job), later=leaf_choices())
 
-    def slices(self, *, limit: int = CHUNK_ROWS) -> list[slice]:
-        """Cut the rows so that each slice grows to about `limit` layouts."""
-        ends = np.cumsum(_leaves(self.rows, free_choices(self.job)))
-        slices: list[slice] = []
-        start = 0
-        while start < len(ends):
-            before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
-            slices.append(slice(start, stop))
-            start = stop
-        return slices
+    def leaves(self, twigs: Columns) -> Grown:
+        """Give all legal leaves of some twigs, in order."""
+        return _grown(self.job, twigs, leaf_choices(), later=())
 
-    def layouts(self, part: slice) -> LayoutTable:
-        """Give all legal layouts of a slice of the rows, in order."""
-        rows = {name: column[part] for name, column in self.rows.items()}
-        for choice in free_choices(self.job):
-            rows = _grow(rows, choice)
-        return _table(self.job, rows)
+    def below_branches(self, branches: Columns) -> IntArray:
+        """Give how many candidates each branch stands for, [branches]."""
+        return _options(branches, (*twig_choices(self.job), *leaf_choices()))
+
+    def below_twigs(self, twigs: Columns) -> IntArray:
+        """Give how many candidates each twig stands for, [twigs]."""
+        return _options(twigs, leaf_choices())
+
+    def table(self, rows: Columns) -> LayoutTable:
+        """Give rows as layouts; what isn't decided yet is 1F1B of one chunk without ZeRO and recomputation."""
+        nothing = np.zeros(len(rows["tensor_parallel"]), dtype=np.int64)
+        decided = {name: nothing + value for name, value in UNDECIDED.items()} | dict(rows)
+        partition = decided.pop("partition")
+        columns = {
+            **decided,
+            **shard_columns(self.job.cluster, decided, partition),
+            "context_method": nothing + CONTEXT_METHODS.index(ContextMethod.RING),
+            "recompute_layers": nothing,
+            "split": nothing,
+            "vocabulary_parallel": nothing,
+        }
+        return LayoutTable(**columns, splits=((),))
 
 
 def space_of(job: Job) -> Space:
-    """Make the space of a job on all devices of its cluster. Shapes: columns of [rows]."""
-    choices = (*choices_for(job), *free_choices(job))
-    rows: dict[str, IntArray] = meshes(job.cluster.devices)
-    candidates = int(_leaves(rows, choices).sum())
-    rejected: dict[str, int] = {}
-    rows = _prune(job, rows, rules=MESH_RULES, later=choices, rejected=rejected)
-    for position, choice in enumerate(choices_for(job), start=1):
-        rows = _grow(rows, choice)
-        rows = _prune(job, rows, rules=choice.rules, later=choices[position:], rejected=rejected)
-    return Space(job=job, candidates=candidates, rejected=rejected, rows=rows)
+    """Make the space of a job on all devices of its cluster. Shapes: columns of [branches]."""
+    choices, later = branch_choices(job), (*twig_choices(job), *leaf_choices())
+    rows: Columns = meshes(job.cluster.devices)
+    candidates = int(_options(rows, (*choices, *later)).sum())
+    kept = _kept(job, rows, rules=MESH_RULES, later=(*choices, *later))
+    grown = _grown(job, kept.rows, choices, later=later)
+    branches = Grown(rows=grown.rows, parent=kept.parent[grown.parent], rejected={**kept.rejected, **grown.rejected})
+    return Space(job=job, candidates=candidates, branches=branches)
 
 
-def _leaves(rows: Mapping[str, IntArray], choices: Sequence[Choice]) -> IntArray:
-    leaves = np.ones(len(rows["tensor_parallel"]), dtype=np.int64)
+def taken(rows: Columns, index: IntArray | slice) -> Columns:
+    """Give some rows of columns."""
+    return {name: column[index] for name, column in rows.items()}
+
+
+def _options(rows: Columns, choices: Sequence[Choice]) -> IntArray:
+    options = np.ones(len(rows["tensor_parallel"]), dtype=np.int64)
     for choice in choices:
-        leaves *= choice.offered(rows)
-    return leaves
+        options *= choice.offered(rows)
+    return options
 
 
-def _grow(rows: Mapping[str, IntArray], choice: Choice) -> dict[str, IntArray]:
+def _grown(job: Job, rows: Columns, choices: Sequence[Choice], *, later: Sequence[Choice]) -> Grown:
+    parent = np.arange(len(rows["tensor_parallel"]))
+    rejected: dict[str, int] = {}
+    for position, choice in enumerate(choices, start=1):
+        source, rows = _extended(rows, choice)
+        kept = _kept(job, rows, rules=choice.rules, later=(*choices[position:], *later))
+        rows, parent = kept.rows, parent[source[kept.parent]]
+        rejected |= kept.rejected
+    return Grown(rows=rows, parent=parent, rejected=rejected)
+
+
+def _extended(rows: Columns, choice: Choice) -> tuple[IntArray, Columns]:
+    """Give each row once an option, with the number of the row that it was."""
     offered = choice.offered(rows)
-    parent = np.repeat(np.arange(len(offered)), offered)
-    option = np.arange(len(parent)) - np.repeat(np.cumsum(offered) - offered, offered)
-    grown = {name: column[parent] for name, column in rows.items()}
-    grown |= {name: values[option] for name, values in choice.options.items()}
-    over_tensor = grown.pop("experts_over_tensor", None)
+    source = np.repeat(np.arange(len(offered)), offered)
+    option = np.arange(len(source)) - np.repeat(np.cumsum(offered) - offered, offered)
+    extended = {name: column[source] for name, column in rows.items()}
+    extended |= {name: values[option] for name, values in choice.options.items()}
+    over_tensor = extended.pop("experts_over_tensor", None)
     if over_tensor is not None:
-        grown["expert_tensor_parallel"] = np.where(over_tensor == 1, grown["tensor_parallel"], 1)
-    return grown
+        extended["expert_tensor_parallel"] = np.where(over_tensor == 1, extended["tensor_parallel"], 1)
+    return source, extended
 
 
-def _prune(
-    job: Job,
-    rows: dict[str, IntArray],
-    *,
-    rules: Sequence[Rule],
-    later: Sequence[Choice],
-    rejected: dict[str, int],
-) -> dict[str, IntArray]:
-    leaves = _leaves(rows, later)
-    alive = np.ones(len(leaves), dtype=bool)
-    for rule in rules:
-        broken = alive & ~rule.keeps(job, rows)
-        if count := int(leaves[broken].sum()):
-            rejected[rule.reason] = count
-        alive &= ~broken
-    return rows if alive.all() else {name: column[alive] for name, column in rows.items()}
-
-
-def _table(job: Job, rows: dict[str, IntArray]) -> LayoutTable:
-    ring = CONTEXT_METHODS.index(ContextMethod.RING)
-    partition = rows.pop("partition")
-    nothing = np.zeros(len(partition), dtype=np.int64)
-    columns = {
-        **rows,
-        **shard_columns(job.cluster, rows, partition),
-        "context_method": nothing + ring,
-        "recompute_layers": nothing,
-        "split": nothing,
-        "vocabulary_parallel": nothing,
-    }
-    return LayoutTable(**columns, splits=((),))
+def _kept(job: Job, rows: Columns, *, rules: Sequence[Rule], later: Sequence[Choice]) -> Grown:
+    """Give the rows that no rule rejects."""
+    alive = np.ones(len(rows["tensor_parallel"]), dtype=bool)
+    rejected: dict[str, int] = {}
+    if rules:
+        below = _options(rows, later)
+        for rule in rules:
+            broken = alive & ~rule.keeps(job, rows)
+            if count := int(below[broken].sum()):
+                rejected[rule.reason] = count
+            alive &= ~broken
+    parent = np.flatnonzero(alive)
+    return Grown(rows=rows if alive.all() else taken(rows, parent), parent=parent, rejected=rejected)

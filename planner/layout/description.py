@@ -1,0 +1,40 @@
+"""A layout in words."""
+
+from meshwright.costmodels.layout import Layout
+
+
+def describe(layout: Layout) -> str:
+    """Give a layout in one line of the field's shorthand, without what is switched off."""
+    degrees = (
+        ("tp", layout.tensor_parallel),
+        ("cp", layout.context_parallel),
+        ("pp", layout.pipeline_parallel),
+        ("vp", layout.virtual_pipeline),
+        ("dp", layout.data_parallel),
+        ("ep", layout.expert_parallel),
+        ("etp", layout.expert_tensor_parallel),
+    )
+    words = [f"{name} {degree}" for name, degree in degrees if degree > 1] or ["one device"]
+    words += ["sequence parallel"] if layout.sequence_parallel else []
+    words += _sharding_words(layout) if layout.zero_stage else []
+    words += [f"{layout.recompute} recompute"] if layout.recompute != "none" else []
+    words += [str(layout.schedule)] if layout.pipeline_parallel > 1 else []
+    words += [f"chunks of {'-'.join(map(str, layout.split))} layers"] if layout.split else []
+    words += ["vocabulary parallel"] if layout.vocabulary_parallel else []
+    return ", ".join([*words, f"micro-batch {layout.micro_batch}"])
+
+
+def _sharding_words(layout: Layout) -> list[str]:
+    hybrid = layout.zero_shard < layout.data_parallel * layout.context_parallel
+    stage = f"ZeRO-{layout.zero_stage} over {layout.zero_shard}" if hybrid else f"ZeRO-{layout.zero_stage}"
+    return [stage, *narrower_shards(layout)]
+
+
+def narrower_shards(layout: Layout) -> tuple[str, ...]:
+    """Give in words what is sharded over fewer devices than the optimizer states."""
+    shards = (
+        ("gradients", layout.gradient_shard),
+        ("parameters", layout.parameter_shard),
+        ("parameters until the backward pass", layout.backward_shard),
+    )
+    return tuple(f"{what} over {size}" for what, size in shards if size is not None)

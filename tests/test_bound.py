@@ -1,0 +1,109 @@
+"""The bounds against full enumerations: nothing that fits is faster than the bound of its branch or of its twig."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from meshwright.catalog.lookup import entry_names, stack_named
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import FloatArray
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.planner.job_inputs import inputs_of, job_of
+from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
+from meshwright.planner.layout.space import Grown, Space, space_of, taken
+
+MakeJob = Callable[..., Job]
+GIB = 2**30
+EXPERTS = {"experts": 8, "top_k": 2, "ffn_hidden": 1024, "shared_ffn_hidden": 512, "dense_layers": 1}
+WIDE = {"hidden": 4096, "heads": 32, "kv_heads": 8, "ffn_hidden": 14336}
+
+
+def checked(job: Job, limits_bytes: list[int], *, some: int = 10**9) -> tuple[FloatArray, Space, Grown, Grown]:
+    """Hold both bounds against all leaves of `some` evenly spread branches; give the times of the leaves."""
+    space = space_of(job)
+    step = max(1, len(space.branches) // some)
+    branches = taken(space.branches.rows, slice(None, None, step))
+    twigs = space.twigs(branches)
+    leaves = space.leaves(twigs.rows)
+    layouts = space.table(leaves.rows)
+    time_s = predict_time(job, layouts).step_time_s
+    memory = predict_memory(job, layouts).nvidia_smi_bytes
+    least_s = branch_bound_s(job, space.table(branches))[twigs.parent][leaves.parent]
+    assert (least_s <= time_s * (1 + 1e-9)).all()
+    for limit in limits_bytes:
+        bound_s = twig_bound_s(job, space.table(twigs.rows), memory_limit_bytes=limit)[leaves.parent]
+        over = np.where(memory <= limit, bound_s / time_s, 0.0)
+        worst = int(over.argmax())
+        assert over[worst] <= 1 + 1e-9, f"{over[worst]} x {time_s[worst]} s, {limit / GIB} GiB, {layouts.row(worst)}"
+    return time_s, space, twigs, leaves
+
+
+@pytest.mark.parametrize("stack", entry_names("stacks"))
+@pytest.mark.parametrize("experts", [None, EXPERTS])
+def test_no_layout_of_any_software_is_faster(stack: str, experts: dict[str, int] | None, toy_job: MakeJob) -> None:
+    job = toy_job(16, global_batch=32, layers=6, experts=experts, **WIDE)
+    checked(replace(job, stack=stack_named(stack)), [gib * GIB for gib in (6, 8, 10, 14, 20, 40)], some=300)
+
+
+@pytest.mark.parametrize("schedule", list(Schedule))
+def test_no_layout_of_any_schedule_is_faster(schedule: Schedule, toy_job: MakeJob) -> None:
+    job = toy_job(8, global_batch=16, layers=8, **WIDE)
+    stack = job.stack.model_copy(update={"schedules": (schedule,)})
+    checked(replace(job, stack=stack), [gib * GIB for gib in (8, 10, 12, 16, 24, 40)])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    devices=st.sampled_from([4, 8, 12, 16, 24]),
+    global_batch=st.sampled_from([8, 12, 24, 64]),
+    layers=st.integers(2, 12),
+    hidden=st.sampled_from([1024, 4096]),
+    mixture=st.booleans(),
+    mtp_layers=st.integers(0, 1),
+    limit_gib=st.integers(4, 60),
+    sequence_length=st.sampled_from([1024, 4096]),
+)
+def test_no_layout_is_faster(toy_job: MakeJob, limit_gib: int, *, mixture: bool, **asked: int) -> None:
+    devices = asked.pop("devices")
+    experts = EXPERTS if mixture else None
+    job = toy_job(devices, experts=experts, heads=16, kv_heads=16, head_dim=64, ffn_hidden=4096, **asked)
+    assume(len(space_of(job).branches))
+    checked(job, [limit_gib * GIB], some=200)
+
+
+@pytest.mark.parametrize(
+    ("model", "cluster", "global_batch"),
+    [
+        ("megatron-1t", "selene:3072", 3072),
+        ("deepseek-v3", "dgx-h100:2048", 15360),
+        ("bloom-176b", "frontier:512", 512),
+    ],
+)
+def test_no_large_layout_is_faster(model: str, cluster: str, global_batch: int) -> None:
+    asked = {"precision": "bf16", "objective": "time", "top": 5, "memory_headroom": 0.05}
+    inputs = inputs_of(model, cluster, global_batch=global_batch, sequence_length=2048, **asked)
+    job = job_of(inputs, devices=inputs.cluster.entry.devices)
+    checked(job, [40 * GIB, 60 * GIB, 76 * GIB], some=250)
+
+
+def test_bounds_are_near_what_they_bound(toy_job: MakeJob) -> None:
+    """Half of the branches of a dense model that fits are within 25 % of their best layout."""
+    job = toy_job(16, global_batch=64, layers=16, **WIDE)
+    time_s, space, twigs, leaves = checked(job, [])
+    best_s = np.full(len(space.branches), np.inf)
+    np.minimum.at(best_s, twigs.parent[leaves.parent], time_s)
+    bound_s = branch_bound_s(job, space.table(space.branches.rows))
+    assert np.median(best_s / bound_s) < 1.25
+
+
+def test_what_cannot_fit_has_no_finite_bound(toy_job: MakeJob) -> None:
+    job = toy_job(8, global_batch=16, layers=8, **WIDE)
+    space = space_of(job)
+    twigs = space.table(space.twigs(space.branches.rows).rows)
+    assert np.isinf(twig_bound_s(job, twigs, memory_limit_bytes=GIB)).all()
+    assert np.isfinite(twig_bound_s(job, twigs, memory_limit_bytes=10**14)).all()
