@@ -85,6 +85,7 @@ class StackEntry(Entry):
     compute.
     deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
+    vocabulary_parallel: it can share embedding and head over all stages of a pipeline (arXiv 2411.05288).
     partitions: the ways of its ZeRO-3 to shard; the search keeps to them.
     keeps_stage_outputs: a stage holds what it sent on until its backward pass (DeepSpeed's pipeline engine).
     steps_together: stages wait for one another at the end of a step, as a global gradient norm makes them; else, under
@@ -138,6 +139,7 @@ class StackEntry(Entry):
     overlap_pipeline: bool
     deduplicated_dispatch: bool
     split_messages: bool
+    vocabulary_parallel: bool
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     keeps_stage_outputs: bool
     steps_together: bool

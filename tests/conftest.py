@@ -281,6 +281,7 @@ ROUND_STACK: dict[str, Any] = {
     "overlap_tensor": False,
     "overlap_pipeline": False,
     "deduplicated_dispatch": False,
+    "vocabulary_parallel": True,
     "split_messages": False,
     "partitions": ["uniform"],
     "keeps_stage_outputs": False,

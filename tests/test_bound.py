@@ -53,7 +53,7 @@ def test_no_layout_of_any_software_is_faster(stack: str, experts: dict[str, int]
 @pytest.mark.parametrize("schedule", list(Schedule))
 def test_no_layout_of_any_schedule_is_faster(schedule: Schedule, toy_job: MakeJob) -> None:
     job = toy_job(8, global_batch=16, layers=8, **WIDE)
-    stack = job.stack.model_copy(update={"schedules": (schedule,)})
+    stack = job.stack.model_copy(update={"schedules": (schedule,), "vocabulary_parallel": True})
     checked(replace(job, stack=stack), [gib * GIB for gib in (8, 10, 12, 16, 24, 40)])
 
 

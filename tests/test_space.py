@@ -47,6 +47,8 @@ def is_legal(job: Job, layout: Layout) -> bool:
         layout.schedule in ZERO_BUBBLE and micro_batches < pipeline,
         layout.schedule is Schedule.DUAL_PIPE and (pipeline % 2 > 0 or micro_batches % 2 > 0),
         layout.schedule in DUAL and micro_batches < 2 * pipeline,
+        layout.vocabulary_parallel and not job.stack.vocabulary_parallel,
+        layout.vocabulary_parallel and layout.schedule not in (Schedule.ONE_F_ONE_B, Schedule.V_HALF),
     ]
     if experts is not None:
         stage = tensor * context * layout.data_parallel
@@ -74,13 +76,17 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
             pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
             pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
-        for sequence, (schedule, virtual), expert, expert_tensor, micro_batch, zero, recompute in itertools.product(
+        for sequence, (
+            schedule,
+            virtual,
+        ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
             [False, True] if tensor > 1 else [False],
             pipelines,
             divisors(experts),
             sorted({1, tensor}) if experts > 1 else [1],
             micro_batches,
             range(4) if data * context > 1 else [0],
+            [False, True] if pipeline > 1 else [False],
             Recompute,
         ):
             found.append(
@@ -94,6 +100,7 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
                     expert_parallel=expert,
                     expert_tensor_parallel=expert_tensor,
                     zero_stage=zero,
+                    vocabulary_parallel=vocabulary,
                     zero_shard=data * context,
                     recompute=recompute,
                     schedule=schedule,
@@ -130,6 +137,8 @@ def listed(space: Space) -> list[Layout]:
 )
 def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object], toy_job: MakeJob) -> None:
     job = toy_job(devices, **asked)
+    stack = job.stack.model_copy(update={"vocabulary_parallel": devices % 8 == 0})
+    job = replace(job, stack=stack)
     candidates, legal = by_loops(job)
     space = space_of(job)
     layouts = listed(space)
@@ -143,19 +152,21 @@ def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
     """Two sequences, eight layers. Micro-batches 1 and 2, three recomputes.
 
     tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 9 schedules and 8 interleaved ones; data 2:
-    4 ZeRO stages: (2 + 4 + 17 + 4) x 2 x 3 = 162. Interleaving with 5 chunks or more needs more than 8 layers:
-    5 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two stages: 3 x 3, nor can the five zero-bubble
-    schedules: 5 x 3, nor two micro-batches the two of DualPipe: 2 x 2 x 3. Two sequences are more than half a batch of
-    two: 4 x 3.
+    4 ZeRO stages: (2 + 4 + 17 x 2 + 4) x 2 x 3 = 264, where the 17 come with a shared vocabulary too. Interleaving with
+    5 chunks or more needs more than 8 layers: 5 x 2 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two
+    stages: 3 x 2 x 3, nor can the five zero-bubble schedules: 5 x 2 x 3, nor two micro-batches the two of DualPipe:
+    2 x 2 x 2 x 3. Half of the 72 that are left share the vocabulary, which the software doesn't. Two sequences are more
+    than half a batch of two: 4 x 3.
     """
     space = space_of(toy_job(2, global_batch=2))
-    assert space.candidates == 162
+    assert space.candidates == 264
     table, rejected = grown(space)
     assert rejected == {
-        "there are more pipeline chunks than layers": 30,
-        "interleaving needs micro-batches in multiples of the pipeline stages": 9,
-        "a zero-bubble schedule needs as many micro-batches as stages": 15,
-        "DualPipe needs two micro-batches a stage, an even number of them": 12,
+        "there are more pipeline chunks than layers": 60,
+        "interleaving needs micro-batches in multiples of the pipeline stages": 18,
+        "a zero-bubble schedule needs as many micro-batches as stages": 30,
+        "DualPipe needs two micro-batches a stage, an even number of them": 24,
+        "the training software does not share the vocabulary over stages": 36,
         "the micro-batch does not divide the batch of a replica": 12,
     }
     assert len(table) == 84

@@ -8,6 +8,7 @@
                 where some but not all ranks that hold the same parameters are in one node
     pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
                 chunks, and v-half, v-min, zbv and dualpipev with two
+    vocabulary  the first and the last stage have embedding and head; or, where pipeline > 1, all stages a share
     recompute   none, selective, full
 
 A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate.
@@ -28,7 +29,15 @@ from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, IntAr
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
-from meshwright.planner.layout.rules import BATCH_RULES, EXPERT_RULES, PIPELINE_RULES, SEQUENCE_RULES, Columns, Rule
+from meshwright.planner.layout.rules import (
+    BATCH_RULES,
+    EXPERT_RULES,
+    PIPELINE_RULES,
+    SEQUENCE_RULES,
+    VOCABULARY_RULES,
+    Columns,
+    Rule,
+)
 
 PLAIN = (
     Schedule.ONE_F_ONE_B,
@@ -124,7 +133,11 @@ def twig_choices(job: Job) -> tuple[Choice, ...]:
 
 def leaf_choices() -> tuple[Choice, ...]:
     """Give the choices that make leaves of twigs, in order."""
-    return (_pipeline_choice(), Choice(options={"recompute": np.arange(len(RECOMPUTES))}))
+    return (
+        _pipeline_choice(),
+        Choice(options={"vocabulary_parallel": _column((0, 1))}, axes=("pipeline_parallel",), rules=VOCABULARY_RULES),
+        Choice(options={"recompute": np.arange(len(RECOMPUTES))}),
+    )
 
 
 def _column(values: tuple[int, ...]) -> IntArray:

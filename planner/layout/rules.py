@@ -17,6 +17,8 @@ from meshwright.costmodels.schedule import codes
 from meshwright.costmodels.transformer import Experts
 
 Columns = Mapping[str, IntArray]
+# The schedules into which arXiv 2411.05288, section 5, puts the passes of a shared vocabulary.
+SHARING = (codes.ONE_F_ONE_B, codes.V_HALF)
 ZERO_BUBBLE = [code for code in codes.SPLIT_BACKWARD if code not in codes.DUAL]
 
 
@@ -139,6 +141,14 @@ def _stack_runs(job: Job, columns: Columns) -> BoolArray:
     return np.asarray((columns["pipeline_parallel"] == 1) | np.isin(columns["schedule"], known))
 
 
+def _stack_shares_vocabulary(job: Job, columns: Columns) -> BoolArray:
+    return np.asarray((columns["vocabulary_parallel"] == 0) | job.stack.vocabulary_parallel)
+
+
+def _schedule_shares_vocabulary(job: Job, columns: Columns) -> BoolArray:  # noqa: ARG001 - the signature of a rule
+    return np.asarray((columns["vocabulary_parallel"] == 0) | np.isin(columns["schedule"], SHARING))
+
+
 MESH_RULES = (
     _stack_has("tensor_parallel", Axis.TENSOR),
     _stack_has("context_parallel", Axis.CONTEXT),
@@ -172,4 +182,8 @@ PIPELINE_RULES = (
     Rule(reason="a zero-bubble schedule needs as many micro-batches as stages", keeps=_zero_bubble_fills),
     Rule(reason="DualPipe needs two micro-batches a stage, an even number of them", keeps=_streams_fill),
 )
-RULES = (*MESH_RULES, *SEQUENCE_RULES, *EXPERT_RULES, *BATCH_RULES, *PIPELINE_RULES)
+VOCABULARY_RULES = (
+    Rule(reason="the training software does not share the vocabulary over stages", keeps=_stack_shares_vocabulary),
+    Rule(reason="only 1f1b and v-half share the vocabulary over stages", keeps=_schedule_shares_vocabulary),
+)
+RULES = (*MESH_RULES, *SEQUENCE_RULES, *EXPERT_RULES, *BATCH_RULES, *PIPELINE_RULES, *VOCABULARY_RULES)

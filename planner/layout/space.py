@@ -29,6 +29,7 @@ UNDECIDED = {
     "partition": 0,
     "schedule": SCHEDULES.index(Schedule.ONE_F_ONE_B),
     "virtual_pipeline": 1,
+    "vocabulary_parallel": 0,
     "recompute": 0,
 }
 
@@ -87,7 +88,6 @@ class Space:
             "context_method": nothing + CONTEXT_METHODS.index(ContextMethod.RING),
             "recompute_layers": nothing,
             "split": nothing,
-            "vocabulary_parallel": nothing,
         }
         return LayoutTable(**columns, splits=((),))
 
