@@ -16,6 +16,7 @@ The first step's backward pass runs before the moments are allocated. Then
     nvidia_smi   reserved + context + loaded kernels + communicators x groups of ranks
 
 where a DeepSpeed step's flat copies don't fit into the blocks that activations leave, and are reserved beside them.
+Each is of the rank of which it is the most, so that a rank that reserves the most need not allocate the most.
 """
 
 import numpy as np
@@ -47,15 +48,15 @@ def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, reading: 
     backward_bytes, step_bytes = sum(backward.values()), sum(states.values())
     stepping = step_bytes > backward_bytes
     eligible = stages.last if reading.last_stage else stages.multiplicity > 0
-    worst = np.argmax(np.where(eligible, np.maximum(backward_bytes, step_bytes), -1.0), axis=1)
-    rows = np.arange(len(layouts))
+    rows, allocated_bytes = np.arange(len(layouts)), np.maximum(backward_bytes, step_bytes)
+    worst = np.argmax(np.where(eligible, allocated_bytes, -1.0), axis=1)
     breakdown = {
         name: np.where(stepping, states.get(name, 0.0), value)[rows, worst] for name, value in backward.items()
     }
     flat = (layouts.zero_stage >= 1) & job.stack.flat_optimizer
     beside = np.where(flat[:, np.newaxis], states["step_gradients"], 0.0)
-    held = np.maximum(backward_bytes + beside, step_bytes)[rows, worst]
-    reserved = held * (1.0 + job.stack.allocator_slack)
+    held_bytes = np.maximum(backward_bytes + beside, step_bytes)
+    reserved = np.where(eligible, held_bytes, 0.0).max(axis=1) * (1.0 + job.stack.allocator_slack)
     return MemoryPrediction(
         breakdown=breakdown,
         reserved_bytes=reserved,

@@ -2,6 +2,9 @@
 
 Causes: `matmul`, `attention`, `elementwise`, `tensor_communication`, `context_communication`, `expert_communication`,
 and `host`, the time by which the host is slower at launching the layer's kernels than the device at running them.
+
+Schedules that put off weight gradients make them in a pass of their own, so that host and device wait for each other
+in each of two backward passes.
 """
 
 from dataclasses import dataclass
@@ -10,8 +13,9 @@ from enum import StrEnum
 import numpy as np
 
 from meshwright.catalog.precision import Precision
-from meshwright.costmodels.attention import core_time_s, key_value_bytes, softmax_is_chained
+from meshwright.costmodels.attention import core_time_s, key_value_bytes
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
+from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
     ACTIVATION_BYTES,
@@ -25,15 +29,10 @@ from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, FloatAr
 from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.recompute import FULL, SELECTIVE, repeated_shares
+from meshwright.costmodels.schedule.codes import SPLIT_BACKWARD
 from meshwright.costmodels.transformer import Experts, Layer
 
 ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
-
-# Narrow formats launch a quantisation beside each product.
-NARROW_LAUNCHES = 2
-
-# A chain of kernels in the place of the fused softmax: six more than the 22 of a layer's forward pass.
-CHAINED_LAUNCHES = 28 / 22
 
 # Ulysses exchanges queries, keys, values and outputs, one after another.
 ULYSSES_MESSAGES = 4
@@ -56,11 +55,17 @@ Pass = dict[Cause, FloatArray]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
-    """Seconds by cause, arrays of shape [layouts], of one layer and micro-batch."""
+    """Seconds by cause, arrays of shape [layouts], of one layer and micro-batch.
+
+    weight_s: of the backward pass, what makes weight gradients in a pass of its own; 0 where none does.
+    launch_s: the host's time for launching both ways.
+    """
 
     forward: Pass
     backward: Pass
     recompute: Pass
+    weight_s: FloatArray
+    launch_s: FloatArray
 
 
 def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray, FloatArray]:
@@ -108,61 +113,50 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     """Give the time of one layer for one micro-batch."""
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
     matmul_forward, matmul_backward = products_time_s(job, products)
+    put_off = np.isin(layouts.schedule, SPLIT_BACKWARD)
+    weight_s = np.where(put_off, weight_gradients_s(job, products), 0.0)
     core_forward, core_backward = core_time_s(job, layer.attention, layouts)
     device = job.cluster.device
     streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     elementwise = elementwise_bytes(job, layer, layouts) / streaming
     tensor_forward, tensor_backward = _tensor_communication_s(
-        job, layer, layouts, products_s=(matmul_forward, matmul_backward)
+        job, layer, layouts, products_s=(matmul_forward, matmul_backward - weight_s)
     )
     context_forward, context_backward = _context_communication_s(job, layer, layouts, core_forward, core_backward)
     expert = _expert_communication_s(job, layer, layouts)
-    launch_s = _launch_s(job, layer, layouts)
-    forward = _with_host(
-        launch_s,
-        {
-            Cause.MATMUL: matmul_forward,
-            Cause.ATTENTION: core_forward,
-            Cause.ELEMENTWISE: elementwise,
-            Cause.TENSOR: tensor_forward,
-            Cause.CONTEXT: context_forward,
-            Cause.EXPERT: expert,
-        },
+    forward = {
+        Cause.MATMUL: matmul_forward,
+        Cause.ATTENTION: core_forward,
+        Cause.ELEMENTWISE: elementwise,
+        Cause.TENSOR: tensor_forward,
+        Cause.CONTEXT: context_forward,
+        Cause.EXPERT: expert,
+    }
+    backward = {
+        Cause.MATMUL: matmul_backward,
+        Cause.ATTENTION: core_backward,
+        Cause.ELEMENTWISE: 2.0 * elementwise,
+        Cause.TENSOR: tensor_backward,
+        Cause.CONTEXT: context_backward,
+        Cause.EXPERT: expert,
+    }
+    each_s = launch_s(job, layer, layouts)
+    weights_s = np.where(put_off, weight_launch_s(job, layer, layouts), 0.0)
+    idle_s = np.maximum(weights_s - weight_s, 0.0)
+    forward[Cause.HOST] = np.maximum(each_s - busy_s(forward), 0.0)
+    backward[Cause.HOST] = np.maximum(each_s - weights_s - (busy_s(backward) - weight_s), 0.0) + idle_s
+    return LayerTime(
+        forward=forward,
+        backward=backward,
+        recompute=_recomputed(job, layer, forward, layouts),
+        weight_s=weight_s + idle_s,
+        launch_s=2.0 * each_s,
     )
-    backward = _with_host(
-        launch_s,
-        {
-            Cause.MATMUL: matmul_backward,
-            Cause.ATTENTION: core_backward,
-            Cause.ELEMENTWISE: 2.0 * elementwise,
-            Cause.TENSOR: tensor_backward,
-            Cause.CONTEXT: context_backward,
-            Cause.EXPERT: expert,
-        },
-    )
-    return LayerTime(forward=forward, backward=backward, recompute=_recomputed(job, layer, forward, layouts))
 
 
-def _launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Give the host's time for launching one layer's forward or backward pass: its kernels, and its collectives.
-
-    Each local expert has products of its own to launch. Narrow formats quantise before each product, which doubles the
-    launches.
-    """
-    collectives = np.where(layouts.tensor_parallel > 1, np.where(layouts.sequence_parallel == 1, 4, 2), 0)
-    chained = softmax_is_chained(job, layer.attention, layouts)
-    kernels_s = job.stack.layer_launch * np.where(chained, CHAINED_LAUNCHES, 1.0)
-    if isinstance(layer.mlp, Experts):
-        collectives = collectives + np.where(layouts.expert_parallel > 1, 2, 0)
-        kernels_s = kernels_s + job.stack.expert_launch * layer.mlp.experts / layouts.expert_parallel
-    collectives = collectives + np.where(layouts.context_parallel > 1, layouts.context_parallel, 0)
-    quantised = NARROW_LAUNCHES if job.precision in NARROW else 1
-    return quantised * kernels_s + collectives * job.stack.collective_launch
-
-
-def _with_host(launch_s: FloatArray, busy: Pass) -> Pass:
-    idle = np.maximum(launch_s - sum(busy.values()), 0.0)
-    return {**busy, Cause.HOST: idle}
+def busy_s(causes: Pass) -> FloatArray:
+    """Give the seconds for which the device is busy in a pass, [layouts]."""
+    return np.asarray(sum(seconds for cause, seconds in causes.items() if cause is not Cause.HOST))
 
 
 def _recomputed(job: Job, layer: Layer, forward: Pass, layouts: LayoutTable) -> Pass:
@@ -184,7 +178,7 @@ def _tensor_communication_s(
     2205.05198, section 4.2.2) and costs nothing here.
 
     Overlapped, the messages are cut into a chunk a tensor rank, and all but one chunk run beside the layer's products
-    (`products_s`, forward and backward).
+    (`products_s`, forward and backward; weight gradients that are put off are no part of either).
     """
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed

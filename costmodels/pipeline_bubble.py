@@ -7,7 +7,6 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import LayerTime, weight_gradients_s
-from meshwright.costmodels.layer_work import attention_products, mlp_products
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.schedule import SPLIT_BACKWARD, StageTimes, alike, chunk_passes, waiting_s
 from meshwright.costmodels.schedule.laws import Alike
@@ -19,11 +18,15 @@ Both = tuple[FloatArray, FloatArray]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSeconds:
-    """Seconds of a layer for one micro-batch, [layouts]: forward, backward, and to compute it again."""
+    """Seconds of a layer for one micro-batch, [layouts]: forward, backward, and to compute it again.
+
+    weight_s: of the backward seconds, those of weight gradients in a pass of their own.
+    """
 
     forward_s: FloatArray
     backward_s: FloatArray
     again_s: FloatArray
+    weight_s: FloatArray
 
     @classmethod
     def of(cls, time: LayerTime) -> Self:
@@ -31,7 +34,7 @@ class LayerSeconds:
         forward_s, backward_s, again_s = (
             np.asarray(sum(part.values())) for part in (time.forward, time.backward, time.recompute)
         )
-        return cls(forward_s=forward_s, backward_s=backward_s, again_s=again_s)
+        return cls(forward_s=forward_s, backward_s=backward_s, again_s=again_s, weight_s=time.weight_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,10 @@ def _stage_times(job: Job, layouts: LayoutTable, stages: StageTable, parts: Part
     backward_s = backward_s + accumulation_s
     weight_s = np.zeros(backward_s.shape)
     if group.schedule in SPLIT_BACKWARD:
-        weight_s = accumulation_s + _weight_gradients_s(job, layouts.take(rows), layers, head)
+        head_s = weight_gradients_s(job, (head_product(job, layouts.take(rows)),))
+        weight_s = accumulation_s + head * head_s
+        for count, layer in zip(layers, parts.layers, strict=True):
+            weight_s = weight_s + count * layer.weight_s[rows]
     return StageTimes(
         stage=cuts.turn_stage[cut].T,
         steps=steps,
@@ -110,12 +116,3 @@ def _stage_times(job: Job, layouts: LayoutTable, stages: StageTable, parts: Part
         backward_s=backward_s - weight_s,
         weight_s=weight_s,
     )
-
-
-def _weight_gradients_s(job: Job, layouts: LayoutTable, layers: list[FloatArray], head: FloatArray) -> FloatArray:
-    """Give the seconds of the products that make weight gradients, [chunks, turns, layouts], as many as there are."""
-    total = head * weight_gradients_s(job, (head_product(job, layouts),))
-    for count, layer in zip(layers, job.model.layer_kinds, strict=True):
-        products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
-        total = total + count * weight_gradients_s(job, products)
-    return total

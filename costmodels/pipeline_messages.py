@@ -10,13 +10,18 @@ from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.schedule.codes import DUAL, chunk_passes, chunks_a_stage
 
 
-def pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray, chunk_work_s: FloatArray) -> FloatArray:
+def pipeline_communication_s(
+    job: Job, layouts: LayoutTable, total: FloatArray, work_s: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Give the exposed seconds of a step's messages between stages, [layouts], with `total` micro-batches.
+
+    The second is the share of a micro-batch's passes that those which don't show run beside.
 
     Each chunk receives activations and gradients of each micro-batch; nothing hides those of fill and drain.
 
-    Schedules of several chunks can send while they compute another one, of `chunk_work_s`, shape [layouts]; plain ones
-    wait. DualPipe's messages run beside compute whatever the software does elsewhere.
+    Schedules of several chunks can send while they compute another one; plain ones wait. DualPipe's messages run beside
+    compute whatever the software does elsewhere, and so do those that share a vocabulary. All that do run one after
+    another beside the same passes of a micro-batch, and what is idle between them: `work_s`, [layouts].
     """
     stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
     group = Group(size=layouts.pipeline_parallel, stride=stride)
@@ -28,23 +33,24 @@ def pipeline_communication_s(job: Job, layouts: LayoutTable, total: FloatArray, 
         message_s = shared_s + all_gather_s(job.cluster, Group(size=parts, stride=np.ones_like(stride)), state_bytes)
     else:
         message_s = send_s(job.cluster, group, state_bytes)
-    beside_s = exposed_s(2.0 * message_s, chunk_work_s, job.cluster.device.calibration.contention)
-    chunks = chunks_a_stage(layouts)
+    passes, chunks = chunk_passes(layouts, total), chunks_a_stage(layouts)
     overlapped = (job.stack.overlap_pipeline & (chunks > 1)) | np.isin(layouts.schedule, DUAL)
-    steady_s = chunk_passes(layouts, total) * chunks * np.where(overlapped, beside_s, 2.0 * message_s)
+    received_s = 2.0 * message_s * chunks
+    shared = layouts.vocabulary_parallel == 1
+    vocabulary_s = np.where(shared, total / passes * _vocabulary_messages_s(job, group, state_bytes), 0.0)
+    hidden_s = np.where(overlapped, received_s, 0.0) + vocabulary_s
+    contention = job.cluster.device.calibration.contention
+    steady_s = passes * (np.where(overlapped, 0.0, received_s) + exposed_s(hidden_s, work_s, contention))
     ends_s = 2.0 * message_s * (layouts.pipeline_parallel - 1)
-    vocabulary_s = total * _vocabulary_communication_s(job, group, state_bytes, chunks * chunk_work_s)
-    ends_s = ends_s + np.where(layouts.vocabulary_parallel == 1, vocabulary_s, 0.0)
-    return np.where(layouts.pipeline_parallel > 1, steady_s + ends_s, 0.0)
+    several = layouts.pipeline_parallel > 1
+    taken = np.where(several, np.minimum(hidden_s / contention / work_s, 1.0), 0.0)
+    return np.where(several, steady_s + ends_s, 0.0), taken
 
 
-def _vocabulary_communication_s(job: Job, group: Group, state_bytes: FloatArray, work_s: FloatArray) -> FloatArray:
-    """Give the exposed seconds of sharing embedding and head over all stages, a micro-batch, [layouts].
+def _vocabulary_messages_s(job: Job, group: Group, state_bytes: FloatArray) -> FloatArray:
+    """Give the seconds of sharing embedding and head over all stages, a micro-batch, [layouts].
 
     The last stage's output goes to all stages, what they make of its gradient and of the embedding is summed, and the
-    embedding's gradient goes to all; statistics of the loss weigh nothing (arXiv 2411.05288, section 4). All run beside
-    a stage's passes of one micro-batch, of `work_s`.
+    embedding's gradient goes to all; statistics of the loss weigh nothing (arXiv 2411.05288, section 4).
     """
-    spread_s = all_gather_s(job.cluster, group, state_bytes)
-    summed_s = reduce_scatter_s(job.cluster, group, state_bytes)
-    return exposed_s(2.0 * (spread_s + summed_s), work_s, job.cluster.device.calibration.contention)
+    return 2.0 * (all_gather_s(job.cluster, group, state_bytes) + reduce_scatter_s(job.cluster, group, state_bytes))

@@ -1,8 +1,5 @@
 """The cost model's two entry points: step time and peak memory of many layouts at once."""
 
-from collections.abc import Mapping
-from dataclasses import fields
-
 import numpy as np
 
 from meshwright.costmodels.accumulation import accumulation_s
@@ -11,12 +8,12 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.model_flop import model_flop
-from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.paired_layers import paired_share, saved_by_pairing_s
 from meshwright.costmodels.pipeline_bubble import LayerSeconds, PartTimes, bubble_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.prediction import MemoryPrediction, Reading, TimePrediction
 from meshwright.costmodels.recompute import recomputed_layers
-from meshwright.costmodels.schedule import chunk_passes, chunks_a_stage, micro_batches, paired_passes
+from meshwright.costmodels.schedule import SPLIT_BACKWARD, chunk_passes, micro_batches
 from meshwright.costmodels.stage_table import StageTable, stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.costmodels.synchronisation import (
@@ -28,7 +25,8 @@ from meshwright.costmodels.synchronisation import (
 )
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 
-# What a layer's time depends on; layouts that differ elsewhere share its evaluation.
+# What a layer's time depends on, beside whether its weight gradients are put off; layouts that differ elsewhere share
+# its evaluation.
 LAYER_COLUMNS = (
     "tensor_parallel",
     "sequence_parallel",
@@ -80,7 +78,10 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
         str(cause): passes * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
         for cause in Cause
     }
-    breakdown[str(Cause.EXPERT)] = breakdown[Cause.EXPERT] - _hidden_s(job, layouts, total, breakdown)
+    together = paired_share(layouts, total)
+    for kind, time in enumerate(kinds):
+        for cause, saved_s in saved_by_pairing_s(job, time).items():
+            breakdown[cause] = breakdown[cause] - passes * together * layers[:, kind] * saved_s
     breakdown["recompute"] = (
         passes * share[rows, slowest] * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
     )
@@ -89,10 +90,12 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     )
     breakdown["gradient_accumulation"] = passes * accumulation[rows, slowest]
     breakdown["bubble"] = bubble_s(job, layouts, stages, parts, total=total)
-    breakdown["pipeline_communication"] = pipeline_communication_s(
-        job, layouts, total, per_micro_batch[rows, slowest] / chunks_a_stage(layouts)
+    whole_s = np.asarray(sum(breakdown.values())) / passes
+    beside = _beside(layouts, work, whole_s)
+    breakdown["pipeline_communication"], taken = pipeline_communication_s(job, layouts, total, whole_s)
+    gradients_s, gathers_s = exposed_communication_s(
+        job, layouts, stages, parameters, work, beside=beside.scaled(1.0 - taken), total=passes
     )
-    gradients_s, gathers_s = exposed_communication_s(job, layouts, stages, parameters, work, total=passes)
     gradients_s = gradients_s + mirrored_copies_s(job, layouts, parameters)
     step_s = optimizer_s(job, layouts, parameters)
     last_to_end = stages.slowest(gradients_s + gathers_s + step_s)
@@ -105,7 +108,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
 
 def distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
     """Give the layouts that differ in what a layer's time depends on, and for each layout which of those it is."""
-    code = np.zeros(len(layouts), dtype=np.int64)
+    code = np.isin(layouts.schedule, SPLIT_BACKWARD).astype(np.int64)
     for name in LAYER_COLUMNS:
         column = getattr(layouts, name)
         _, code = numbered(code * (column.max(initial=0) + 1) + column)
@@ -115,14 +118,15 @@ def distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
 
 
 def _taken(time: LayerTime, rows: IntArray) -> LayerTime:
+    def taken(seconds: FloatArray) -> FloatArray:
+        return np.broadcast_to(seconds, rows.max(initial=0) + 1)[rows]
+
     return LayerTime(
-        **{
-            item.name: {
-                cause: np.broadcast_to(seconds, rows.max(initial=0) + 1)[rows]
-                for cause, seconds in getattr(time, item.name).items()
-            }
-            for item in fields(time)
-        }
+        forward={cause: taken(seconds) for cause, seconds in time.forward.items()},
+        backward={cause: taken(seconds) for cause, seconds in time.backward.items()},
+        recompute={cause: taken(seconds) for cause, seconds in time.recompute.items()},
+        weight_s=taken(time.weight_s),
+        launch_s=taken(time.launch_s),
     )
 
 
@@ -149,19 +153,21 @@ def _stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
     return StageWork(forward_s=forward_s, backward_s=backward_s)
 
 
-def _hidden_s(job: Job, layouts: LayoutTable, total: FloatArray, busy_s: Mapping[str, FloatArray]) -> FloatArray:
-    """Give the seconds of a step's expert communication that DualPipe hides, [layouts].
+def _beside(layouts: LayoutTable, work: StageWork, whole_s: FloatArray) -> StageWork:
+    """Give what messages of a micro-batch can run beside on each stage.
 
-    It runs the all-to-alls of a forward and a backward pass beside each other's compute, but in fill and drain.
+    Those are its passes. Where weight gradients are put off they fill what else is idle, so that a message that meets
+    none meets idle time: a micro-batch's share of the step then, forward a third of it as of the operations.
 
     Args:
-        job: the job.
         layouts: the layouts.
-        total: micro-batches of a step, [layouts].
-        busy_s: seconds of a step by cause.
+        work: what each stage computes.
+        whole_s: seconds of the step, over the micro-batches, [layouts].
 
     """
-    share = paired_passes(layouts, total) / (chunks_a_stage(layouts) * chunk_passes(layouts, total))
-    message_s = share * busy_s[Cause.EXPERT]
-    room_s = share * sum((busy_s[cause] for cause in (Cause.MATMUL, Cause.ATTENTION, Cause.ELEMENTWISE)), start=0.0)
-    return message_s - exposed_s(message_s, room_s, job.cluster.device.calibration.contention)
+    put_off = np.isin(layouts.schedule, SPLIT_BACKWARD)[:, np.newaxis]
+    third_s = whole_s[:, np.newaxis] / 3.0
+    return StageWork(
+        forward_s=np.where(put_off, third_s, work.forward_s),
+        backward_s=np.where(put_off, 2.0 * third_s, work.backward_s),
+    )

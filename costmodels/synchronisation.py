@@ -11,7 +11,8 @@ when a stage's last backward pass ends, and the first stage's ends last, so that
 done s passes of a chunk earlier, except in zero-bubble schedules, whose stages all end at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class StageWork:
     forward_s: FloatArray
     backward_s: FloatArray
 
+    def scaled(self, share: FloatArray) -> Self:
+        """Give a share of it, [layouts]."""
+        of_stages = share[:, np.newaxis]
+        return replace(self, forward_s=self.forward_s * of_stages, backward_s=self.backward_s * of_stages)
+
 
 def exposed_communication_s(
     job: Job,
@@ -45,6 +51,7 @@ def exposed_communication_s(
     parameters: StageParameters,
     work: StageWork,
     *,
+    beside: StageWork,
     total: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Give the exposed seconds of gradient reductions and of parameter gathers in a step, [layouts, stages].
@@ -55,6 +62,7 @@ def exposed_communication_s(
         stages: their distinct stages.
         parameters: what each holds.
         work: what each computes.
+        beside: what of that messages can run beside.
         total: micro-batches of a step, [layouts].
 
     """
@@ -63,17 +71,17 @@ def exposed_communication_s(
     repeats = total[:, np.newaxis] - 1.0
     backward_s = messages.reduction_s + messages.backward_gather_s
     if job.stack.overlap_gradients:
-        beside = _Beside(job=job, compute_s=work.backward_s, buckets=messages.buckets)
-        backward_exposed_s = repeats * beside.exposed_s(backward_s)
-        backward_exposed_s += beside.exposed_s(backward_s + messages.step_reduction_s)
+        backward = _Beside(job=job, compute_s=beside.backward_s, buckets=messages.buckets)
+        backward_exposed_s = repeats * backward.exposed_s(backward_s)
+        backward_exposed_s += backward.exposed_s(backward_s + messages.step_reduction_s)
     else:
         early_s = _finished_early_s(layouts, stages, work)
         backward_exposed_s = total[:, np.newaxis] * backward_s + np.maximum(messages.step_reduction_s - early_s, 0.0)
     forward_s = messages.forward_gather_s
     if job.stack.overlap_parameters:
-        beside = _Beside(job=job, compute_s=work.forward_s, buckets=messages.buckets)
-        forward_exposed_s = repeats * beside.exposed_s(forward_s)
-        forward_exposed_s += beside.exposed_s(forward_s + messages.step_gather_s)
+        forward = _Beside(job=job, compute_s=beside.forward_s, buckets=messages.buckets)
+        forward_exposed_s = repeats * forward.exposed_s(forward_s)
+        forward_exposed_s += forward.exposed_s(forward_s + messages.step_gather_s)
     else:
         forward_exposed_s = total[:, np.newaxis] * forward_s + messages.step_gather_s
     regathers_s = backward_exposed_s * _gathered_share(messages, total)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worked_examples import job as shipped_job
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
@@ -212,6 +213,27 @@ def test_flat_copies_are_reserved_beside_activations(round_job: Callable[..., Jo
     sharded, whole = Layout(data_parallel=4, zero_stage=1, zero_shard=4), Layout(data_parallel=4, zero_shard=4)
     assert reserved(sharded, flat=True) - reserved(sharded, flat=False) == pytest.approx(1.5 * 4 * count / 4)
     assert reserved(whole, flat=True) == reserved(whole, flat=False)
+
+
+def test_the_rank_that_reserves_most_need_not_allocate_most() -> None:
+    # Larger micro-batches make the stage of the head allocate the most, but the first one's flat copies are larger.
+    task = shipped_job("mpt-7b", "selene:512", batch=64, length=1024, stack="deepspeed-zeropp")
+    layout = Layout(
+        tensor_parallel=8,
+        sequence_parallel=True,
+        context_parallel=4,
+        pipeline_parallel=8,
+        data_parallel=4,
+        zero_stage=1,
+        zero_shard=4,
+        schedule=Schedule.GPIPE,
+        micro_batch=2,
+    )
+    table = LayoutTable.of([layout, replace(layout, micro_batch=4)])
+    found, last = (predict_memory(task, table, reading=Reading(last_stage=flag)) for flag in (False, True))
+    assert np.all(found.reserved_bytes >= last.reserved_bytes)
+    for small, large in (found.allocated_bytes, found.reserved_bytes, found.nvidia_smi_bytes):
+        assert large >= small
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time, products_time_s
+from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time, products_time_s, weight_gradients_s
 from meshwright.costmodels.layer_work import (
     attention_products,
     elementwise_bytes,
@@ -53,10 +54,13 @@ def backward(job: Job, layout: Layout, cause: Cause) -> float:
     return float(np.broadcast_to(times(job, layout).backward[cause], (1,))[0])
 
 
-def flop(job: Job, layout: Layout) -> float:
+def products_of(job: Job, layout: Layout) -> tuple[Matmul, ...]:
     layer, layouts = job.model.layers[0], LayoutTable.of([layout])
-    products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
-    return sum(float(product.flop[0]) for product in products)
+    return attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
+
+
+def flop(job: Job, layout: Layout) -> float:
+    return sum(float(product.flop[0]) for product in products_of(job, layout))
 
 
 def shape(product: Matmul) -> tuple[float, ...]:
@@ -273,6 +277,29 @@ def test_a_slow_host_bounds_the_layer(round_job: Callable[..., Job]) -> None:
         found = times(job, layout)
         assert float(total_s(found.forward)[0]) == pytest.approx(expected)
         assert float(total_s(found.backward)[0]) == pytest.approx(expected)
+
+
+def test_a_slow_host_bounds_each_of_two_backward_passes(round_job: Callable[..., Job]) -> None:
+    # Launches take four times as long as the weight gradients, 4 of 26 kernels. So the host waits for those, and the
+    # device for the host in the rest, which has about as much to compute; in one pass only the host would count.
+    weights_s = float(weight_gradients_s(round_job(), products_of(round_job(), Layout()))[0])
+    launch_s = 4 * weights_s
+    job = round_job(stack={"layer_launch": launch_s})
+    one, two = (
+        times(job, Layout(pipeline_parallel=2, schedule=schedule))
+        for schedule in (Schedule.ONE_F_ONE_B, Schedule.ZERO_BUBBLE_H1)
+    )
+    assert (float(one.weight_s[0]), float(total_s(one.backward)[0])) == pytest.approx((0.0, launch_s))
+    assert float(two.weight_s[0]) == pytest.approx(weights_s)
+    assert float(total_s(two.backward)[0]) == pytest.approx(launch_s * 22 / 26 + weights_s)
+
+
+def test_half_of_the_launches_of_experts_make_weight_gradients(round_job: Callable[..., Job]) -> None:
+    # 13 ms a layer and 1 ms an expert: 2 ms of kernels and half of 8, of which the device needs next to nothing.
+    job = round_job(model={"experts": EXPERTS}, stack={"layer_launch": 0.013, "expert_launch": 0.001})
+    found = times(job, Layout(pipeline_parallel=2, schedule=Schedule.ZERO_BUBBLE_H1))
+    assert float(found.weight_s[0]) == pytest.approx(0.002 + 0.004)
+    assert float(total_s(found.backward)[0]) == pytest.approx(0.013 + 0.008)
 
 
 def test_a_fast_host_costs_nothing(round_job: Callable[..., Job]) -> None:

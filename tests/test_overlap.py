@@ -85,7 +85,7 @@ def stage(job: Job, layout: Layout, *, seconds: float) -> tuple[float, float, fl
     sent = state_messages(job, layouts, counted, layers)
     passes = np.array([[seconds]])
     work = StageWork(forward_s=passes, backward_s=passes)
-    reductions, gathers = exposed_communication_s(job, layouts, stages, counted, work, total=np.ones(1))
+    reductions, gathers = exposed_communication_s(job, layouts, stages, counted, work, beside=work, total=np.ones(1))
     count = int(layers[0, 0])
     return (
         float(sent.forward_gather_s[0, 0]) / count,

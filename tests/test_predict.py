@@ -10,6 +10,7 @@ from meshwright.catalog.errors import MissingData
 from meshwright.catalog.lookup import find_model
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.collectives import Group, all_gather_s, reduce_scatter_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import LayerTime, Pass, layer_time, products_time_s, weight_gradients_s
 from meshwright.costmodels.layer_work import attention_products, mlp_products
@@ -235,6 +236,50 @@ def test_dualpipe_hides_all_to_alls_and_doubles_the_parameters(round_job: Callab
     assert breakdown(job, dual)["expert_communication"] == pytest.approx(sent_s * 4 / 32, rel=1e-3)
     parameters = [predict_memory(job, LayoutTable.of([layout])).breakdown["parameters"][0] for layout in (plain, dual)]
     assert 1.6 < parameters[1] / parameters[0] <= 2.0
+
+
+def test_dualpipe_launches_a_pair_at_once(round_job: Callable[..., Job]) -> None:
+    # The host sets the pace of both: two launches of 10 ms for each of 4 layers of a stage, where all-to-alls show only
+    # in the other passes of fill and drain. Of a device that takes 15 ms for one pass the pair waits 5 ms less.
+    experts = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
+    job = round_job(model={"experts": experts}, stack={"layer_launch": 0.01}, global_batch=64)
+    layout = Layout(pipeline_parallel=4, data_parallel=2, expert_parallel=2, schedule=Schedule.DUAL_PIPE)
+    found, layers = breakdown(job, layout), 8 / 2
+    work = sum(seconds for cause, seconds in found.items() if cause in ("matmul", "attention", "elementwise", "host"))
+    assert work + found["expert_communication"] == pytest.approx(16 * layers * 0.02, rel=1e-6)
+
+
+def test_messages_that_hide_beside_the_same_passes_share_them(round_job: Callable[..., Job]) -> None:
+    # At 100 MB/s neither the pipeline's messages nor those of a shared vocabulary fit beside a micro-batch's passes,
+    # which therefore hide as much of them as they and the bubble take, once.
+    slow = {"node": {"bandwidth_bytes_per_s": 1e8}}
+    layout = Layout(pipeline_parallel=4, virtual_pipeline=2, vocabulary_parallel=True)
+    job = round_job(stack={"overlap_pipeline": True}, cluster=slow)
+    found = breakdown(job, layout)
+    sent_s = breakdown(round_job(cluster=slow), replace(layout, vocabulary_parallel=False))["pipeline_communication"]
+    group = Group(size=np.array([4]), stride=np.array([1]))
+    state_bytes = np.array([2.0 * LENGTH * HIDDEN])
+    shared_s = float(
+        (all_gather_s(job.cluster, group, state_bytes) + reduce_scatter_s(job.cluster, group, state_bytes))[0]
+    )
+    work_s = sum(seconds for cause, seconds in found.items() if cause not in NOT_WORK) + found["bubble"]
+    assert found["pipeline_communication"] == pytest.approx(sent_s + 16 * 2 * shared_s - work_s)
+
+
+@pytest.mark.parametrize("overlap_pipeline", [False, True])
+def test_reductions_hide_beside_what_pipeline_messages_leave(
+    round_job: Callable[..., Job], overlap_pipeline: bool
+) -> None:
+    # Where the pipeline's messages take all of a micro-batch's passes, nothing of the last one's hides reductions.
+    layout = Layout(pipeline_parallel=2, virtual_pipeline=2, data_parallel=2)
+    stack = {"overlap_gradients": True, "overlap_pipeline": overlap_pipeline}
+    model = {"hidden": 4096, "ffn_hidden": 16384, "heads": 32, "kv_heads": 32}
+    slow = {"node": {"bandwidth_bytes_per_s": 1e8}}
+    beside, after = (
+        breakdown(round_job(model=model, stack=one, cluster=slow), layout)["gradient_communication"]
+        for one in (stack, {"overlap_gradients": False})
+    )
+    assert (after - beside > 0.01) == (not overlap_pipeline)
 
 
 def test_a_shared_vocabulary_relieves_the_last_stage(round_job: Callable[..., Job]) -> None:

@@ -37,12 +37,14 @@ def exposed(
     """Give the exposed reductions and gathers of a stage with a million dense parameters."""
     layouts, stages = stages_of(job, layout)
     shape = stages.index.shape
+    work = StageWork(forward_s=np.full(shape, forward_s), backward_s=np.full(shape, backward_s))
     found = exposed_communication_s(
         job,
         layouts,
         stages,
         StageParameters(dense=np.full(shape, MILLION), experts=np.zeros(shape)),
-        StageWork(forward_s=np.full(shape, forward_s), backward_s=np.full(shape, backward_s)),
+        work,
+        beside=work,
         total=np.array([total]),
     )
     return float(found[0][0, stage]), float(found[1][0, stage])
@@ -111,7 +113,7 @@ def test_what_is_sent_once_a_step_runs_beside_one_micro_batch(round_job: Callabl
     layouts, stages = stages_of(job, layout)
     work = StageWork(forward_s=np.array([[1.0]]), backward_s=np.array([[2.0]]))
     reductions, gathers = exposed_communication_s(
-        job, layouts, stages, counted(1000 * MILLION), work, total=np.array([4.0])
+        job, layouts, stages, counted(1000 * MILLION), work, beside=work, total=np.array([4.0])
     )
     assert reductions == pytest.approx(np.array([[4e9 / 8 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S]]))
     assert gathers == pytest.approx(np.array([[2e9 / 8 * (7 / 8 / FABRIC_BUS + OWN) + STEPS_S]]))

@@ -297,7 +297,7 @@ def sharding_and_overlap() -> str:
     forward_s = 32 * np.sum(list(time.forward.values())) + embedding[0] + head[0]
     backward_s = 32 * np.sum(list(time.backward.values())) + embedding[1] + head[1]
     work = StageWork(forward_s=forward_s[:, np.newaxis], backward_s=backward_s[:, np.newaxis])
-    exposed = exposed_communication_s(task, layouts, stages, parameters, work, total=np.array([1.0]))
+    exposed = exposed_communication_s(task, layouts, stages, parameters, work, beside=work, total=np.array([1.0]))
     contention = task.cluster.device.calibration.contention
     sheet.head("Messages of one of 32 layers")
     count = sheet.given("parameters of the model", float(parameters.dense[0, 0]), by="stage_parameters")

@@ -40,7 +40,7 @@ def dual_pipe_s(times: StageTimes, passes: FloatArray, pipeline: IntArray) -> Fl
     others = pipeline / 2 - 1
     waiting_s = np.maximum((others - 1) * forward_s + 2 * others * backward_s, others * (2 * forward_s + backward_s))
     mean_s = 2 * passes * (forward_s + backward_s + weight_s)
-    return np.maximum(passes * times.busiest_s, mean_s + waiting_s - others * weight_s)
+    return np.maximum(passes * times.busiest_s, mean_s + waiting_s - np.minimum(others, 2 * passes) * weight_s)
 
 
 def paired_passes(layouts: LayoutTable, total: FloatArray) -> FloatArray:

@@ -35,9 +35,9 @@ def v_half_s(times: StageTimes, total: FloatArray, pipeline: IntArray) -> FloatA
     forward_s, backward_s, weight_s = _chunk_s(times)
     odd = pipeline % 2
     busy_s = total * times.busiest_s + (pipeline - 3 + 2 * odd) * forward_s
-    busy_s += 3 * (pipeline - 1) * backward_s - (pipeline + 1 - odd) * weight_s
+    busy_s += 3 * (pipeline - 1) * backward_s - np.minimum(pipeline + 1 - odd, 2 * total) * weight_s
     repeating_s = total * (4 * backward_s + weight_s) + 2 * pipeline * forward_s
-    repeating_s += (2 * pipeline - 6 + 2 * odd) * backward_s - (pipeline - odd) / 2 * weight_s
+    repeating_s += (2 * pipeline - 6 + 2 * odd) * backward_s - np.minimum((pipeline - odd) / 2, total) * weight_s
     longest: FloatArray = np.maximum(busy_s, repeating_s)
     return longest
 
@@ -65,8 +65,11 @@ def zero_bubble_v_s(times: StageTimes, total: FloatArray, pipeline: IntArray, *,
     """
     forward_s, backward_s, weight_s = _chunk_s(times)
     mean_s = total * 2 * (forward_s + backward_s + weight_s)
-    waiting_s = np.maximum(2 * (backward_s - weight_s), backward_s if together else 0.0)
-    return np.maximum(total * times.busiest_s, mean_s + (pipeline - 1) * waiting_s)
+    filled_s = 2 * np.minimum(pipeline - 1, total) * weight_s
+    waiting_s = 2 * (pipeline - 1) * backward_s - filled_s
+    if together:
+        waiting_s = np.maximum(waiting_s, (pipeline - 1) * backward_s)
+    return np.maximum(total * times.busiest_s, mean_s + np.maximum(waiting_s, 0.0))
 
 
 def _chunk_s(times: StageTimes) -> tuple[FloatArray, FloatArray, FloatArray]:
