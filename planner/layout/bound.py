@@ -129,7 +129,7 @@ def _counts(job: Job) -> list[int]:
 
 
 def _work(job: Job, layouts: LayoutTable) -> Work:
-    """Add up the parts of the model, less the experts' messages where DualPipe may hide them."""
+    """Add up the parts of the model, less what DualPipe's pairs may hide: the experts' messages, and the host's time."""
     distinct, back = distinct_layer_rows(layouts)
     embedding, head = embedding_s(job, distinct), head_s(job, distinct)
     ways = [embedding[way] + head[way] for way in range(2)]
@@ -137,7 +137,8 @@ def _work(job: Job, layouts: LayoutTable) -> Work:
     for count, layer in zip(_counts(job), job.model.layer_kinds, strict=True):
         time = layer_time(job, layer, distinct)
         for way, part in enumerate((time.forward, time.backward)):
-            ways[way] = ways[way] + count * (sum(part.values()) - (part[Cause.EXPERT] if hides else 0.0))
+            hidden_s = part[Cause.EXPERT] + part[Cause.HOST] if hides else 0.0
+            ways[way] = ways[way] + count * (sum(part.values()) - hidden_s)
     return Work(forward_s=ways[0][back], backward_s=ways[1][back])
 
 
@@ -148,7 +149,7 @@ def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
     fewest, and DualPipe passes each but M / 2 times.
     """
     plain = replace(layouts, schedule=np.full(len(layouts), SCHEDULES.index(Schedule.ONE_F_ONE_B)))
-    seconds = pipeline_communication_s(job, plain, micro_batches(job.global_batch, plain), np.zeros(len(plain)))
+    seconds, _ = pipeline_communication_s(job, plain, micro_batches(job.global_batch, plain), np.ones(len(plain)))
     hides = not set(DUAL_SCHEDULES).isdisjoint(job.stack.schedules)
     slowed = 1.0 - 1.0 / job.cluster.device.calibration.contention
     share = slowed if hides else 2.0 * slowed if job.stack.overlap_pipeline else 1.0
