@@ -129,7 +129,7 @@ def _counts(job: Job) -> list[int]:
 
 
 def _work(job: Job, layouts: LayoutTable) -> Work:
-    """Add up the parts of the model, less what DualPipe's pairs may hide: the experts' messages, and the host's time."""
+    """Add up the parts of the model, less what pairs of DualPipe may hide: experts' messages and the host's time."""
     distinct, back = distinct_layer_rows(layouts)
     embedding, head = embedding_s(job, distinct), head_s(job, distinct)
     ways = [embedding[way] + head[way] for way in range(2)]
