@@ -27,11 +27,10 @@ four score matrices at once; where a device's aren't a multiple of four it falls
 
 import numpy as np
 
-from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, tokens_of
 from meshwright.costmodels.layout import CONTEXT_METHODS, BoolArray, ContextMethod, FloatArray, LayoutTable
-from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.matmul import Matmul, matmul_time_s, wide_precision
 from meshwright.costmodels.transformer import Attention
 
 # Query rows of one tile of fused attention (arXiv 2307.08691, section 3.3).
@@ -44,12 +43,6 @@ SOFTMAX_BYTES = (0.5 * ACTIVATION_BYTES + ACTIVATION_BYTES, 2 * 0.5 * ACTIVATION
 # The chain casts to fp32 (2 + 4), scales, masks and normalises (3 x 8) and casts back (4 + 2); backward alike.
 CHAIN_BYTES = 36
 DROPOUT_BYTES = 2 * ACTIVATION_BYTES + 1
-SIXTEEN_BIT = {Precision.FP32: Precision.FP32, Precision.FP16: Precision.FP16}
-
-
-def core_precision(precision: Precision) -> Precision:
-    """Give the precision of the attention core: 16-bit also where the projections are narrower."""
-    return SIXTEEN_BIT.get(precision, Precision.BF16)
 
 
 def misalignment(head_dim: int) -> float:
@@ -91,7 +84,7 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
     blocks = np.where(ring, layouts.context_parallel, 1)
     reach = min(attention.window or job.sequence_length, job.sequence_length) / np.where(ring, 2 * blocks, 1)
-    rate = job.stack.attention_share * device.peak(core_precision(job.precision))
+    rate = job.stack.attention_share * device.peak(wide_precision(job.precision))
     rates = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
     rows = tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel
     rates = rates / (1.0 + TILE_ROWS * device.compute_units / rows)
@@ -113,7 +106,7 @@ def _unfused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Fl
     ones = np.ones(len(layouts))
     scores = Matmul(rows=queries, columns=ones * length, inner=ones * attention.head_dim, count=count)
     values = Matmul(rows=queries, columns=ones * attention.value_head_dim, inner=ones * length, count=count)
-    precision = core_precision(job.precision)
+    precision = wide_precision(job.precision)
     products_s = matmul_time_s(device, precision, scores) + matmul_time_s(device, precision, values)
     products_s = products_s * misalignment(attention.head_dim)
     elements = count * queries * length

@@ -26,7 +26,7 @@ from meshwright.costmodels.layer_work import (
     tokens_of,
 )
 from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, FloatArray, LayoutTable
-from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s
+from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s, product_precision
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.recompute import FULL, SELECTIVE, repeated_shares
 from meshwright.costmodels.schedule.codes import SPLIT_BACKWARD
@@ -73,25 +73,21 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
 
     Formats narrower than 16 bits quantise the input forward and the output's gradient backward: each is read in 16 bits
     and written as it is and transposed. NVFP4 scales by the largest value of the whole tensor too, which has to be read
-    once more for that (arXiv 2509.25149, section 2.1).
+    once more for that (arXiv 2509.25149, section 2.1). Products that stay in 16 bits quantise nothing.
     """
-    device, precision = job.cluster.device, job.precision
-    forward = sum(matmul_time_s(device, precision, product) for product in products)
-    backward = sum(
-        matmul_time_s(device, precision, gradient)
-        for product in products
-        for gradient in (
-            Matmul(rows=product.rows, columns=product.inner, inner=product.columns, count=product.count),
-            Matmul(rows=product.inner, columns=product.columns, inner=product.rows, count=product.count),
-        )
-    )
-    if precision in NARROW:
-        bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
-        for product in products:
+    device = job.cluster.device
+    bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
+    forward = backward = np.zeros(1)
+    for product in products:
+        precision = product_precision(job.precision, product)
+        forward = forward + matmul_time_s(device, precision, product)
+        for gradient in (product.data_gradient, product.weight_gradient):
+            backward = backward + matmul_time_s(device, precision, gradient)
+        if precision in NARROW:
             read_bytes = (2 if precision is Precision.NVFP4 else 1) * ACTIVATION_BYTES
             held = (read_bytes + 2 * OPERAND_BYTES[precision]) * product.count * product.rows / bandwidth
             forward, backward = forward + held * product.inner, backward + held * product.columns
-    return np.asarray(forward), np.asarray(backward)
+    return forward, backward
 
 
 def weight_gradients_s(job: Job, products: tuple[Matmul, ...]) -> FloatArray:
@@ -99,11 +95,7 @@ def weight_gradients_s(job: Job, products: tuple[Matmul, ...]) -> FloatArray:
     device = job.cluster.device
     return np.asarray(
         sum(
-            matmul_time_s(
-                device,
-                job.precision,
-                Matmul(rows=product.inner, columns=product.columns, inner=product.rows, count=product.count),
-            )
+            matmul_time_s(device, product_precision(job.precision, product), product.weight_gradient)
             for product in products
         )
     )

@@ -35,7 +35,12 @@ def tokens_of(job: Job, layouts: LayoutTable) -> Tokens:
 
 
 def _product(
-    rows: FloatArray, columns: FloatArray | float, inner: FloatArray | float, count: FloatArray | float = 1.0
+    rows: FloatArray,
+    columns: FloatArray | float,
+    inner: FloatArray | float,
+    count: FloatArray | float = 1.0,
+    *,
+    wide: bool = False,
 ) -> Matmul:
     shape = rows.shape
     return Matmul(
@@ -43,6 +48,7 @@ def _product(
         columns=np.broadcast_to(np.asarray(columns, dtype=float), shape),
         inner=np.broadcast_to(np.asarray(inner, dtype=float), shape),
         count=np.broadcast_to(np.asarray(count, dtype=float), shape),
+        wide=wide,
     )
 
 
@@ -89,7 +95,7 @@ def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
 
 
 def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Matmul, ...]:
-    """Give the products of a dense MLP, or of router, shared and routed experts, forward.
+    """Give the products of a dense MLP, or of router, shared and routed experts, forward; the router's stays wide.
 
     Routed experts are grouped products: each local expert has its share of the rows, rounded up to half a tile on
     average.
@@ -101,7 +107,7 @@ def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Ma
     rows = expert_rows(job, mlp, layouts) / local_experts + job.cluster.device.tile_rows / 2
     width = mlp.ffn_hidden / layouts.expert_tensor_parallel
     products = [
-        _product(tokens.held, mlp.experts, hidden),
+        _product(tokens.held, mlp.experts, hidden, wide=True),
         _product(rows, width * (2 if mlp.gated else 1), hidden, local_experts),
         _product(rows, hidden, width, local_experts),
     ]

@@ -20,7 +20,8 @@ On 5,200 bf16 products measured on A100, H100, H200, B200 and GB200 (aiconfigura
 error of 5 to 8 %; counting waves exactly over four tile shapes has the same error, and is not monotone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -48,17 +49,44 @@ class Matmul:
     """A product [rows, inner] x [inner, columns], for `count` independent pairs (experts, heads) in one launch.
 
     Each is an array that broadcasts to the shape of the others; a fractional size is the mean over devices.
+
+    wide: it stays in 16 bits where the job's format is narrower.
     """
 
     rows: FloatArray
     columns: FloatArray
     inner: FloatArray
     count: FloatArray
+    wide: bool = False
 
     @property
     def flop(self) -> FloatArray:
         """Operations of all pairs."""
         return 2.0 * self.count * self.rows * self.columns * self.inner
+
+    @property
+    def data_gradient(self) -> Self:
+        """The product that makes the gradient of its left operand."""
+        return replace(self, columns=self.inner, inner=self.columns)
+
+    @property
+    def weight_gradient(self) -> Self:
+        """The product that makes the gradient of its right operand."""
+        return replace(self, rows=self.inner, inner=self.rows)
+
+
+def wide_precision(precision: Precision) -> Precision:
+    """Give the format of what narrow recipes leave as it is: 16 bits where the job's own is narrower.
+
+    That is the attention core, the head and the router (arXiv 2412.19437, section 3.3.1; arXiv 2509.25149, section 3;
+    torchtitan's docs/float8.md leaves the output out); the layers' other products are narrow.
+    """
+    return Precision.BF16 if precision in NARROW else precision
+
+
+def product_precision(precision: Precision, product: Matmul) -> Precision:
+    """Give the format in which a job of some precision computes a product."""
+    return wide_precision(precision) if product.wide else precision
 
 
 def matmul_time_s(device: Device, precision: Precision, product: Matmul) -> FloatArray:

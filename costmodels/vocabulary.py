@@ -38,13 +38,14 @@ def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]
 
 
 def head_product(job: Job, layouts: LayoutTable) -> Matmul:
-    """Give the product of hidden states with a device's share of the vocabulary."""
+    """Give the product of hidden states with a device's share of the vocabulary, which no recipe narrows."""
     ones = np.ones(len(layouts))
     return Matmul(
         rows=tokens_of(job, layouts).computed,
         columns=local_vocabulary(job, layouts),
         inner=ones * job.model.hidden,
         count=ones,
+        wide=True,
     )
 
 

@@ -23,6 +23,7 @@ from meshwright.costmodels.layout import ContextMethod, FloatArray, Layout, Layo
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.transformer import Experts
+from meshwright.costmodels.vocabulary import head_s
 
 TOKENS, HIDDEN = 1000, 1024
 STATE_BYTES = 2 * TOKENS * HIDDEN
@@ -363,3 +364,27 @@ def test_nvfp4_reads_what_it_quantises_twice(round_job: Callable[..., Job]) -> N
         forward_s, backward_s = products_time_s(job, (product,))
         assert forward_s[0] - alone[0] == pytest.approx(value_bytes * 3e6 / 500e9)
         assert backward_s[0] - alone[1] - alone[2] == pytest.approx(value_bytes * 2e6 / 500e9)
+
+
+def test_wide_products_run_in_16_bits_and_quantise_nothing(round_job: Callable[..., Job]) -> None:
+    # 10,000 x 900 by 900 x 10,000 in an 8-bit job. Wide: 4.02 ms at 50 TFLOP/s and 0.472 ms of memory, as in bf16.
+    # Narrow: 2 x 10^8 x 1,000 x 1.005 / (0.4 x 200 TFLOP/s) = 2.5125 ms; (1.8 x 10^7 + 2 x 10^8) B / 500 GB/s =
+    # 0.436 ms; the input's 9 x 10^6 values quantised in (2 + 2) B each / 500 GB/s = 0.072 ms.
+    sizes = {name: np.array([size]) for name, size in (("rows", 1e4), ("columns", 1e4), ("inner", 900.0))}
+    narrow, wide = (Matmul(**sizes, count=np.ones(1), wide=wide) for wide in (False, True))
+    job = round_job(precision=Precision.FP8)
+    assert products_time_s(job, (narrow,))[0] == pytest.approx(np.hypot(2.5125e-3, 0.436e-3) + 1e-5 + 0.072e-3)
+    assert products_time_s(job, (wide,))[0] == pytest.approx(np.hypot(4.02e-3, 0.472e-3) + 1e-5)
+    assert products_time_s(job, (wide,)) == products_time_s(round_job(), (narrow,))
+    assert weight_gradients_s(job, (wide,)) == weight_gradients_s(round_job(), (narrow,))
+    both_s = products_time_s(job, (narrow, wide))
+    assert both_s[1] == pytest.approx(products_time_s(job, (narrow,))[1] + products_time_s(job, (wide,))[1])
+
+
+def test_head_and_router_stay_in_16_bits(round_job: Callable[..., Job]) -> None:
+    experts = {"experts": 8, "top_k": 2, "ffn_hidden": 512, "shared_ffn_hidden": 512}
+    job = round_job(model={"experts": experts}, precision=Precision.FP8)
+    layouts, layer = LayoutTable.of([Layout()]), job.model.layer_kinds[0]
+    assert [product.wide for product in mlp_products(job, layer.mlp, layouts)] == [True] + 4 * [False]
+    assert not any(product.wide for product in attention_products(job, layer.attention, layouts))
+    assert head_s(job, layouts) == head_s(round_job(), layouts)
