@@ -45,6 +45,8 @@ class ExpertsEntry(Entry):
     dense_layers: leading layers that keep a dense MLP of the model's `ffn_hidden`.
     layer_frequency: of the layers after those, every n-th is a mixture.
     shared_ffn_hidden: width of the shared experts together, 0 for none.
+    load_spread: standard deviation of the tokens that experts of a layer get, over their mean; 0 where routing is even,
+    as benchmarks force it to be and balancing losses come near to.
     """
 
     experts: Dimension
@@ -55,6 +57,7 @@ class ExpertsEntry(Entry):
     router_bias: bool = False
     dense_layers: Natural = 0
     layer_frequency: Count = 1
+    load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
 
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.expert_load import busiest_rank_load
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
@@ -89,9 +90,10 @@ def _mlp_products(rows: FloatArray, hidden: int, width: FloatArray | float, *, g
 
 
 def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
-    """Give the (token, expert) pairs that a device computes: those of its expert group, over its expert ranks."""
+    """Give the (token, expert) pairs that the busiest device computes: of its expert group, over its expert ranks."""
     distinct = tokens_of(job, layouts).computed / layouts.tensor_parallel
-    return distinct * experts.top_k * experts.load * layouts.expert_tensor_parallel
+    load = experts.load * busiest_rank_load(experts, layouts.expert_parallel)
+    return distinct * experts.top_k * load * layouts.expert_tensor_parallel
 
 
 def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Matmul, ...]:

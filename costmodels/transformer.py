@@ -50,6 +50,7 @@ class Experts:
 
     load: rows that an expert computes over its even share: its capacity factor where it is padded to it, the factor at
     most where tokens beyond it are dropped (arXiv 2101.03961, section 2.2).
+    load_spread: standard deviation of the loads of experts over their mean, 0 where routing is even.
     """
 
     experts: int
@@ -60,6 +61,7 @@ class Experts:
     router_bias: bool
     gated: bool
     load: float = 1.0
+    load_spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,7 @@ def _mlp(entry: ModelEntry, index: int) -> Mlp | Experts:
         shared_ffn_hidden=experts.shared_ffn_hidden,
         shared_gate=experts.shared_expert_gate,
         router_bias=experts.router_bias,
+        load_spread=experts.load_spread,
         gated=entry.gated_mlp,
     )
 

@@ -85,6 +85,7 @@ class CaseExperts(Entry):
     shared_experts, n_shared_experts: how many experts every token visits; shared_expert_ffn: their width together.
     dense_layers, dense_first: leading layers without experts (-1: none).
     moe_layer_freq: every n-th layer has experts (-1: all), or a pattern such as "([0]*3+[1]*12)".
+    load_spread: standard deviation of the experts' loads over their mean, where it was measured; else they are even.
     """
 
     experts: Size
@@ -98,6 +99,7 @@ class CaseExperts(Entry):
     moe_layer_freq: Annotated[int, Field(strict=True)] | Annotated[str, Field(max_length=200)] = 1
     capacity_factor: Number | None = None
     padded_to_capacity: Switch = False
+    load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
     dispatcher: Remark | None = None
     grouped_gemm: Switch = False
 
@@ -105,6 +107,8 @@ class CaseExperts(Entry):
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
             raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
+        if self.load_spread and self.capacity_factor is not None:
+            raise field_error("load_spread", "a capacity_factor sets the load of experts: leave one of the two out")
         return self
 
     @property

@@ -87,6 +87,7 @@ def _experts(experts: CaseExperts) -> ExpertsEntry:
         top_k=experts.top_k,
         ffn_hidden=experts.expert_ffn_hidden,
         shared_ffn_hidden=experts.shared_ffn_hidden,
+        load_spread=experts.load_spread,
     )
 
 
