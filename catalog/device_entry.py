@@ -1,11 +1,11 @@
 """The schema of `catalog/devices/*.yaml`: one accelerator, as its driver counts devices."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source, field_error
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.quantity import Bytes, BytesPerSecond, FlopPerSecond, Seconds, UsdPerHour, Watts
 
@@ -57,11 +57,37 @@ class HostEntry(Entry):
     source: Source
 
 
+class PowerScalingEntry(Entry):
+    """How the clock of matrix units follows a limit of power.
+
+    reference: the limit at which the calibration's shares of peak were measured.
+    idle: what the device draws without multiplying.
+    full_rate: what it would draw if matrix units never waited, at the nominal clock.
+    exponent: power of the clock that goes into what matrix units draw: 1 at constant voltage, 3 where voltage follows.
+    """
+
+    reference: Watts
+    idle: Watts
+    full_rate: Watts
+    exponent: Annotated[float, Field(ge=1, le=3)]
+    source: Source
+
+
 class PowerEntry(Entry):
-    """Board power at the default limit; for a die or an GCD its share of the package."""
+    """Board power at the default limit; for a die or an GCD its share of the package.
+
+    scaling: without it, the calibration's shares of peak are taken to be of this limit.
+    """
 
     limit: Watts
     source: Source
+    scaling: PowerScalingEntry | None = None
+
+    @model_validator(mode="after")
+    def _idle_below(self) -> Self:
+        if self.scaling and self.scaling.idle >= min(self.limit, self.scaling.reference, self.scaling.full_rate):
+            raise field_error("scaling.idle", "it must be below limit, scaling.reference and scaling.full_rate")
+        return self
 
 
 class PriceEntry(Entry):

@@ -69,6 +69,8 @@ class StackEntry(Entry):
     selective_recompute: the modules of a layer that its selective recomputation computes again.
     narrow_inputs: in formats below 16 bits, products keep their inputs and their weights, as they are and transposed,
     in that format (TransformerEngine), instead of making them again.
+    dynamic_scaling: in 8 bits an operand is scaled by its own largest value, for which it is read once more, instead of
+    by those of earlier steps (torchao's tensor-wise recipe, against TransformerEngine's delayed scaling).
     narrow_parameters: in those formats the parameters themselves are held in them (fp8-param-gather).
     fused_loss: the loss goes over the logits once each way, instead of once an operation.
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
@@ -122,6 +124,7 @@ class StackEntry(Entry):
     deterministic: bool
     selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]
     narrow_inputs: bool
+    dynamic_scaling: bool
     narrow_parameters: bool
     fused_loss: bool
     logits_bytes: Annotated[int, Field(ge=2, le=32)]

@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.attention import core_time_s, key_value_bytes
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.host import launch_s, weight_launch_s
@@ -73,7 +74,8 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
 
     Formats narrower than 16 bits quantise the input forward and the output's gradient backward: each is read in 16 bits
     and written as it is and transposed. NVFP4 scales by the largest value of the whole tensor too, which has to be read
-    once more for that (arXiv 2509.25149, section 2.1). Products that stay in 16 bits quantise nothing.
+    once more for that (arXiv 2509.25149, section 2.1), and so does fp8 where the stack scales dynamically. Products
+    that stay in 16 bits quantise nothing.
     """
     device = job.cluster.device
     bandwidth = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
@@ -84,10 +86,19 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
         for gradient in (product.data_gradient, product.weight_gradient):
             backward = backward + matmul_time_s(device, precision, gradient)
         if precision in NARROW:
-            read_bytes = (2 if precision is Precision.NVFP4 else 1) * ACTIVATION_BYTES
-            held = (read_bytes + 2 * OPERAND_BYTES[precision]) * product.count * product.rows / bandwidth
+            held = (
+                (_quantised_from_bytes(job.stack, precision) + 2 * OPERAND_BYTES[precision])
+                * product.count
+                * product.rows
+                / bandwidth
+            )
             forward, backward = forward + held * product.inner, backward + held * product.columns
     return forward, backward
+
+
+def _quantised_from_bytes(stack: StackEntry, precision: Precision) -> int:
+    twice = precision is Precision.NVFP4 or (precision is Precision.FP8 and stack.dynamic_scaling)
+    return (2 if twice else 1) * ACTIVATION_BYTES
 
 
 def weight_gradients_s(job: Job, products: tuple[Matmul, ...]) -> FloatArray:

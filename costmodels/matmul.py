@@ -27,6 +27,7 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.layout import FloatArray
+from meshwright.costmodels.power import slowdown
 from meshwright.hardware.device import Device
 
 NARROW = frozenset({Precision.FP8, Precision.MXFP8, Precision.NVFP4})
@@ -103,6 +104,7 @@ def matmul_time_s(device: Device, precision: Precision, product: Matmul) -> Floa
     waves = 1.0 + 0.5 * device.compute_units * tile_area / np.maximum(area, 1.0)
     depth = product.inner + calibration.matmul_half_depth
     compute_s = 2.0 * area * depth * waves / (ceiling * device.peak(precision))
+    compute_s = compute_s * slowdown(device, product.inner / (depth * waves))
     operands = product.count * product.inner * (product.rows + product.columns)
     moved_bytes = OPERAND_BYTES[precision] * operands + RESULT_BYTES * area
     memory_s = moved_bytes / (calibration.streaming * device.memory_bandwidth_bytes_per_s)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink
+from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink, PowerScalingEntry
 from meshwright.catalog.errors import MissingData
 from meshwright.catalog.precision import Precision
 
@@ -28,6 +28,7 @@ class Device:
     power_w: float
     price_usd_per_hour: float | None
     calibration: CalibrationEntry
+    power_scaling: PowerScalingEntry | None = None
 
     def peak(self, precision: Precision) -> float:
         """Give the dense peak in FLOP/s.
@@ -61,6 +62,7 @@ def device_of(entry: DeviceEntry) -> Device:
         host_link=entry.host.link,
         host_link_bandwidth_bytes_per_s=entry.host.link_bandwidth,
         power_w=entry.power.limit,
+        power_scaling=entry.power.scaling,
         price_usd_per_hour=entry.price.hourly if entry.price else None,
         calibration=entry.calibration,
     )

@@ -265,6 +265,7 @@ ROUND_STACK: dict[str, Any] = {
     "fused_accumulation": True,
     "selective_recompute": ["attention_core"],
     "narrow_inputs": False,
+    "dynamic_scaling": False,
     "narrow_parameters": False,
     "fused_loss": True,
     "logits_bytes": 10,

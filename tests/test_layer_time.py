@@ -366,6 +366,27 @@ def test_nvfp4_reads_what_it_quantises_twice(round_job: Callable[..., Job]) -> N
         assert backward_s[0] - alone[1] - alone[2] == pytest.approx(value_bytes * 2e6 / 500e9)
 
 
+def test_dynamic_scaling_reads_what_it_quantises_to_8_bits_once_more(round_job: Callable[..., Job]) -> None:
+    # 1000 x 3000 by 3000 x 2000: 2 bytes more at 500 GB/s, of the input forward, of the output's gradient backward.
+    sizes = {name: np.array([size]) for name, size in (("rows", 1e3), ("columns", 2e3), ("inner", 3e3))}
+    product = Matmul(**sizes, count=np.ones(1))
+    peaks = {Precision.BF16: 1e14, Precision.FP8: 2e14, Precision.MXFP8: 2e14}
+    for precision, more_bytes in ((Precision.FP8, 2), (Precision.MXFP8, 0), (Precision.BF16, 0)):
+        delayed, dynamic = (
+            products_time_s(
+                round_job(
+                    precision=precision,
+                    stack={"dynamic_scaling": scaling},
+                    cluster={"device": {"peak_flop_per_s": peaks}},
+                ),
+                (product,),
+            )
+            for scaling in (False, True)
+        )
+        assert dynamic[0] - delayed[0] == pytest.approx(more_bytes * 3e6 / 500e9, abs=1e-15)
+        assert dynamic[1] - delayed[1] == pytest.approx(more_bytes * 2e6 / 500e9, abs=1e-15)
+
+
 def test_wide_products_run_in_16_bits_and_quantise_nothing(round_job: Callable[..., Job]) -> None:
     # 10,000 x 900 by 900 x 10,000 in an 8-bit job. Wide: 4.02 ms at 50 TFLOP/s and 0.472 ms of memory, as in bf16.
     # Narrow: 2 x 10^8 x 1,000 x 1.005 / (0.4 x 200 TFLOP/s) = 2.5125 ms; (1.8 x 10^7 + 2 x 10^8) B / 500 GB/s =

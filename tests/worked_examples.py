@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pocket_calculator import Sheet, printed
 
-from meshwright.catalog.lookup import find_cluster, find_model, stack_named
+from meshwright.catalog.lookup import device_named, find_cluster, find_model, stack_named
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.accumulation import accumulation_s
@@ -32,6 +32,7 @@ from meshwright.costmodels.synchronisation import StageWork, exposed_communicati
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.hardware.cluster import cluster_of
+from meshwright.hardware.device import device_of
 from meshwright.planner.accuracy import load_cases
 
 
@@ -134,7 +135,36 @@ def matrix_products() -> str:
     narrow = job("llama-3.1-8b", "dgx-h100:8", batch=8, length=8192, precision=Precision.FP8)
     model = float(products_time_s(narrow, (shape,))[0][0])
     sheet.line("forward", f"{time} + {quantise}", "ms", by="products_time_s", model=model)
+    capped_product(sheet, shape, times=f"{flop} x {depth} x {waves}", busy=f"1 / ({depth} x {waves})")
     return sheet.text()
+
+
+def capped_product(sheet: Sheet, shape: Matmul, *, times: str, busy: str) -> None:
+    """Work out the product in 16 bits on a board with the same chip and a limit of 500 W."""
+    device = device_of(device_named("h100-hbm2e-96gb-500w"))
+    calibration, power = device.calibration, device.power_scaling
+    if power is None:
+        raise ValueError(device.name)
+    sheet.head(f"16 bits again, on an H100 limited to {device.power_w:g} W")
+    share = sheet.line("busy", busy)
+    drawn = sheet.line(
+        "drawn", f"min({power.reference:g} - {power.idle:g}, ({power.full_rate:g} - {power.idle:g}) x {share})"
+    )
+    slower = sheet.line(
+        "slowdown", f"max({drawn} / ({device.power_w:g} - {power.idle:g}), 1)^(1 / {power.exponent:g})", by="slowdown"
+    )
+    peak, rate = printed(device.peak(Precision.BF16), "TFLOP/s"), f"{device.memory_bandwidth_bytes_per_s / 1e9:,.0f}"
+    compute = sheet.line("compute", f"{times} / ({calibration.matmul_ceiling:g} x {peak}) x {slower}", "ms")
+    operands = "2 x 4,096 x (8,192 + 28,672) + 2 x 8,192 x 28,672"
+    memory = sheet.line("memory", f"({operands}) / ({calibration.streaming:g} x {rate} GB/s)", "ms")
+    latency = printed(calibration.kernel_latency, "us")
+    sheet.line(
+        "time",
+        f"sqrt(({compute})^2 + ({memory})^2) + {latency}",
+        "ms",
+        by="matmul_time_s",
+        model=float(matmul_time_s(device, Precision.BF16, shape)[0]),
+    )
 
 
 def attention() -> str:
