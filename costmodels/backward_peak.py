@@ -14,7 +14,7 @@ from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
 from meshwright.costmodels.parameters import layer_parameters
-from meshwright.costmodels.recompute import recomputed_layers
+from meshwright.costmodels.recompute import recomputed_share
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
@@ -59,11 +59,12 @@ def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArra
     embedded = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
     outputs = job.stack.keeps_stage_outputs & ~stages.last
     kept = (stages.first + outputs.astype(float)) * embedded[:, np.newaxis]
-    recomputed = recomputed_layers(layouts, stages)
+    share = recomputed_share(layouts, stages)
     for kind, layer in enumerate(job.model.layer_kinds):
         activations = layer_activations(job, layer, layouts)
-        each = recomputed * activations.kept[:, np.newaxis] + (1.0 - recomputed) * activations.whole[:, np.newaxis]
-        kept = kept + stages.layers[:, :, kind] * each
+        again = share * stages.recomputed[:, :, kind]
+        kept = kept + again * activations.kept[:, np.newaxis]
+        kept = kept + (stages.layers[:, :, kind] - again) * activations.whole[:, np.newaxis]
     return np.asarray(held * kept)
 
 
@@ -78,11 +79,12 @@ def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatA
     needed = np.zeros(stages.index.shape)
     for kind, layer in enumerate(job.model.layer_kinds):
         activations = layer_activations(job, layer, layouts)
-        beside = np.maximum(activations.whole - activations.kept, 0.0)
+        again = np.maximum(activations.whole - activations.kept, 0.0)[:, np.newaxis]
+        beside = np.where(stages.recomputed[:, :, kind] > 0, again, 0.0)
         if not job.stack.fused_accumulation:
-            gradient = _largest_weight_gradient_bytes(job, layer, layouts)
-            beside = beside + gradient * whole_gradients
-        needed = np.where(stages.layers[:, :, kind] > 0, np.maximum(needed, beside[:, np.newaxis]), needed)
+            gradient = _largest_weight_gradient_bytes(job, layer, layouts) * whole_gradients
+            beside = beside + np.where(stages.layers[:, :, kind] > 0, gradient[:, np.newaxis], 0.0)
+        needed = np.maximum(needed, beside)
     return needed
 
 

@@ -58,6 +58,8 @@ class Layout:
     backward_shard: devices over which stage 3 keeps a layer's parameters from its forward to its backward pass, a
     divisor of parameter_shard, where it isn't that (the secondary partition of ZeRO++).
     recompute_layers: how many layers of each model chunk full recomputation is of; None where it is of all.
+    recompute_split: of each chunk in model order, how many layers `recompute` is of, from its first one on, counting
+    MTP modules behind the last layer; the others keep everything. Empty where recompute_layers says it, or it's all.
     micro_batch: sequences of one forward pass of one replica.
     """
 
@@ -79,6 +81,7 @@ class Layout:
     backward_shard: int | None = None
     recompute: Recompute = Recompute.NONE
     recompute_layers: int | None = None
+    recompute_split: tuple[int, ...] = ()
     schedule: Schedule = Schedule.ONE_F_ONE_B
     micro_batch: int = 1
 
@@ -97,11 +100,22 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What a layout says of its chunks in model order: their layers, and how many of those are recomputed.
+
+    Empty where they are cut evenly, and where all are recomputed or none.
+    """
+
+    sizes: tuple[int, ...] = ()
+    recomputed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutTable:
     """Many layouts as columns, each an integer array of shape [layouts].
 
     Closed sets are stored as their index, all shards as numbers, and recompute_layers of None as 0. splits: the
-    distinct splits of layers, of which the first is the even one; `split` is the index of each layout's.
+    distinct ways to split layers, of which the first says nothing; `split` is the index of each layout's.
     """
 
     tensor_parallel: IntArray
@@ -124,7 +138,7 @@ class LayoutTable:
     recompute_layers: IntArray
     schedule: IntArray
     micro_batch: IntArray
-    splits: tuple[tuple[int, ...], ...] = ((),)
+    splits: tuple[Split, ...] = (Split(),)
 
     def __len__(self) -> int:
         return len(self.tensor_parallel)
@@ -133,10 +147,11 @@ class LayoutTable:
     def of(cls, layouts: Iterable[Layout]) -> Self:
         """Make the table of some layouts."""
         rows = list(layouts)
-        splits = tuple(dict.fromkeys(((), *(row.split for row in rows))))
-        given = [_given(row) | {"split": splits.index(row.split)} for row in rows]
+        own = [Split(sizes=row.split, recomputed=row.recompute_split) for row in rows]
+        splits = {split: number for number, split in enumerate(dict.fromkeys((Split(), *own)))}
+        given = [_given(row) | {"split": splits[split]} for row, split in zip(rows, own, strict=True)]
         columns = {name: np.array([row[name] for row in given], dtype=np.int64) for name in COLUMNS}
-        return cls(**columns, splits=splits)
+        return cls(**columns, splits=tuple(splits))
 
     def take(self, rows: IntArray | BoolArray) -> Self:
         """Give the table of some rows: an index array, or a mask of shape [layouts]."""
@@ -155,7 +170,8 @@ class LayoutTable:
         values: dict[str, Any] = {name: int(getattr(self, name)[index]) for name in COLUMNS}
         for name in ("sequence_parallel", "vocabulary_parallel"):
             values[name] = bool(values[name])
-        values["split"] = self.splits[values["split"]]
+        split = self.splits[values.pop("split")]
+        values |= {"split": split.sizes, "recompute_split": split.recomputed}
         values["context_method"] = CONTEXT_METHODS[values["context_method"]]
         values["recompute"] = RECOMPUTES[values["recompute"]]
         values["recompute_layers"] = values["recompute_layers"] or None

@@ -41,14 +41,14 @@ class LayerSeconds:
 class PartTimes:
     """Seconds of a model's parts for one micro-batch.
 
-    layers: of a layer of each kind. recomputed: the share of each stage's layers that are computed again, [layouts,
-    stages].
+    layers: of a layer of each kind.
+    share: by what the recomputed layers of each stage are multiplied, [layouts, stages] (recompute.py).
     embedding, head: forward and backward, [layouts], of what a stage has of them.
     accumulation: adding its weight gradients to the others', of all that a stage holds, [layouts, stages].
     """
 
     layers: tuple[LayerSeconds, ...]
-    recomputed: FloatArray
+    share: FloatArray
     embedding: Both
     head: Both
     accumulation: FloatArray
@@ -95,13 +95,16 @@ def _stage_times(job: Job, layouts: LayoutTable, stages: StageTable, parts: Part
     layers = [at_turns(cuts.layers[..., kind]) for kind in range(len(parts.layers))]
     forward_s, backward_s = (embedding * parts.embedding[way][rows] + head * parts.head[way][rows] for way in range(2))
     steps = cuts.turn_steps[cut].T
-    accumulation_s, recomputed = (
+    again = layers
+    if cuts.recomputed is not cuts.layers:
+        again = [at_turns(cuts.recomputed[..., kind]) for kind in range(len(parts.layers))]
+    accumulation_s, share = (
         np.where(steps > 0, np.take_along_axis(of_stages[rows], cuts.turn[cut], axis=1).T, 0.0)
-        for of_stages in (parts.accumulation / group.chunks, parts.recomputed)
+        for of_stages in (parts.accumulation / group.chunks, parts.share)
     )
-    for count, layer in zip(layers, parts.layers, strict=True):
+    for count, repeated, layer in zip(layers, again, parts.layers, strict=True):
         forward_s = forward_s + count * layer.forward_s[rows]
-        backward_s = backward_s + count * (layer.backward_s[rows] + recomputed * layer.again_s[rows])
+        backward_s = backward_s + count * layer.backward_s[rows] + share * repeated * layer.again_s[rows]
     backward_s = backward_s + accumulation_s
     weight_s = np.zeros(backward_s.shape)
     if group.schedule in SPLIT_BACKWARD:

@@ -1,21 +1,23 @@
 """The cost model's two entry points: step time and peak memory of many layouts at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.device_memory import STEADY, peak_memory
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import Cause, LayerTime, Pass, layer_time
+from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.model_flop import model_flop
 from meshwright.costmodels.paired_layers import paired_share, saved_by_pairing_s
 from meshwright.costmodels.pipeline_bubble import LayerSeconds, PartTimes, bubble_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.prediction import MemoryPrediction, Reading, TimePrediction
-from meshwright.costmodels.recompute import recomputed_layers
+from meshwright.costmodels.recompute import recomputed_share
 from meshwright.costmodels.schedule import SPLIT_BACKWARD, chunk_passes, micro_batches
 from meshwright.costmodels.stage_table import StageTable, stage_table
-from meshwright.costmodels.state import stage_parameters
+from meshwright.costmodels.state import StageParameters, stage_parameters
 from meshwright.costmodels.synchronisation import (
     StageWork,
     exposed_communication_s,
@@ -53,27 +55,17 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     Raises MissingData where the device has no peak for the job's precision.
     """
     stages = stage_table(job.model, layouts)
-    distinct, back = distinct_layer_rows(layouts)
-    kinds = [_taken(layer_time(job, layer, distinct), back) for layer in job.model.layer_kinds]
-    embedding = embedding_s(job, layouts)
-    head = head_s(job, layouts)
+    kinds = layer_times(job, layouts)
     total = micro_batches(job.global_batch, layouts)
     passes = chunk_passes(layouts, total)
     parameters = stage_parameters(job, layouts, stages)
-    accumulation = accumulation_s(job, layouts, parameters, total=passes)
-    share = recomputed_layers(layouts, stages)
-    parts = PartTimes(
-        layers=tuple(LayerSeconds.of(time) for time in kinds),
-        recomputed=share,
-        embedding=embedding,
-        head=head,
-        accumulation=accumulation,
-    )
-    work = _stage_work(stages, parts)
+    parts = part_times(job, layouts, stages, parameters, kinds)
+    embedding, head, accumulation = parts.embedding, parts.head, parts.accumulation
+    work = stage_work(stages, parts)
     per_micro_batch = work.forward_s + work.backward_s
     slowest = stages.slowest(per_micro_batch)
     rows = np.arange(len(layouts))
-    layers = stages.layers[rows, slowest]
+    layers, again = stages.layers[rows, slowest], stages.recomputed[rows, slowest]
     breakdown = {
         str(cause): passes * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
         for cause in Cause
@@ -83,7 +75,9 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
         for cause, saved_s in saved_by_pairing_s(job, time).items():
             breakdown[cause] = breakdown[cause] - passes * together * layers[:, kind] * saved_s
     breakdown["recompute"] = (
-        passes * share[rows, slowest] * sum(layers[:, kind] * _sum(time.recompute) for kind, time in enumerate(kinds))
+        passes
+        * parts.share[rows, slowest]
+        * sum(again[:, kind] * layer.again_s for kind, layer in enumerate(parts.layers))
     )
     breakdown["embedding_and_head"] = passes * (
         stages.first[rows, slowest] * (embedding[0] + embedding[1]) + stages.last[rows, slowest] * (head[0] + head[1])
@@ -104,6 +98,26 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     breakdown["optimizer"] = step_s[rows, last_to_end]
     breakdown["step_overhead"] = np.full(len(layouts), job.stack.step_overhead)
     return TimePrediction(breakdown=breakdown, model_flop=model_flop(job))
+
+
+def layer_times(job: Job, layouts: LayoutTable) -> tuple[LayerTime, ...]:
+    """Give the seconds of a layer of each kind of the model, [layouts]. Raises MissingData as predict_time does."""
+    distinct, back = distinct_layer_rows(layouts)
+    return tuple(_taken(layer_time(job, layer, distinct), back) for layer in job.model.layer_kinds)
+
+
+def part_times(
+    job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters, kinds: Sequence[LayerTime]
+) -> PartTimes:
+    """Give what the parts of a model take, from the times of its kinds of layers and what each stage holds."""
+    passes = chunk_passes(layouts, micro_batches(job.global_batch, layouts))
+    return PartTimes(
+        layers=tuple(LayerSeconds.of(time) for time in kinds),
+        share=recomputed_share(layouts, stages),
+        embedding=embedding_s(job, layouts),
+        head=head_s(job, layouts),
+        accumulation=accumulation_s(job, layouts, parameters, total=passes),
+    )
 
 
 def distinct_layer_rows(layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
@@ -130,15 +144,11 @@ def _taken(time: LayerTime, rows: IntArray) -> LayerTime:
     )
 
 
-def _sum(part: Pass) -> FloatArray:
-    return np.asarray(sum(part.values()))
-
-
 def _both(time: LayerTime, cause: Cause) -> FloatArray:
     return time.forward[cause] + time.backward[cause]
 
 
-def _stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
+def stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
     """Add up the layers of each distinct stage; recomputation and accumulation are part of the backward pass."""
     embedding, head = (
         [counts * seconds[:, np.newaxis] for seconds in both_s]
@@ -149,7 +159,7 @@ def _stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
         layers = stages.layers[:, :, kind]
         forward_s = forward_s + layers * layer.forward_s[:, np.newaxis]
         backward_s = backward_s + layers * layer.backward_s[:, np.newaxis]
-        backward_s = backward_s + parts.recomputed * layers * layer.again_s[:, np.newaxis]
+        backward_s = backward_s + parts.share * stages.recomputed[:, :, kind] * layer.again_s[:, np.newaxis]
     return StageWork(forward_s=forward_s, backward_s=backward_s)
 
 

@@ -46,10 +46,11 @@ def repeated_shares(job: Job, layer: Layer, layouts: LayoutTable) -> Mapping[str
     }
 
 
-def recomputed_layers(layouts: LayoutTable, stages: StageTable) -> FloatArray:
-    """Give the share of each stage's layers that full recomputation is of, [layouts, stages].
+def recomputed_share(layouts: LayoutTable, stages: StageTable) -> FloatArray:
+    """Give by what the recomputed layers that a stage table counts are multiplied, [layouts, stages].
 
-    Where a number of layers of each model chunk is given those are, and the others keep everything.
+    Where a layout gives a number of layers of every model chunk, full recomputation is of those, the same share of each
+    kind, and the others keep everything.
     """
     layers = np.maximum(stages.layers.sum(axis=2), 1)
     chosen = (layouts.recompute_layers * chunks_a_stage(layouts))[:, np.newaxis]

@@ -12,7 +12,16 @@ from typing import Self
 
 import numpy as np
 
-from meshwright.costmodels.layout import SCHEDULES, BoolArray, FloatArray, IntArray, Layout, LayoutTable, numbered
+from meshwright.costmodels.layout import (
+    SCHEDULES,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Layout,
+    LayoutTable,
+    Recompute,
+    numbered,
+)
 from meshwright.costmodels.schedule.codes import DUAL_PIPE, FOLDED
 from meshwright.costmodels.stages import stage_chunks
 from meshwright.costmodels.transformer import Transformer
@@ -28,6 +37,7 @@ class Cuts:
     index, multiplicity: first stage and length of each run of equal stages, [cuts, stages].
     layers: layers of each kind on each chunk, [cuts, stages, chunks, kinds]; MTP modules count as layers of the last
     kind, on the chunk of the head.
+    recomputed: how many of them recomputation is of, where it is of any, [cuts, stages, chunks, kinds].
     embedding, head: whether each chunk has (its share of) them, [cuts, stages, chunks].
     turn: which run the first and the last stage of each run are of, in order, [cuts, turns]; turn_stage, turn_steps:
     their numbers, and how many stages each is behind the one before (schedule/stage_times.py).
@@ -36,6 +46,7 @@ class Cuts:
     index: IntArray
     multiplicity: IntArray
     layers: IntArray
+    recomputed: IntArray
     embedding: BoolArray
     head: BoolArray
     turn: IntArray
@@ -50,6 +61,7 @@ class StageTable:
     index: number of the first such stage. multiplicity: how many stages from there on are like it.
     layers: layers of each kind on it, shape [layouts, distinct stages, kinds]; MTP modules count as layers of the
     last kind.
+    recomputed: how many of them recomputation is of, where it is of any, shape [layouts, distinct stages, kinds].
     first, last: whether it has the embedding, the head, or a share of them.
     cuts: the same by chunk; cut: which of them is each layout's, [layouts].
     """
@@ -57,6 +69,7 @@ class StageTable:
     index: IntArray
     multiplicity: IntArray
     layers: IntArray
+    recomputed: IntArray
     first: BoolArray
     last: BoolArray
     cuts: Cuts
@@ -68,8 +81,9 @@ class StageTable:
         return slowest
 
 
-_Stage = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...], tuple[bool, ...]]
-"""What makes stages equal: by chunk the layers of each kind, and whether it has embedding and head."""
+_Counts = tuple[tuple[int, ...], ...]
+_Stage = tuple[_Counts, _Counts, tuple[bool, ...], tuple[bool, ...]]
+"""What makes stages equal: by chunk the layers of each kind, all and recomputed, and whether embedding and head."""
 
 _Runs = tuple[tuple[_Stage, int], ...]
 
@@ -84,11 +98,14 @@ def stage_table(model: Transformer, layouts: LayoutTable) -> StageTable:
     example[cut] = np.arange(len(cut))
     rows = [layouts.row(int(row)) for row in example]
     cuts = _cuts([_runs(_Model.of(model), _cut_alone(row)) for row in rows], kinds=len(model.layer_kinds))
+    layers = cuts.layers.sum(axis=2)
+    recomputed = layers if cuts.recomputed is cuts.layers else cuts.recomputed.sum(axis=2)
     first, last = np.asarray(cuts.embedding.any(axis=2)), np.asarray(cuts.head.any(axis=2))
     return StageTable(
         index=cuts.index[cut],
         multiplicity=cuts.multiplicity[cut],
-        layers=cuts.layers.sum(axis=2)[cut],
+        layers=layers[cut],
+        recomputed=recomputed[cut],
         first=first[cut],
         last=last[cut],
         cuts=cuts,
@@ -117,6 +134,9 @@ def _cut_alone(layout: Layout) -> Layout:
         virtual_pipeline=layout.virtual_pipeline,
         split=layout.split,
         vocabulary_parallel=layout.vocabulary_parallel,
+        recompute=layout.recompute if layout.recompute_split else Recompute.NONE,
+        recompute_layers=layout.recompute_layers if layout.recompute_split else None,
+        recompute_split=layout.recompute_split,
     )
 
 
@@ -125,27 +145,33 @@ def _cut_alone(layout: Layout) -> Layout:
 def _runs(model: _Model, layout: Layout) -> _Runs:
     """Give the stages of a layout in order, each with the number of neighbours like it."""
     stages: list[_Stage] = []
-    for held in stage_chunks(len(model.kind_of_layer), layout):
-        counts = [[0] * model.kinds for _ in held.layers]
-        for count, layers, has_head in zip(counts, held.layers, held.head, strict=True):
-            for layer in layers:
-                count[model.kind_of_layer[layer]] += 1
-            count[model.kind_of_layer[-1]] += model.mtp_layers if has_head else 0
+    mtp = (model.kind_of_layer[-1],) * model.mtp_layers
+    numbers = range(model.kinds)
+    for held in stage_chunks(len(model.kind_of_layer), layout, mtp_layers=model.mtp_layers):
+        kinds = [
+            [model.kind_of_layer[layer] for layer in layers] + [*mtp] * has_head
+            for layers, has_head in zip(held.layers, held.head, strict=True)
+        ]
+        counts = tuple(tuple(map(chunk.count, numbers)) for chunk in kinds)
+        recomputed = counts
+        if layout.recompute_split:
+            again = [chunk[:count] for chunk, count in zip(kinds, held.recomputed, strict=True)]
+            recomputed = tuple(tuple(map(chunk.count, numbers)) for chunk in again)
         embedding, head = held.embedding, held.head
         if layout.vocabulary_parallel:
             embedding = (True, *(False for _ in held.layers[1:]))
             head = embedding[::-1]
-        stages.append((tuple(map(tuple, counts)), embedding, head))
+        stages.append((counts, recomputed, embedding, head))
     return tuple((stage, len(list(equal))) for stage, equal in groupby(stages))
 
 
 def _cuts(cuts: list[_Runs], *, kinds: int) -> Cuts:
     width = max((len(runs) for runs in cuts), default=1)
-    chunks = max((len(layers) for runs in cuts for (layers, _, _), _ in runs), default=1)
+    chunks = max((len(layers) for runs in cuts for (layers, *_), _ in runs), default=1)
     turns = max((sum(min(length, 2) for _, length in runs) for runs in cuts), default=1)
     index, multiplicity = (np.zeros((len(cuts), width), dtype=np.int64) for _ in range(2))
     turn, turn_stage, turn_steps = (np.zeros((len(cuts), turns), dtype=np.int64) for _ in range(3))
-    layers = np.zeros((len(cuts), width, chunks, kinds), dtype=np.int64)
+    layers, recomputed = (np.zeros((len(cuts), width, chunks, kinds), dtype=np.int64) for _ in range(2))
     embedding, head = (np.zeros((len(cuts), width, chunks), dtype=bool) for _ in range(2))
     for row, runs in enumerate(cuts):
         own = slice(len(runs[0][0][0]))
@@ -153,7 +179,8 @@ def _cuts(cuts: list[_Runs], *, kinds: int) -> Cuts:
         index[row, : len(runs)] = np.cumsum([0, *lengths[:-1]])
         multiplicity[row, : len(runs)] = lengths
         for column, (stage, _) in enumerate(runs):
-            layers[row, column, own], embedding[row, column, own], head[row, column, own] = stage
+            for values, of_chunks in zip((layers, recomputed, embedding, head), stage, strict=True):
+                values[row, column, own] = of_chunks
         steps = [(column, step) for column, length in enumerate(lengths) for step in (1, length - 1) if step]
         turn[row, : len(steps)], turn_steps[row, : len(steps)] = zip(*steps, strict=True)
         turn_stage[row, : len(steps)] = np.cumsum(turn_steps[row, : len(steps)]) - 1
@@ -161,6 +188,7 @@ def _cuts(cuts: list[_Runs], *, kinds: int) -> Cuts:
         index=index,
         multiplicity=multiplicity,
         layers=layers,
+        recomputed=layers if np.array_equal(layers, recomputed) else recomputed,
         embedding=embedding,
         head=head,
         turn=turn,

@@ -15,16 +15,20 @@ those at the two ends, last before first, where the head and the embedding also 
 from dataclasses import dataclass
 
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import Layout, Recompute
 
 FOLDED = (Schedule.V_HALF, Schedule.V_MIN, Schedule.ZERO_BUBBLE_V, Schedule.DUAL_PIPE_V)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageChunks:
-    """What a stage holds: for each of its chunks the layers, numbered from 0, and whether embedding and head."""
+    """What a stage holds: for each of its chunks the layers, numbered from 0, and whether embedding and head.
+
+    recomputed: how many layers of each chunk, from its first one on, are recomputed; None where all are.
+    """
 
     layers: tuple[tuple[int, ...], ...]
+    recomputed: tuple[int | None, ...]
     embedding: tuple[bool, ...]
     head: tuple[bool, ...]
 
@@ -59,28 +63,43 @@ def ends_of_stage(layout: Layout, stage: int) -> tuple[bool, bool]:
     return layout.vocabulary_parallel or 0 in own, layout.vocabulary_parallel or last in own
 
 
-def stage_chunks(layers: int, layout: Layout) -> tuple[StageChunks, ...]:
-    """Give for each stage what it holds of a model of so many layers.
+def stage_chunks(layers: int, layout: Layout, *, mtp_layers: int = 0) -> tuple[StageChunks, ...]:
+    """Give for each stage what it holds of a model of so many layers, and MTP modules on the chunk of the head.
 
     Raises ValueError where there are more chunks than layers, embedding and head, where the layout's own split isn't
-    one of the model's layers into its chunks, and where the schedule can't place so many chunks.
+    one of the model's layers into its chunks, where it recomputes more layers of a chunk than that has, and where the
+    schedule can't place so many chunks.
     """
     _check_placement(layout)
     chunks = layout.pipeline_parallel * layout.virtual_pipeline
     sizes = layout.split or chunk_sizes(layers, chunks)
     if (len(sizes), sum(sizes)) != (chunks, layers):
         raise ValueError(f"chunks of {', '.join(map(str, sizes))} layers aren't {layers} layers in {chunks} chunks")
+    recomputed = _recomputed(layout, (*sizes[:-1], sizes[-1] + mtp_layers))
     firsts = [sum(sizes[:chunk]) for chunk in range(chunks)]
     held = [tuple(range(first, first + size)) for first, size in zip(firsts, sizes, strict=True)]
     stages = [chunks_of_stage(layout, stage) for stage in range(layout.pipeline_parallel)]
     return tuple(
         StageChunks(
             layers=tuple(held[chunk] for chunk in own),
+            recomputed=tuple(recomputed[chunk] for chunk in own),
             embedding=tuple(chunk == 0 for chunk in own),
             head=tuple(chunk == chunks - 1 for chunk in own),
         )
         for own in stages
     )
+
+
+def _recomputed(layout: Layout, sizes: tuple[int, ...]) -> tuple[int | None, ...]:
+    counts = layout.recompute_split
+    if not counts:
+        return (None,) * len(sizes)
+    if len(counts) != len(sizes) or any(count > size for count, size in zip(counts, sizes, strict=True)):
+        chunks = ", ".join(map(str, sizes))
+        raise ValueError(f"{', '.join(map(str, counts))} layers can't be recomputed of chunks of {chunks} layers")
+    if layout.recompute is Recompute.NONE or layout.recompute_layers is not None:
+        raise ValueError("which layers of each chunk are recomputed goes with selective or full recomputation alone")
+    return counts
 
 
 def _check_placement(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
@@ -52,9 +53,14 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
         return
     try:
-        stage_chunks(layers, layout)
+        stage_chunks(layers, replace(layout, recompute_split=()))
     except ValueError as error:
         yield f"{path}.{'split' if layout.split else 'schedule'}", str(error)
+        return
+    try:
+        stage_chunks(layers, layout, mtp_layers=inputs.model.entry.mtp_layers)
+    except ValueError as error:
+        yield f"{path}.recompute_split", str(error)
 
 
 def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:

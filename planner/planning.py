@@ -17,6 +17,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stages import ends_of_stage, stage_chunks
+from meshwright.costmodels.transformer import Transformer
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
@@ -134,7 +135,7 @@ def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
         version=FORMAT_VERSION,
         meshwright=version("meshwright"),
         layout=LayoutSection.of(layout),
-        stages=_stages(layout, layers=len(job.model.layers)),
+        stages=_stages(layout, job.model),
         mesh=MeshSection(
             devices=layout.world_size,
             order=MESH_ORDER,
@@ -161,7 +162,7 @@ def digested(inputs: Inputs) -> DigestedInputs:
     return DigestedInputs(**sections, digest=digest_of(inputs.model_dump(mode="json")))
 
 
-def _stages(layout: Layout, *, layers: int) -> tuple[StageSection, ...]:
+def _stages(layout: Layout, model: Transformer) -> tuple[StageSection, ...]:
     return tuple(
         StageSection(
             stage=stage,
@@ -169,7 +170,7 @@ def _stages(layout: Layout, *, layers: int) -> tuple[StageSection, ...]:
             embedding=ends_of_stage(layout, stage)[0],
             head=ends_of_stage(layout, stage)[1],
         )
-        for stage, held in enumerate(stage_chunks(layers, layout))
+        for stage, held in enumerate(stage_chunks(len(model.layers), layout, mtp_layers=model.mtp_layers))
     )
 
 

@@ -288,6 +288,24 @@ def test_full_recomputation_may_be_of_some_layers(round_job: Callable[..., Job])
     assert none - every == pytest.approx(2.5 * 4 * (whole - kept_bytes(job, layout)))
 
 
+@pytest.mark.parametrize("kind", [Recompute.SELECTIVE, Recompute.FULL])
+def test_recomputation_may_be_of_some_layers_of_each_stage(round_job: Callable[..., Job], kind: Recompute) -> None:
+    # Two stages of 4 layers, of which the first holds 2 micro-batches and the embedding's output.
+    job = round_job(model={"vocab": 128}, stack={"fused_attention": False})
+    layout = Layout(pipeline_parallel=2, recompute=kind)
+    whole, kept = (kept_bytes(job, replace(layout, recompute=each)) for each in (Recompute.NONE, kind))
+    state_bytes = 2 * 1000 * 1024
+    for counts, left in (((3, 2), 3 * kept + whole), ((0, 4), 4 * whole), ((4, 0), 4 * kept)):
+        found = parts(job, replace(layout, recompute_split=counts))
+        if counts == (4, 0) and kind is Recompute.FULL:
+            assert found["activations"] == pytest.approx(4 * whole)  # the second stage is the worst now
+            assert found["working_set"] == 0.0
+        else:
+            assert found["activations"] == pytest.approx(2 * (left + state_bytes))
+            # Where nothing of a stage is recomputed nothing is made again.
+            assert found["working_set"] == (pytest.approx(whole - kept) if counts[0] else 0.0)
+
+
 def test_narrow_copies_of_weights_last_a_step(round_job: Callable[..., Job]) -> None:
     # fp8 twice, as it is and transposed, of the layers' 12 h^2, not of the word tables.
     def copies(**stack: bool) -> float:

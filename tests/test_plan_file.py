@@ -293,6 +293,7 @@ def test_the_digest_ignores_the_order_of_keys(toy_plan: Plan, tmp_path: Path) ->
         ("layout.gradient_shard", 3, "3 devices don't divide"),
         ("layout.backward_shard", 5, "5 devices don't divide"),
         ("layout.split", [13], "aren't 12 layers in"),
+        ("layout.recompute_split", [13], "13 layers can't be recomputed of chunks of"),
         ("layout.schedule", "v-half", "v-half needs two chunks a stage"),
         ("layout.micro_batch", 7, "don't make up the global batch"),
         ("mesh.order", ["context", "tensor", "data", "pipeline"], "numbers ranks by"),

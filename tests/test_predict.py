@@ -358,6 +358,9 @@ def test_recompute_has_a_line_of_its_own(round_job: Callable[..., Job]) -> None:
         {cause: seconds for cause, seconds in none.items() if cause != "recompute"}
     )
     assert selective["recompute"] == pytest.approx(none["attention"] / (1 + 5) * 1, rel=0.2)
+    for kind in (Recompute.SELECTIVE, Recompute.FULL):
+        whole = breakdown(job, Layout(recompute=kind))["recompute"]
+        assert breakdown(job, Layout(recompute=kind, recompute_split=(6,)))["recompute"] == pytest.approx(whole * 6 / 8)
     assert step_s(job, Layout(recompute=Recompute.SELECTIVE)) == pytest.approx(
         step_s(job, Layout()) + selective["recompute"]
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.errors import Infeasible, SolverFailed
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.prediction import TimePrediction
 from meshwright.planner.layout import search as search_module
@@ -242,3 +242,5 @@ def test_a_layout_in_one_line() -> None:
     assert describe(Layout()) == "one device, micro-batch 1"
     uneven = Layout(pipeline_parallel=2, split=(3, 5), vocabulary_parallel=True)
     assert describe(uneven) == "pp 2, 1f1b, chunks of 3-5 layers, vocabulary parallel, micro-batch 1"
+    some = Layout(pipeline_parallel=2, recompute=Recompute.FULL, recompute_split=(2, 0))
+    assert describe(some) == "pp 2, full recompute of 2-0 layers, 1f1b, micro-batch 1"

@@ -1,13 +1,14 @@
 """How layers are cut into chunks and dealt to stages."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.stages import chunk_sizes, ends_of_stage, stage_chunks
 from meshwright.costmodels.transformer import Experts
@@ -93,6 +94,16 @@ def test_a_split_says_what_each_chunk_holds() -> None:
     [
         (Layout(pipeline_parallel=2, split=(3, 4)), "chunks of 3, 4 layers aren't 8 layers in 2 chunks"),
         (Layout(pipeline_parallel=2, split=(8,)), "chunks of 8 layers aren't 8 layers in 2 chunks"),
+        (
+            Layout(pipeline_parallel=2, recompute=Recompute.FULL, recompute_split=(5, 0)),
+            "5, 0 layers can't be recomputed of chunks of 4, 4 layers",
+        ),
+        (Layout(pipeline_parallel=2, recompute=Recompute.FULL, recompute_split=(5,)), "5 layers can't be recomputed"),
+        (Layout(pipeline_parallel=2, recompute_split=(1, 1)), "goes with selective or full recomputation alone"),
+        (
+            Layout(pipeline_parallel=2, recompute=Recompute.FULL, recompute_layers=1, recompute_split=(1, 1)),
+            "goes with selective or full recomputation alone",
+        ),
         (Layout(pipeline_parallel=2, schedule=Schedule.V_HALF), "v-half needs two chunks a stage, not 1"),
         (Layout(pipeline_parallel=3, schedule=Schedule.DUAL_PIPE), "an even number of stages"),
     ],
@@ -117,6 +128,35 @@ def test_equal_stages_are_counted_once(mixed_job: Job) -> None:
     assert table.multiplicity[0].tolist() == [1, 1, 1, 1]
     assert table.first[0].tolist() == [True, False, False, False]
     assert table.last[0].tolist() == [False, False, False, True]
+
+
+def test_stages_that_recompute_differently_differ(mixed_job: Job) -> None:
+    # 9 layers on 4 stages: 2 (dense), 3, 2, 2 and the MTP module behind the last.
+    layout = Layout(pipeline_parallel=4, recompute=Recompute.FULL)
+    some = replace(layout, recompute_split=(1, 2, 2, 3))
+    table = stage_table(mixed_job.model, LayoutTable.of([layout, some]))
+    assert table.layers[0].tolist() == table.layers[1].tolist() == [[2, 0], [0, 3], [0, 2], [0, 3]]
+    assert table.recomputed.tolist() == [table.layers[0].tolist(), [[1, 0], [0, 2], [0, 2], [0, 3]]]
+    # The first layers of a chunk, of either kind: of 3 layers, 2 dense and a mixture.
+    mixed = replace(layout, pipeline_parallel=3, recompute_split=(3, 1, 0), split=(3, 3, 3))
+    table = stage_table(mixed_job.model, LayoutTable.of([mixed, replace(mixed, recompute_split=(1, 3, 4))]))
+    assert table.recomputed.tolist() == [[[2, 1], [0, 1], [0, 0]], [[1, 0], [0, 3], [0, 4]]]
+
+
+def test_equal_stages_that_recompute_alike_are_one(round_job: Callable[..., Job]) -> None:
+    layout = Layout(pipeline_parallel=8, recompute=Recompute.FULL, recompute_split=(1, 1, 1, 0, 0, 0, 0, 0))
+    table = stage_table(round_job().model, LayoutTable.of([layout]))
+    assert table.index.tolist() == [[0, 1, 3, 7]]
+    assert table.multiplicity.tolist() == [[1, 2, 4, 1]]
+    assert table.recomputed[0, :, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_a_mirrored_model_recomputes_a_chunk_on_both_stages(round_job: Callable[..., Job]) -> None:
+    layout = Layout(
+        pipeline_parallel=4, schedule=Schedule.DUAL_PIPE, recompute=Recompute.SELECTIVE, recompute_split=(2, 1, 0, 0)
+    )
+    table = stage_table(round_job().model, LayoutTable.of([layout]))
+    assert table.recomputed[0, :, 0].tolist() == [2, 1, 1, 2]
 
 
 def test_neighbours_are_counted_once_and_strangers_apart(round_job: Callable[..., Job]) -> None:

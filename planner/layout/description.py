@@ -1,6 +1,6 @@
 """A layout in words."""
 
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import Layout, Recompute
 
 
 def describe(layout: Layout) -> str:
@@ -17,11 +17,18 @@ def describe(layout: Layout) -> str:
     words = [f"{name} {degree}" for name, degree in degrees if degree > 1] or ["one device"]
     words += ["sequence parallel"] if layout.sequence_parallel else []
     words += _sharding_words(layout) if layout.zero_stage else []
-    words += [f"{layout.recompute} recompute"] if layout.recompute != "none" else []
+    words += _recompute_words(layout)
     words += [str(layout.schedule)] if layout.pipeline_parallel > 1 else []
     words += [f"chunks of {'-'.join(map(str, layout.split))} layers"] if layout.split else []
     words += ["vocabulary parallel"] if layout.vocabulary_parallel else []
     return ", ".join([*words, f"micro-batch {layout.micro_batch}"])
+
+
+def _recompute_words(layout: Layout) -> list[str]:
+    if layout.recompute is Recompute.NONE:
+        return []
+    counts = "-".join(map(str, layout.recompute_split))
+    return [f"{layout.recompute} recompute of {counts} layers" if counts else f"{layout.recompute} recompute"]
 
 
 def _sharding_words(layout: Layout) -> list[str]:

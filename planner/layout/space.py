@@ -19,7 +19,7 @@ import numpy as np
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import CONTEXT_METHODS, SCHEDULES, ContextMethod, IntArray, LayoutTable
+from meshwright.costmodels.layout import CONTEXT_METHODS, SCHEDULES, ContextMethod, IntArray, LayoutTable, Split
 from meshwright.planner.layout.choices import Choice, branch_choices, leaf_choices, meshes, twig_choices
 from meshwright.planner.layout.partitions import shard_columns
 from meshwright.planner.layout.rules import MESH_RULES, Columns, Rule
@@ -89,7 +89,7 @@ class Space:
             "recompute_layers": nothing,
             "split": nothing,
         }
-        return LayoutTable(**columns, splits=((),))
+        return LayoutTable(**columns, splits=(Split(),))
 
 
 def space_of(job: Job) -> Space:

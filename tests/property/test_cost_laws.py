@@ -26,7 +26,7 @@ from meshwright.costmodels.state import stage_parameters, state_bytes
 from meshwright.costmodels.state_messages import state_messages
 from meshwright.hardware.cluster import Cluster
 
-DEVICES, BATCH = 512, 128
+DEVICES, BATCH, LAYERS = 512, 128, 16
 ONE_F_ONE_B = SCHEDULES.index(Schedule.ONE_F_ONE_B)
 V_SCHEDULES = [SCHEDULES.index(schedule) for schedule in (Schedule.V_HALF, Schedule.V_MIN)]
 LATENT = {"query_rank": 256, "kv_rank": 128, "nope_head_dim": 64, "rope_head_dim": 32, "value_head_dim": 64}
@@ -109,21 +109,27 @@ def layouts(draw: st.DrawFn) -> Layout:
     schedule = draw(st.sampled_from(Schedule)) if pipeline > 1 else Schedule.ONE_F_ONE_B
     expert = draw(st.sampled_from([size for size in (1, 2, 4, 8) if tensor * context * data % size == 0]))
     rest = tensor * context * data // expert
+    recompute = draw(st.sampled_from(Recompute))
+    virtual = 2 if schedule in (*FOLDED, Schedule.INTERLEAVED) else 1
+    by_chunk = recompute is not Recompute.NONE and draw(st.booleans())
+    chunks = pipeline * virtual
+    counts = st.lists(st.integers(0, LAYERS // chunks), min_size=chunks, max_size=chunks).map(tuple)
     return Layout(
         tensor_parallel=tensor,
         sequence_parallel=tensor > 1 and draw(st.booleans()),
         context_parallel=context,
         context_method=draw(st.sampled_from(ContextMethod)),
         pipeline_parallel=pipeline,
-        virtual_pipeline=2 if schedule in (*FOLDED, Schedule.INTERLEAVED) else 1,
+        virtual_pipeline=virtual,
         vocabulary_parallel=draw(st.booleans()),
         data_parallel=data,
         expert_parallel=expert,
         expert_tensor_parallel=draw(st.sampled_from([size for size in (1, 2) if rest % size == 0])),
         zero_stage=draw(st.sampled_from([0, 1, 2, 3])),
         **draw(shards(context * data)),
-        recompute=draw(st.sampled_from(Recompute)),
-        recompute_layers=draw(st.sampled_from([None, 1, 3])),
+        recompute=recompute,
+        recompute_layers=None if by_chunk else draw(st.sampled_from([None, 1, 3])),
+        recompute_split=draw(counts) if by_chunk else (),
         schedule=schedule,
         micro_batch=draw(st.sampled_from([1, 2, 4, 8])),
     )
@@ -143,7 +149,7 @@ def job_of(round_job: Callable[..., Job]) -> Callable[[str, str], Job]:
     """Give the maker of a job by the names of its model and of a stack: one of STACKS, or a shipped one."""
 
     def make(model: str, stack: str) -> Job:
-        shape = MODELS[model] | {"layers": 16}
+        shape = MODELS[model] | {"layers": LAYERS}
         job = round_job(model=shape, stack=STACKS.get(stack), cluster=CLUSTER, global_batch=BATCH)
         return job if stack in STACKS else replace(job, stack=stack_named(stack))
 
@@ -314,7 +320,7 @@ def test_recomputation_never_keeps_more(
     job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
 ) -> None:
     job = job_of(model, stack)
-    none, selective, full = (with_column(table, recompute=code, recompute_layers=0) for code in range(3))
+    none, selective, full = (with_column(table, recompute=code, recompute_layers=0, split=0) for code in range(3))
     for layer in job.model.layer_kinds:
         kept = [layer_activations(job, layer, one).kept for one in (none, selective, full)]
         assert np.all(kept[0] >= kept[1])
@@ -333,7 +339,7 @@ def test_recomputing_more_layers_takes_longer_and_keeps_less(
     job_of: Callable[[str, str], Job], model: str, stack: str, table: LayoutTable
 ) -> None:
     job = job_of(model, stack)
-    some, more, every = (with_column(table, recompute=FULL, recompute_layers=layers) for layers in (1, 3, 0))
+    some, more, every = (with_column(table, recompute=FULL, recompute_layers=layers, split=0) for layers in (1, 3, 0))
     kept = [predict_memory(job, one).breakdown["activations"] for one in (some, more, every)]
     taken = [step_s(job, one) for one in (some, more, every)]
     # Of another stage, where that is the worst now, for the first; so memory is compared where there is one stage.
@@ -341,6 +347,33 @@ def test_recomputing_more_layers_takes_longer_and_keeps_less(
     for less, greater in ((0, 1), (1, 2)):
         assert np.all(kept[less][single] >= kept[greater][single] * (1 - 1e-12))
         assert np.all(taken[less] <= taken[greater] * (1 + 1e-12))
+
+
+@lawful
+@given(model=models, stack=stacks, layout=layouts(), data=st.data())
+def test_recomputing_more_layers_of_a_chunk_keeps_less(
+    job_of: Callable[[str, str], Job], model: str, stack: str, layout: Layout, data: st.DataObject
+) -> None:
+    job = job_of(model, stack)
+    recompute = layout.recompute if layout.recompute is not Recompute.NONE else Recompute.FULL
+    chunks = layout.pipeline_parallel * layout.virtual_pipeline
+    more = data.draw(st.lists(st.integers(0, LAYERS // chunks), min_size=chunks, max_size=chunks))
+    some = [data.draw(st.integers(0, count)) for count in more]
+    layout = replace(layout, recompute=recompute, recompute_layers=None)
+    table = LayoutTable.of([replace(layout, recompute_split=tuple(counts)) for counts in (some, more)])
+    allocated = predict_memory(job, table).allocated_bytes
+    # Of several chunks a stage may hold less than one micro-batch each, on average, but makes a whole layer again.
+    if layout.virtual_pipeline == 1 and layout.schedule is not Schedule.DUAL_PIPE:
+        assert allocated[0] >= allocated[1] * (1 - 1e-12)
+    work = [breakdown_of_stages(job, table.take(np.array([row]))) for row in (0, 1)]
+    assert work[0] <= work[1] * (1 + 1e-12)
+
+
+def breakdown_of_stages(job: Job, table: LayoutTable) -> float:
+    """Give the seconds of the busiest stage and of waiting for the others."""
+    found = predict_time(job, table).breakdown
+    ends = ("gradient_communication", "parameter_communication", "optimizer", "step_overhead")
+    return float(sum(seconds[0] for cause, seconds in found.items() if cause not in ends))
 
 
 @lawful
