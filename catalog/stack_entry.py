@@ -53,11 +53,31 @@ class Partition(StrEnum):
     HIERARCHICAL = "hierarchical"
 
 
+class Splits(StrEnum):
+    """How layers may be cut into the chunks of a pipeline: sizes that differ by one at most, or any."""
+
+    EVEN = "even"
+    ANY = "any"
+
+
+class RecomputeBy(StrEnum):
+    """Of which layers whole layers can be recomputed.
+
+    all: of all. chunk: of the first so many of each chunk, the same number everywhere. stage: each stage its own.
+    """
+
+    ALL = "all"
+    CHUNK = "chunk"
+    STAGE = "stage"
+
+
 class StackEntry(Entry):
     """One software stack: its switches, and a handful of constants.
 
     frameworks: how published measurements call it; the longest prefix decides.
     axes, schedules: the parallelisms and pipeline schedules that it runs; the search keeps to them.
+    splits, recompute_by: how it lets layers be cut into stages, and which be recomputed; the search keeps to them. What
+    it recomputes selectively is recomputed in all layers, unless each stage has its own choice.
     fused_attention: attention keeps no score matrix (flash attention).
     fused_attention_on_request: only where a switch asks for it, as Megatron's own layers need --use-flash-attn.
     softmax_batch: where attention isn't fused, its softmax is for multiples of so many score matrices, else a chain of
@@ -115,6 +135,8 @@ class StackEntry(Entry):
     frameworks: tuple[Name, ...] = ()
     axes: tuple[Axis, ...]
     schedules: tuple[Schedule, ...]
+    splits: Splits
+    recompute_by: RecomputeBy
     fused_attention: bool
     fused_attention_on_request: bool
     softmax_batch: Count

@@ -253,6 +253,8 @@ ROUND_CALIBRATION: dict[str, Any] = {
 ROUND_STACK: dict[str, Any] = {
     "axes": ["tensor", "sequence", "context", "pipeline", "expert"],
     "schedules": ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-2p"],
+    "splits": "any",
+    "recompute_by": "stage",
     "name": "round",
     "source": SOURCE,
     "fused_attention": True,

@@ -200,7 +200,9 @@ def _needs(job: Job, twigs: LayoutTable) -> Iterator[LayerNeeds]:
             count=count,
             state_bytes=_lasting_bytes(job, twigs, layer_on_rank(job, layer, twigs)),
             kept_bytes=tuple(layer_activations(job, layer, table).kept[back] for table in recomputed),
-            again_s=tuple(sum(layer_time(job, layer, table).recompute.values())[back] for table in recomputed),
+            again_s=tuple(
+                np.asarray(sum(layer_time(job, layer, table).recompute.values()))[back] for table in recomputed
+            ),
         )
 
 
