@@ -16,6 +16,7 @@ from meshwright.costmodels.prediction import TimePrediction
 from meshwright.planner.layout import search as search_module
 from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
+from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.objective import Objective, best_first, rounded, world_sizes
 from meshwright.planner.layout.search import NO_MEMORY, SLOWER, UNTRIED, Question, SearchResult, search
 from meshwright.planner.layout.space import space_of
@@ -34,7 +35,7 @@ def job(toy_job: MakeJob) -> Job:
 def everything(job: Job) -> Evaluated:
     """Every legal layout, predicted in one call, with its time and memory at nine digits."""
     space = space_of(job)
-    table = space.table(space.leaves(space.twigs(space.branches.rows).rows).rows)
+    table, _ = every_count(job, space.table(space.leaves(space.twigs(space.branches.rows).rows).rows))
     times, memory = predict_time(job, table).step_time_s, predict_memory(job, table).nvidia_smi_bytes
     return [(table.row(row), float(f"{times[row]:.9g}"), float(f"{memory[row]:.9g}")) for row in range(len(table))]
 

@@ -1,6 +1,5 @@
 """The space of layouts against an independent enumerator in plain loops, and its accounts by hand."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,106 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_space import by_loops
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
-from meshwright.costmodels.transformer import Experts, Mlp
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.space import Space, space_of, taken
 
 MakeJob = Callable[..., Job]
-ZERO_BUBBLE = [Schedule(name) for name in ("zb-h1", "zb-2p", "zbv", "v-half", "v-min")]
-DUAL = [Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V]
 EXPERTS = {"experts": 8, "top_k": 2, "ffn_hidden": 96, "shared_ffn_hidden": 64, "dense_layers": 1}
-
-
-def divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
-def is_legal(job: Job, layout: Layout) -> bool:
-    """Say the rules again, one layout at a time."""
-    tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
-    attention = job.model.layers[0].attention
-    experts = next((layer.mlp for layer in job.model.layers if isinstance(layer.mlp, Experts)), None)
-    dense = [layer.mlp.ffn_hidden for layer in job.model.layers if isinstance(layer.mlp, Mlp)]
-    micro_batches, rest = divmod(job.global_batch, layout.data_parallel * layout.micro_batch)
-    broken = [
-        rest > 0,
-        attention.heads % tensor > 0,
-        attention.kv_heads % tensor > 0 and tensor % attention.kv_heads > 0,
-        any(width % tensor for width in dense),
-        context > 1 and job.sequence_length % (2 * context) > 0,
-        layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,
-        pipeline * layout.virtual_pipeline > len(job.model.layers),
-        layout.schedule is Schedule.INTERLEAVED and micro_batches % pipeline > 0,
-        layout.schedule in ZERO_BUBBLE and micro_batches < pipeline,
-        layout.schedule is Schedule.DUAL_PIPE and (pipeline % 2 > 0 or micro_batches % 2 > 0),
-        layout.schedule in DUAL and micro_batches < 2 * pipeline,
-        layout.vocabulary_parallel and not job.stack.vocabulary_parallel,
-        layout.vocabulary_parallel and layout.schedule not in (Schedule.ONE_F_ONE_B, Schedule.V_HALF),
-    ]
-    if experts is not None:
-        stage = tensor * context * layout.data_parallel
-        broken += [
-            experts.shared_ffn_hidden % tensor > 0,
-            tensor > 1 and not layout.sequence_parallel,
-            experts.ffn_hidden % layout.expert_tensor_parallel > 0,
-            stage % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
-        ]
-    return not any(broken)
-
-
-def by_loops(job: Job) -> tuple[int, set[Layout]]:
-    """Give the number of candidates and the legal ones."""
-    devices = job.cluster.devices
-    experts = next((layer.mlp.experts for layer in job.model.layers if isinstance(layer.mlp, Experts)), 1)
-    micro_batches = [size for size in divisors(job.global_batch) if size <= 32 or size & (size - 1) == 0]
-    found = []
-    for tensor, context, pipeline in itertools.product(divisors(devices), repeat=3):
-        if devices % (tensor * context * pipeline):
-            continue
-        data = devices // (tensor * context * pipeline)
-        pipelines = [(Schedule.ONE_F_ONE_B, 1)]
-        if pipeline > 1:
-            pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
-            pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
-            pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
-        for sequence, (
-            schedule,
-            virtual,
-        ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
-            [False, True] if tensor > 1 else [False],
-            pipelines,
-            divisors(experts),
-            sorted({1, tensor}) if experts > 1 else [1],
-            micro_batches,
-            range(4) if data * context > 1 else [0],
-            [False, True] if pipeline > 1 else [False],
-            Recompute,
-        ):
-            found.append(
-                Layout(
-                    tensor_parallel=tensor,
-                    sequence_parallel=sequence,
-                    context_parallel=context,
-                    pipeline_parallel=pipeline,
-                    virtual_pipeline=virtual,
-                    data_parallel=data,
-                    expert_parallel=expert,
-                    expert_tensor_parallel=expert_tensor,
-                    zero_stage=zero,
-                    vocabulary_parallel=vocabulary,
-                    zero_shard=data * context,
-                    recompute=recompute,
-                    schedule=schedule,
-                    micro_batch=micro_batch,
-                )
-            )
-    assert len(found) == len(set(found))
-    return len(found), {layout for layout in found if is_legal(job, layout)}
 
 
 def grown(space: Space) -> tuple[LayoutTable, Counter[str]]:
@@ -149,27 +59,28 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
 
 
 def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
-    """Two sequences, eight layers. Micro-batches 1 and 2, three recomputes.
+    """Two sequences, eight layers. Micro-batches 1 and 2, four recomputes.
 
     tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 9 schedules and 8 interleaved ones; data 2:
-    4 ZeRO stages: (2 + 4 + 17 x 2 + 4) x 2 x 3 = 264, where the 17 come with a shared vocabulary too. Interleaving with
-    5 chunks or more needs more than 8 layers: 5 x 2 x 2 x 3; with 2 to 4 chunks and one micro-batch it can't fill two
-    stages: 3 x 2 x 3, nor can the five zero-bubble schedules: 5 x 2 x 3, nor two micro-batches the two of DualPipe:
-    2 x 2 x 2 x 3. Half of the 72 that are left share the vocabulary, which the software doesn't. Two sequences are more
-    than half a batch of two: 4 x 3.
+    4 ZeRO stages: (2 + 4 + 17 x 2 + 4) x 2 x 4 = 352, where the 17 come with a shared vocabulary too. Interleaving with
+    5 chunks or more needs more than 8 layers: 5 x 2 x 2 x 4; with 2 to 4 chunks and one micro-batch it can't fill two
+    stages: 3 x 2 x 4, nor can the five zero-bubble schedules: 5 x 2 x 4, nor two micro-batches the two of DualPipe:
+    2 x 2 x 2 x 4. Half of the 96 that are left share the vocabulary, which the software doesn't. Two sequences are more
+    than half a batch of two: 4 x 4. Two stages of 4 chunks have one layer each, none or all of which is recomputed.
     """
     space = space_of(toy_job(2, global_batch=2))
-    assert space.candidates == 264
+    assert space.candidates == 352
     table, rejected = grown(space)
     assert rejected == {
-        "there are more pipeline chunks than layers": 60,
-        "interleaving needs micro-batches in multiples of the pipeline stages": 18,
-        "a zero-bubble schedule needs as many micro-batches as stages": 30,
-        "DualPipe needs two micro-batches a stage, an even number of them": 24,
-        "the training software does not share the vocabulary over stages": 36,
-        "the micro-batch does not divide the batch of a replica": 12,
+        "there are more pipeline chunks than layers": 80,
+        "interleaving needs micro-batches in multiples of the pipeline stages": 24,
+        "a zero-bubble schedule needs as many micro-batches as stages": 40,
+        "DualPipe needs two micro-batches a stage, an even number of them": 32,
+        "the training software does not share the vocabulary over stages": 48,
+        "chunks of one layer recompute it or don't": 1,
+        "the micro-batch does not divide the batch of a replica": 16,
     }
-    assert len(table) == 84
+    assert len(table) == 111
 
 
 def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:

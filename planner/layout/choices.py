@@ -9,7 +9,7 @@
     pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
                 chunks, and v-half, v-min, zbv and dualpipev with two
     vocabulary  the first and the last stage have embedding and head; or, where pipeline > 1, all stages a share
-    recompute   none, selective, full
+    recompute   none, selective, full; or full of as few layers of each chunk as memory asks for, of those of several
 
 A choice that would change nothing (such as sequence parallelism on one device) is not offered, so it is no candidate.
 Mesh to batch make a branch, ZeRO a twig of it, and the rest its leaves, the layouts (bound.py says why). What is
@@ -26,6 +26,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
@@ -33,6 +34,7 @@ from meshwright.planner.layout.rules import (
     BATCH_RULES,
     EXPERT_RULES,
     PIPELINE_RULES,
+    RECOMPUTE_RULES,
     SEQUENCE_RULES,
     VOCABULARY_RULES,
     Columns,
@@ -49,6 +51,8 @@ PLAIN = (
 VIRTUAL_PIPELINES = (2, 3, 4, 5, 6, 7, 8, 12)
 LARGEST_ODD_MICRO_BATCH = 32
 ZERO_STAGES = (0, 1, 2, 3)
+# In the place of recompute_layers, of which no more than one number is worth looking at: the least that fits.
+AS_FEW_AS_FIT = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,13 @@ def leaf_choices() -> tuple[Choice, ...]:
     return (
         _pipeline_choice(),
         Choice(options={"vocabulary_parallel": _column((0, 1))}, axes=("pipeline_parallel",), rules=VOCABULARY_RULES),
-        Choice(options={"recompute": np.arange(len(RECOMPUTES))}),
+        Choice(
+            options={
+                "recompute": np.array([*range(len(RECOMPUTES)), FULL]),
+                "recompute_layers": _column((*(0 for _ in RECOMPUTES), AS_FEW_AS_FIT)),
+            },
+            rules=RECOMPUTE_RULES,
+        ),
     )
 
 

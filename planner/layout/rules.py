@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.catalog.schedule import Schedule
-from meshwright.catalog.stack_entry import Axis
+from meshwright.catalog.stack_entry import Axis, RecomputeBy
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.schedule import codes
@@ -149,6 +149,15 @@ def _schedule_shares_vocabulary(job: Job, columns: Columns) -> BoolArray:  # noq
     return np.asarray((columns["vocabulary_parallel"] == 0) | np.isin(columns["schedule"], SHARING))
 
 
+def _stack_counts_recomputed(job: Job, columns: Columns) -> BoolArray:
+    return np.asarray((columns["recompute_layers"] == 0) | (job.stack.recompute_by is not RecomputeBy.ALL))
+
+
+def _chunks_have_several(job: Job, columns: Columns) -> BoolArray:
+    chunks = columns["pipeline_parallel"] * columns["virtual_pipeline"]
+    return np.asarray((columns["recompute_layers"] == 0) | (chunks < len(job.model.layers)))
+
+
 MESH_RULES = (
     _stack_has("tensor_parallel", Axis.TENSOR),
     _stack_has("context_parallel", Axis.CONTEXT),
@@ -186,4 +195,16 @@ VOCABULARY_RULES = (
     Rule(reason="the training software does not share the vocabulary over stages", keeps=_stack_shares_vocabulary),
     Rule(reason="only 1f1b and v-half share the vocabulary over stages", keeps=_schedule_shares_vocabulary),
 )
-RULES = (*MESH_RULES, *SEQUENCE_RULES, *EXPERT_RULES, *BATCH_RULES, *PIPELINE_RULES, *VOCABULARY_RULES)
+RECOMPUTE_RULES = (
+    Rule(reason="the training software recomputes all layers or none", keeps=_stack_counts_recomputed),
+    Rule(reason="chunks of one layer recompute it or don't", keeps=_chunks_have_several),
+)
+RULES = (
+    *MESH_RULES,
+    *SEQUENCE_RULES,
+    *EXPERT_RULES,
+    *BATCH_RULES,
+    *PIPELINE_RULES,
+    *VOCABULARY_RULES,
+    *RECOMPUTE_RULES,
+)

@@ -31,6 +31,7 @@ from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
 from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
+from meshwright.planner.layout.least_recomputed import every_count, least_recomputed
 from meshwright.planner.layout.objective import Objective, bar_s, best_first, bound_value, rounded, values
 from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
@@ -213,15 +214,20 @@ def _below(space: Space, waiting: _Waiting) -> int:
 def _opened(space: Space, twigs: Columns, question: Question) -> _Seen:
     """Evaluate all leaves of some twigs. The heavy numpy calls release the interpreter, so threads share the work."""
     leaves = space.leaves(twigs)
-    layouts = space.table(leaves.rows)
+    layouts, leaf = space.table(leaves.rows), np.arange(len(leaves))
+    if question.objective is Objective.MEMORY:
+        layouts, leaf = every_count(space.job, layouts)
+    else:
+        layouts = least_recomputed(space.job, layouts, limit_bytes=question.memory_limit_bytes)
     peak = rounded(predict_memory(space.job, layouts).nvidia_smi_bytes)
     fits = peak <= question.memory_limit_bytes
     kept = layouts.take(fits)
     front = Front(layouts=kept, step_time_s=_times(space.job, kept), peak_bytes=peak[fits]) if len(kept) else None
+    feasible = len(np.unique(leaf[fits]))
     return _Seen(
         front=front.reduced() if front else None,
-        feasible=len(kept),
-        rejected=Counter(leaves.rejected) + Counter({NO_MEMORY: len(layouts) - len(kept)}),
+        feasible=feasible,
+        rejected=Counter(leaves.rejected) + Counter({NO_MEMORY: len(leaves) - feasible}),
     )
 
 
@@ -279,7 +285,7 @@ def _nearest_miss(space: Space) -> tuple[Layout, float] | None:
     for start in range(0, len(smallest), BRANCHES):
         twigs = space.twigs(taken(branches, smallest[start : start + BRANCHES])).rows
         sharded = np.flatnonzero((twigs["zero_stage"] == twigs["zero_stage"].max()) | (twigs["zero_stage"] == 0))
-        layouts = space.table(space.leaves(taken(twigs, sharded)).rows)
+        layouts = least_recomputed(space.job, space.table(space.leaves(taken(twigs, sharded)).rows), limit_bytes=0)
         peak = predict_memory(space.job, layouts).nvidia_smi_bytes
         if len(peak) and (nearest is None or peak.min() < nearest[1]):
             nearest = layouts.row(int(peak.argmin())), float(peak.min())

@@ -31,6 +31,7 @@ UNDECIDED = {
     "virtual_pipeline": 1,
     "vocabulary_parallel": 0,
     "recompute": 0,
+    "recompute_layers": 0,
 }
 
 
@@ -86,7 +87,6 @@ class Space:
             **decided,
             **shard_columns(self.job.cluster, decided, partition),
             "context_method": nothing + CONTEXT_METHODS.index(ContextMethod.RING),
-            "recompute_layers": nothing,
             "split": nothing,
         }
         return LayoutTable(**columns, splits=(Split(),))

@@ -1,0 +1,115 @@
+"""The space of layouts in plain loops, sharing no code with the one that it is held to."""
+
+import itertools
+
+from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.stack_entry import RecomputeBy
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.costmodels.transformer import Experts, Mlp
+
+ZERO_BUBBLE = [Schedule(name) for name in ("zb-h1", "zb-2p", "zbv", "v-half", "v-min")]
+DUAL = [Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V]
+# In the place of recompute_layers: as few as fit.
+FEW = -1
+
+
+def divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def is_legal(job: Job, layout: Layout) -> bool:
+    """Say the rules again, one layout at a time."""
+    tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
+    attention = job.model.layers[0].attention
+    experts = next((layer.mlp for layer in job.model.layers if isinstance(layer.mlp, Experts)), None)
+    dense = [layer.mlp.ffn_hidden for layer in job.model.layers if isinstance(layer.mlp, Mlp)]
+    micro_batches, rest = divmod(job.global_batch, layout.data_parallel * layout.micro_batch)
+    broken = [
+        rest > 0,
+        attention.heads % tensor > 0,
+        attention.kv_heads % tensor > 0 and tensor % attention.kv_heads > 0,
+        any(width % tensor for width in dense),
+        context > 1 and job.sequence_length % (2 * context) > 0,
+        layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,
+        pipeline * layout.virtual_pipeline > len(job.model.layers),
+        layout.schedule is Schedule.INTERLEAVED and micro_batches % pipeline > 0,
+        layout.schedule in ZERO_BUBBLE and micro_batches < pipeline,
+        layout.schedule is Schedule.DUAL_PIPE and (pipeline % 2 > 0 or micro_batches % 2 > 0),
+        layout.schedule in DUAL and micro_batches < 2 * pipeline,
+        layout.vocabulary_parallel and not job.stack.vocabulary_parallel,
+        pipeline > 1 and layout.schedule not in job.stack.schedules,
+        *(
+            used and axis not in job.stack.axes
+            for axis, used in (
+                ("tensor", tensor > 1),
+                ("sequence", layout.sequence_parallel),
+                ("context", context > 1),
+                ("pipeline", pipeline > 1),
+                ("expert", layout.expert_parallel > 1),
+            )
+        ),
+        layout.recompute_layers is not None and job.stack.recompute_by is RecomputeBy.ALL,
+        layout.recompute_layers is not None and pipeline * layout.virtual_pipeline >= len(job.model.layers),
+        layout.vocabulary_parallel and layout.schedule not in (Schedule.ONE_F_ONE_B, Schedule.V_HALF),
+    ]
+    if experts is not None:
+        stage = tensor * context * layout.data_parallel
+        broken += [
+            experts.shared_ffn_hidden % tensor > 0,
+            tensor > 1 and not layout.sequence_parallel,
+            experts.ffn_hidden % layout.expert_tensor_parallel > 0,
+            stage % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
+        ]
+    return not any(broken)
+
+
+def by_loops(job: Job) -> tuple[int, set[Layout]]:
+    """Give the number of candidates and the legal ones."""
+    devices = job.cluster.devices
+    experts = next((layer.mlp.experts for layer in job.model.layers if isinstance(layer.mlp, Experts)), 1)
+    micro_batches = [size for size in divisors(job.global_batch) if size <= 32 or size & (size - 1) == 0]
+    found = []
+    for tensor, context, pipeline in itertools.product(divisors(devices), repeat=3):
+        if devices % (tensor * context * pipeline):
+            continue
+        data = devices // (tensor * context * pipeline)
+        pipelines = [(Schedule.ONE_F_ONE_B, 1)]
+        if pipeline > 1:
+            pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
+            pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
+            pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
+        for sequence, (
+            schedule,
+            virtual,
+        ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
+            [False, True] if tensor > 1 else [False],
+            pipelines,
+            divisors(experts),
+            sorted({1, tensor}) if experts > 1 else [1],
+            micro_batches,
+            range(4) if data * context > 1 else [0],
+            [False, True] if pipeline > 1 else [False],
+            [*((mode, None) for mode in Recompute), (Recompute.FULL, FEW)],
+        ):
+            found.append(
+                Layout(
+                    tensor_parallel=tensor,
+                    sequence_parallel=sequence,
+                    context_parallel=context,
+                    pipeline_parallel=pipeline,
+                    virtual_pipeline=virtual,
+                    data_parallel=data,
+                    expert_parallel=expert,
+                    expert_tensor_parallel=expert_tensor,
+                    zero_stage=zero,
+                    vocabulary_parallel=vocabulary,
+                    zero_shard=data * context,
+                    recompute=recompute[0],
+                    recompute_layers=recompute[1],
+                    schedule=schedule,
+                    micro_batch=micro_batch,
+                )
+            )
+    assert len(found) == len(set(found))
+    return len(found), {layout for layout in found if is_legal(job, layout)}

@@ -1,0 +1,97 @@
+"""What the search proves, against full enumerations by plain loops that share no code with it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from plain_space import FEW, by_loops
+
+from meshwright.catalog.lookup import stack_named
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.search import Question, search
+
+MakeJob = Callable[..., Job]
+GIB = 2**30
+WIDE = {"hidden": 4096, "heads": 32, "kv_heads": 8, "ffn_hidden": 14336}
+MIXTURE = {
+    "hidden": 2048,
+    "heads": 16,
+    "kv_heads": 16,
+    "ffn_hidden": 8192,
+    "experts": {"experts": 8, "top_k": 2, "ffn_hidden": 4096, "dense_layers": 1},
+    "mtp_layers": 1,
+}
+Priced = list[tuple[float, float, Layout]]
+
+
+def counted(job: Job, layout: Layout) -> list[Layout]:
+    """Give a layout once for each number of recomputed layers that "as few as fit" may come to."""
+    if layout.recompute_layers != FEW:
+        return [layout]
+    most = -(-len(job.model.layers) // (layout.pipeline_parallel * layout.virtual_pipeline)) - 1
+    return [replace(layout, recompute_layers=count) for count in range(1, most + 1)]
+
+
+def priced(job: Job) -> Priced:
+    """Evaluate every legal layout."""
+    _, legal = by_loops(job)
+    layouts = [one for layout in sorted(legal, key=repr) for one in counted(job, layout)]
+    found: Priced = []
+    for start in range(0, len(layouts), 4096):
+        some = layouts[start : start + 4096]
+        table = LayoutTable.of(some)
+        times, memory = predict_time(job, table).step_time_s, predict_memory(job, table).nvidia_smi_bytes
+        found += [(float(f"{t:.9g}"), float(f"{m:.9g}"), one) for t, m, one in zip(times, memory, some, strict=True)]
+    return found
+
+
+def mesh(layout: Layout) -> tuple[int, ...]:
+    degrees = (layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel, layout.data_parallel)
+    return (*degrees, layout.expert_parallel)
+
+
+def made(job: Job, stack: str, *, schedules: tuple[Schedule, ...] | None = None) -> Job:
+    entry = stack_named(stack)
+    return replace(job, stack=entry if schedules is None else entry.model_copy(update={"schedules": schedules}))
+
+
+CASES = {
+    "dense on megatron-core": lambda make: made(make(16, global_batch=32, layers=8, **WIDE), "megatron-core"),
+    "mixture on megatron-core": lambda make: made(make(8, global_batch=16, layers=6, **MIXTURE), "megatron-core"),
+    "all schedules": lambda make: made(
+        make(8, global_batch=16, layers=8, **WIDE), "megatron-zero-bubble", schedules=tuple(Schedule)
+    ),
+    "dense on fsdp2": lambda make: made(make(12, global_batch=24, layers=6, **WIDE), "fsdp2"),
+    "mixture on mindspeed": lambda make: made(make(16, global_batch=16, layers=4, **MIXTURE), "mindspeed"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_layout_of_the_space_is_better(case: str, toy_job: MakeJob) -> None:
+    job = CASES[case](toy_job)
+    stack = job.stack.model_copy(update={"partitions": ("uniform",), "splits": "even"})
+    job = replace(job, stack=stack)
+    every = priced(job)
+    memories = sorted(memory for _, memory, _ in every)
+    for limit in (memories[0], memories[len(memories) // 8], memories[len(memories) // 2], memories[-1]):
+        fitting = [item for item in every if item[1] <= limit]
+        best_of_mesh: dict[tuple[int, ...], tuple[float, float]] = {}
+        for time, memory, layout in fitting:
+            best_of_mesh[mesh(layout)] = min(best_of_mesh.get(mesh(layout), (np.inf, np.inf)), (time, memory))
+        result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=int(limit), top=3))
+        times = [one.step_time_s for one in (result.best, *result.alternatives)]
+        assert times == [time for time, _ in sorted(best_of_mesh.values())[:4]]
+        assert result.best.peak_bytes == min(best_of_mesh.values())[1]
+        assert result.lower_bound == result.value == times[0]
+        admitted = [item for item in fitting if item[0] <= 1.1 * times[0]]
+        least = search([job], Question(objective=Objective.MEMORY, memory_limit_bytes=int(limit), top=0))
+        assert least.value == least.lower_bound == min(memory for _, memory, _ in admitted)
+
+
+def test_the_spaces_are_of_tens_of_thousands(toy_job: MakeJob) -> None:
+    assert sum(len(by_loops(CASES[case](toy_job))[1]) for case in CASES) > 20_000
