@@ -37,6 +37,7 @@ class ComputeEntry(Entry):
     """Matrix units: `peak` is dense, by precision; `units` are what a wave of tiles fills (SM, CU, AI core).
 
     tile_rows, tile_columns: the smallest tile of a product at which the library still runs at its full rate.
+    exponentials: rate of the special function units; null where none is published.
     """
 
     units: Count
@@ -44,6 +45,7 @@ class ComputeEntry(Entry):
     tile_rows: Count
     tile_columns: Count
     peak: Annotated[dict[Precision, FlopPerSecond], Field(min_length=1)]
+    exponentials: FlopPerSecond | None = None
     source: Source
 
 
@@ -103,7 +105,8 @@ class CalibrationEntry(Entry):
     matmul_ceiling: share of peak that a large 16-bit matrix product sustains inside a training step.
     narrow_matmul_ceiling: the same for fp8 and narrower formats, quantisation included.
     matmul_half_depth: inner dimension K at which a tile spends as long filling its pipeline as multiplying.
-    attention_forward, attention_backward: share of peak that fused attention sustains on long sequences.
+    attention_forward, attention_backward: share that fused attention sustains on long sequences of what the peak and
+    the exponentials allow.
     attention_deterministic: share of the backward rate that a deterministic backward pass keeps.
     attention_half_length: sequence length at which fused attention reaches half of that.
     streaming: share of memory bandwidth that elementwise kernels sustain.

@@ -1,8 +1,25 @@
 """Time of the attention core: scores, softmax and the weighted sum of values.
 
-Fused (flash) attention: 4 x queries x keys x head width operations forward, causality halves them; 2.5 times that
-backward, since scores are computed again (Dao 2023, arXiv 2307.08691, section 3.1). Two things keep it from the rate of
-long sequences over many heads:
+Fused (flash) attention: each pair of a query and a key costs 2 (d + d_v) operations of the matrix units forward, d and
+d_v the widths of a key's and of a value's head, and 2 (3 d + 2 d_v) backward, since scores are computed again (Dao
+2023, arXiv 2307.08691, section 3.1). It also costs an exponential, and vector operations around it, whatever the
+width, so that narrow heads are bound by the softmax. The two run beside each other, but not perfectly; as with products
+and memory the root of the sum of squares joins them, and the device's level holds for both alike:
+
+    t_products = operations / peak                t_softmax = pairs (1 / exponentials + steps / lanes)
+    t          = sqrt(t_products^2 + t_softmax^2) / level
+
+Steps are 2 forward (scale and shift, maximum) and 3 backward (scale and shift, two for the gradient of the score); sums
+and casts are left out, for with them heads of 64 come out slower than measured. Backward, five tiles of operands share
+the on-chip store: beyond heads of 128 the tile of keys shrinks as heads grow, and operands are loaded the more often,
+(1 + d / 128) / 2 times as often for a tile that was square.
+
+So heads of 64 have 0.74, 0.61 and 0.71 of the forward rate of heads of 128 on H100, B200 and B300; by medians of three
+libraries each (aiconfigurator-core 0.12.0) 0.77 to 0.82, 0.58 to 0.66 and 0.65 to 0.74. Backward, heads of 192 with
+values of 128 have 0.79 of it on A100 and 0.83 on B200; measured 0.80 and 0.77 (SimuMax 4dcaae5), and on B200 0.79 to
+0.87 (flash-attention, pull requests 2270 and 2280).
+
+Two things keep it from the rate of long sequences over many heads:
 
 - length: blocks on the diagonal are half empty, and each row of blocks has a start and an end, so that s keys reach
   s / (s + half_length) of the rate;
@@ -25,6 +42,8 @@ four score matrices at once; where a device's aren't a multiple of four it falls
 (Megatron-LM, fused_softmax.py).
 """
 
+import math
+
 import numpy as np
 
 from meshwright.costmodels.job import Job
@@ -32,7 +51,12 @@ from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, t
 from meshwright.costmodels.layout import CONTEXT_METHODS, BoolArray, ContextMethod, FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s, wide_precision
 from meshwright.costmodels.transformer import Attention
+from meshwright.hardware.device import Device
 
+# Vector operations beside the exponential of each score, forward and backward.
+SOFTMAX_STEPS = (2, 3)
+# Widest heads for which the backward pass works on square tiles (kernel tables of FlashAttention 2 and 3).
+SQUARE_TILE_WIDTH = 128
 # Query rows of one tile of fused attention (arXiv 2307.08691, section 3.3).
 TILE_ROWS = 128
 RING = CONTEXT_METHODS.index(ContextMethod.RING)
@@ -76,27 +100,67 @@ def core_time_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[F
     return _unfused_s(job, attention, layouts)
 
 
+def core_backward_flop(job: Job, attention: Attention) -> float:
+    """Count the operations of one sequence's fused attention core, backward, all heads.
+
+    Three products are as wide as keys (scores again, gradients of queries and of keys), two as wide as values.
+    """
+    pairs = attended_pairs(attention, job.sequence_length)
+    return 2.0 * pairs * attention.heads * (3 * attention.head_dim + 2 * attention.value_head_dim)
+
+
+def softmax_s(device: Device, *, steps: int) -> float:
+    """Give the seconds of one score's softmax: its exponential, and `steps` operations of the vector lanes.
+
+    Peaks count two operations a lane, a multiplication and an addition. Zero where the device's rate of exponentials
+    isn't known: its levels then hold for the widths that they were measured at.
+    """
+    if device.exponentials_per_s is None:
+        return 0.0
+    return 1.0 / device.exponentials_per_s + steps / (device.peak(Precision.FP32) / 2.0)
+
+
+def shrunk_tile(attention: Attention) -> float:
+    """Give how much more often the backward pass loads operands than for heads for which its tiles are square."""
+    return max(1.0, 0.5 * (1.0 + max(attention.head_dim, attention.value_head_dim) / SQUARE_TILE_WIDTH))
+
+
 def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    device = job.cluster.device
-    calibration = device.calibration
-    shards = layouts.tensor_parallel * layouts.context_parallel
-    flop = layouts.micro_batch * core_flop(job, attention) / shards
+    calibration = job.cluster.device.calibration
+    forward_s, backward_s = _long_sequence_s(job, attention)
     ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
     blocks = np.where(ring, layouts.context_parallel, 1)
     reach = min(attention.window or job.sequence_length, job.sequence_length) / np.where(ring, 2 * blocks, 1)
-    rate = job.stack.attention_share * device.peak(wide_precision(job.precision))
-    rates = rate * reach / (reach + calibration.attention_half_length) / misalignment(attention.head_dim)
+    sequences = layouts.micro_batch / (layouts.tensor_parallel * layouts.context_parallel)
+    sequences = sequences * (1.0 + calibration.attention_half_length / reach)
     rows = tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel
-    rates = rates / (1.0 + TILE_ROWS * device.compute_units / rows)
-    corrected = (blocks - 1) * tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel
-    bandwidth = calibration.streaming * device.memory_bandwidth_bytes_per_s
-    correction_s = CORRECTION_BYTES * corrected * attention.value_head_dim / bandwidth
-    forward_s = flop / (rates * calibration.attention_forward) + correction_s + blocks * calibration.kernel_latency
-    backward_rates = rates * calibration.attention_backward
+    sequences = sequences * (1.0 + TILE_ROWS * job.cluster.device.compute_units / rows)
+    corrected = (blocks - 1) * rows * attention.value_head_dim
+    correction_s = (
+        CORRECTION_BYTES * corrected / (calibration.streaming * job.cluster.device.memory_bandwidth_bytes_per_s)
+    )
+    latency_s = blocks * calibration.kernel_latency
+    return sequences * forward_s + correction_s + latency_s, sequences * backward_s + latency_s
+
+
+def _long_sequence_s(job: Job, attention: Attention) -> tuple[float, float]:
+    """Give the seconds of one sequence's core at the rate of long sequences over many heads, forward and backward."""
+    device, calibration = job.cluster.device, job.cluster.device.calibration
+    scores = attended_pairs(attention, job.sequence_length) * attention.heads
+    peak = device.peak(wide_precision(job.precision))
+    forward_s, backward_s = (
+        misalignment(attention.head_dim) * math.hypot(flop / peak, scores * softmax_s(device, steps=steps))
+        for flop, steps in zip(
+            (core_flop(job, attention), core_backward_flop(job, attention) * shrunk_tile(attention)),
+            SOFTMAX_STEPS,
+            strict=True,
+        )
+    )
+    forward_level = job.stack.attention_share * calibration.attention_forward
+    backward_level = job.stack.attention_share * calibration.attention_backward
     if job.stack.deterministic:
-        backward_rates = backward_rates * calibration.attention_deterministic
-    backward_s = 2.5 * flop / backward_rates + blocks * calibration.kernel_latency
-    return forward_s, backward_s
+        backward_level = backward_level * calibration.attention_deterministic
+    return forward_s / forward_level, backward_s / backward_level
 
 
 def _unfused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:

@@ -21,6 +21,7 @@ class Device:
     tile_rows: int
     tile_columns: int
     peak_flop_per_s: Mapping[Precision, float] = field(hash=False)
+    exponentials_per_s: float | None
     host_memory_bytes: int
     host_memory_bandwidth_bytes_per_s: float
     host_link: HostLink
@@ -57,6 +58,7 @@ def device_of(entry: DeviceEntry) -> Device:
         tile_rows=entry.compute.tile_rows,
         tile_columns=entry.compute.tile_columns,
         peak_flop_per_s=dict(entry.compute.peak),
+        exponentials_per_s=entry.compute.exponentials,
         host_memory_bytes=entry.host.memory,
         host_memory_bandwidth_bytes_per_s=entry.host.memory_bandwidth,
         host_link=entry.host.link,

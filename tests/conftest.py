@@ -345,6 +345,7 @@ def round_cluster() -> Callable[..., Cluster]:
             tile_rows=100,
             tile_columns=100,
             peak_flop_per_s={Precision.BF16: 1e14, Precision.FP16: 1e14, Precision.FP8: 2e14},
+            exponentials_per_s=None,
             host_memory_bytes=2**40,
             host_memory_bandwidth_bytes_per_s=1e11,
             host_link=HostLink.PCIE5,

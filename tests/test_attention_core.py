@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from meshwright.catalog.lookup import device_named
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.attention import (
     attended_pairs,
+    core_backward_flop,
     core_flop,
     core_time_s,
     key_value_bytes,
@@ -19,6 +21,7 @@ from meshwright.costmodels.attention import (
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import ContextMethod, Layout, LayoutTable
 from meshwright.costmodels.transformer import Attention
+from meshwright.hardware.device import device_of
 
 LATENCY_S = 1e-5
 ONE = Layout()
@@ -150,3 +153,64 @@ def test_keys_and_values_of_grouped_heads_are_copied_to_tensor_ranks(round_job: 
     job = round_job(model={"kv_heads": 2})
     layouts = LayoutTable.of([Layout(), Layout(tensor_parallel=2), Layout(tensor_parallel=4)])
     assert key_value_bytes(job, attention_of(job), layouts) == pytest.approx([1_024_000, 512_000, 512_000])
+
+
+EXPONENTIALS = {"exponentials_per_s": 1e12, "peak_flop_per_s": {Precision.BF16: 1e14, Precision.FP32: 1e13}}
+
+
+def test_the_softmax_runs_beside_the_products(round_job: Callable[..., Job]) -> None:
+    # 5 x 10^5 x 8 scores, each an exponential at 10^12 a second and 2 forward, 3 backward steps at half of 10 TFLOP/s:
+    # 5.6 and 6.4 us. Products take 20.48 us forward and 51.2 us backward at the peak, of which a half and a quarter are
+    # sustained; length doubles and waves make it 2.6 times.
+    job = round_job(cluster={"device": EXPONENTIALS})
+    forward, backward = (5.2 * math.hypot(*both) for both in ((20.48e-6, 5.6e-6), (51.2e-6, 6.4e-6)))
+    assert core_s(job) == pytest.approx((2 * forward + LATENCY_S, 4 * backward + LATENCY_S))
+
+
+def test_each_score_costs_an_exponential_whatever_the_width(round_job: Callable[..., Job]) -> None:
+    # Half the width halves the products, 10.24 us, not the softmax, 5.6 us.
+    narrow = round_job(model={"head_dim": 64}, cluster={"device": EXPONENTIALS})
+    assert core_s(narrow)[0] == pytest.approx(2 * 2.6 * 2 * math.hypot(10.24e-6, 5.6e-6) + LATENCY_S)
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "value_head_dim", "flop", "loads"),
+    [(64, 64, 320, 1.0), (128, 128, 640, 1.0), (192, 128, 832, 1.25), (192, 192, 960, 1.25), (256, 256, 1280, 1.5)],
+)
+def test_backward_tiles_shrink_for_wide_heads(
+    round_job: Callable[..., Job], head_dim: int, value_head_dim: int, flop: int, loads: float
+) -> None:
+    # Three products as wide as keys and two as wide as values, 2 operations each, for each of 5 x 10^5 pairs and 8
+    # heads at 12.5 TFLOP/s; beyond 128, (1 + width / 128) / 2 as many loads.
+    job = round_job()
+    attention = replace(attention_of(job), head_dim=head_dim, value_head_dim=value_head_dim)
+    assert core_backward_flop(job, attention) == 4e6 * 2 * flop
+    _, backward = core_time_s(job, attention, LayoutTable.of([ONE]))
+    assert float(backward[0]) == pytest.approx(2.6 * 4e6 * 2 * flop * loads / 12.5e12 + LATENCY_S)
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "backward", "measured"),
+    [
+        # Medians over long causal sequences and many heads of 64 and of 128, in aiconfigurator-core 0.12.0: three
+        # libraries on H100 at 0.77 to 0.82, on B200 at 0.58 to 0.66, on B300 at 0.65 to 0.74.
+        ("h100-sxm-80gb", (64, 64), False, 0.79),
+        ("b200-sxm-180gb", (64, 64), False, 0.62),
+        ("b300-sxm-288gb", (64, 64), False, 0.67),
+        # Backward, heads of 192 and values of 128: 0.8018 of 1.0051 and 0.6426 of 0.8316 (SimuMax 4dcaae5).
+        ("a100-pcie-80gb", (192, 128), True, 0.80),
+        ("b200-sxm-180gb", (192, 128), True, 0.77),
+    ],
+)
+def test_rates_of_other_widths_over_that_of_128(
+    round_job: Callable[..., Job], device: str, width: tuple[int, int], backward: bool, measured: float
+) -> None:
+    job = round_job(sequence_length=131_072)
+    job = replace(job, cluster=replace(job.cluster, device=device_of(device_named(device))))
+
+    def rate(widths: tuple[int, int]) -> float:
+        attention = replace(attention_of(job), head_dim=widths[0], value_head_dim=widths[1])
+        seconds = core_time_s(job, attention, LayoutTable.of([ONE]))[backward]
+        return core_flop(job, attention) / float(seconds[0])
+
+    assert rate(width) / rate((128, 128)) == pytest.approx(measured, rel=0.08)

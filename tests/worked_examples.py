@@ -15,7 +15,7 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.activations import layer_activations
-from meshwright.costmodels.attention import core_flop, core_time_s
+from meshwright.costmodels.attention import core_backward_flop, core_flop, core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, ring_bus_bytes_per_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
@@ -176,18 +176,28 @@ def attention() -> str:
     latency = printed(calibration.kernel_latency, "us")
     sheet.head("Fused: 8,192 tokens, 32 heads of 128, on one H100")
     pairs = sheet.line("pairs", "8,192 x (8,192 - 8,192 / 2)")
-    flop = sheet.line(
+    forward = sheet.line(
         "operations", f"2 x {pairs} x 32 x (128 + 128)", "TFLOP", by="core_flop", model=core_flop(task, layer)
     )
-    half = calibration.attention_half_length
-    length = sheet.line("length", f"8,192 / (8,192 + {half:,})")
+    backward = sheet.line(
+        "operations backward",
+        f"2 x {pairs} x 32 x (3 x 128 + 2 x 128)",
+        "TFLOP",
+        by="core_backward_flop",
+        model=core_backward_flop(task, layer),
+    )
+    length = sheet.line("length", f"8,192 / (8,192 + {calibration.attention_half_length:,})")
     waves = sheet.line("waves", f"1 + 128 x {device.compute_units} / (8,192 x 32)")
-    rate = sheet.line("rate", f"{printed(device.peak(Precision.BF16), 'TFLOP/s')} x {length} / {waves}", "TFLOP/s")
-    for name, times, share, seconds in (
-        ("forward", "", calibration.attention_forward, forward_s),
-        ("backward", "2.5 x ", calibration.attention_backward, backward_s),
+    peak, lanes = (printed(device.peak(each), "TFLOP/s") for each in (Precision.BF16, Precision.FP32))
+    exponentials = printed(device.exponentials_per_s or 0.0, "TFLOP/s")
+    for name, flop, steps, share, seconds in (
+        ("forward", forward, 2, calibration.attention_forward, forward_s),
+        ("backward", backward, 3, calibration.attention_backward, backward_s),
     ):
-        arithmetic = f"{times}{flop} / ({share:g} x {rate}) + {latency}"
+        products = sheet.line("products", f"{flop} / ({peak})", "ms")
+        one = f"(1 FLOP / ({exponentials}) + {steps} FLOP / ({lanes} / 2))"
+        softmax = sheet.line("softmax", f"{pairs} x 32 x {one}", "ms")
+        arithmetic = f"sqrt(({products})^2 + ({softmax})^2) / {share:g} / {length} x {waves} + {latency}"
         sheet.line(name, arithmetic, "ms", by="core_time_s", model=seconds)
     _unfused(sheet)
     return sheet.text()
