@@ -195,7 +195,7 @@ def attention() -> str:
         ("backward", backward, 3, calibration.attention_backward, backward_s),
     ):
         products = sheet.line("products", f"{flop} / ({peak})", "ms")
-        one = f"(1 FLOP / ({exponentials}) + {steps} FLOP / ({lanes} / 2))"
+        one = f"(1 / ({exponentials}) + {steps} / ({lanes} / 2))"
         softmax = sheet.line("softmax", f"{pairs} x 32 x {one}", "ms")
         arithmetic = f"sqrt(({products})^2 + ({softmax})^2) / {share:g} / {length} x {waves} + {latency}"
         sheet.line(name, arithmetic, "ms", by="core_time_s", model=seconds)
