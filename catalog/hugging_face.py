@@ -17,7 +17,7 @@ from meshwright.catalog.hugging_face_families import (
     Qwen2,
     Qwen3,
 )
-from meshwright.catalog.hugging_face_mixtures import Deepseek, Mixtral, Qwen3Moe
+from meshwright.catalog.hugging_face_mixtures import Deepseek, Llama4, Mixtral, Qwen3Moe
 from meshwright.catalog.model_entry import ModelEntry
 
 FAMILIES: dict[str, type[Decoder]] = {
@@ -31,6 +31,8 @@ FAMILIES: dict[str, type[Decoder]] = {
     "gpt_neox": GptNeoX,
     "kimi_k2": Deepseek,
     "llama": Llama,
+    "llama4": Llama4,
+    "llama4_text": Llama4,
     "mistral": Mistral,
     "mixtral": Mixtral,
     "qwen2": Qwen2,

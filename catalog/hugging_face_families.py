@@ -22,6 +22,7 @@ class LayerType(StrEnum):
 
     FULL = "full_attention"
     SLIDING = "sliding_attention"
+    CHUNKED = "chunked_attention"
 
 
 class Decoder(BaseModel):
@@ -181,6 +182,8 @@ class WindowedDecoder(GroupedDecoder):
             return types
         if len(types) != layers:
             raise ValueError(f"lists {len(types)} layers, but num_hidden_layers is {layers}")
+        if LayerType.CHUNKED in types:
+            raise ValueError("layers of this family attend within a window, not within chunks")
         if full_layer_frequency(types) is None:
             raise ValueError("full attention must come at every n-th layer; other patterns can't be planned yet")
         return types

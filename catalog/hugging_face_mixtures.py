@@ -9,13 +9,16 @@ from meshwright.catalog.entry import Count
 from meshwright.catalog.hugging_face_families import (
     Decoder,
     Flag,
+    GroupedDecoder,
     Index,
+    LayerType,
     Mistral,
     WindowedDecoder,
     biases,
+    full_layer_frequency,
     require_width,
 )
-from meshwright.catalog.model_entry import Dimension
+from meshwright.catalog.model_entry import Dimension, LayerCount
 
 
 class Mixtral(Mistral):
@@ -93,6 +96,101 @@ class Qwen3Moe(WindowedDecoder):
                 ),
             }
         )
+
+
+class Llama4(GroupedDecoder):
+    """Llama 4's text model: attention within chunks but in every fourth layer, a shared expert beside the routed ones.
+
+    Which layers are chunked `layer_types` says, else `no_rope_layers` (1 where it is), else `no_rope_layer_interval`.
+    The width of dense layers is `intermediate_size_mlp`, that of experts `intermediate_size`. Its norm of queries and
+    keys has no weights.
+    """
+
+    num_hidden_layers: LayerCount = 48
+    hidden_size: Dimension = 5120
+    num_attention_heads: Dimension = 40
+    vocab_size: Dimension = 202_048
+    intermediate_size: Dimension = 8192
+    intermediate_size_mlp: Dimension = 16_384
+    num_key_value_heads: Dimension | None = 8
+    head_dim: Dimension | None = 128
+    attention_bias: Flag = False
+    num_local_experts: Index = 16
+    num_experts_per_tok: Index = 1
+    interleave_moe_layer_step: Index = 1
+    moe_layers: list[Index] | None = None
+    attention_chunk_size: Dimension | None = 8192
+    no_rope_layer_interval: Count = 4
+    no_rope_layers: list[Index] | None = None
+    layer_types: list[LayerType] | None = None
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _enough(cls, top_k: int, info: ValidationInfo) -> int:
+        return _chosen(top_k, info.data.get("num_local_experts"))
+
+    @field_validator("moe_layers")
+    @classmethod
+    def _regular_mixtures(cls, listed: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        layers = info.data.get("num_hidden_layers", 0)
+        if _pattern(_listed(layers, listed, info.data.get("interleave_moe_layer_step", 1))) is None:
+            raise ValueError(
+                "mixtures must come at every n-th layer after the leading dense ones; others can't be planned yet"
+            )
+        return listed
+
+    @field_validator("no_rope_layers", "layer_types")
+    @classmethod
+    def _regular_chunks(cls, types: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        layers = info.data.get("num_hidden_layers")
+        if not types or layers is None:
+            return types
+        if len(types) != layers:
+            raise ValueError(f"lists {len(types)} layers, but num_hidden_layers is {layers}")
+        if LayerType.SLIDING in types:
+            raise ValueError("layers of this family attend within chunks, not within a window")
+        if full_layer_frequency(_chunked(types)) is None:
+            raise ValueError("full attention must come at every n-th layer; other patterns can't be planned yet")
+        return types
+
+    @property
+    def full_frequency(self) -> int:
+        """Every which layer attends to the full sequence: 1 for all, 0 for none."""
+        listed = self.layer_types or self.no_rope_layers
+        return (full_layer_frequency(_chunked(listed)) or 0) if listed else self.no_rope_layer_interval
+
+    def fields(self) -> dict[str, Any]:
+        """Add the chunks where some layer has them, the biases and the mixture."""
+        mixtures = _listed(self.num_hidden_layers, self.moe_layers, self.interleave_moe_layer_step)
+        chunked = self.attention_chunk_size is not None and self.full_frequency != 1
+        return (
+            super().fields()
+            | biases(attention=self.attention_bias)
+            | ({"chunk": self.attention_chunk_size, "window_frequency": self.full_frequency} if chunked else {})
+            | {
+                "ffn_hidden": self.intermediate_size_mlp,
+                "experts": _experts(
+                    mixtures,
+                    experts=self.num_local_experts,
+                    top_k=self.num_experts_per_tok,
+                    ffn_hidden=self.intermediate_size,
+                    shared_ffn_hidden=self.intermediate_size,
+                ),
+            }
+        )
+
+
+def _chunked(types: Sequence[LayerType | int]) -> list[LayerType]:
+    """Give the kind of each layer, of its kind or of whether it has rotary positions: those that have are chunked."""
+    named = {0: LayerType.FULL, 1: LayerType.CHUNKED}
+    return [kind if isinstance(kind, LayerType) else named[min(kind, 1)] for kind in types]
+
+
+def _listed(layers: int, listed: Sequence[int] | None, step: int) -> list[bool]:
+    """Tell for each layer whether it is a mixture, by Llama 4's rule: those listed, else every step-th."""
+    if listed is not None:
+        return [layer in set(listed) for layer in range(layers)]
+    return [step > 0 and (layer + 1) % step == 0 for layer in range(layers)]
 
 
 class Deepseek(Decoder):

@@ -69,8 +69,9 @@ class ExpertsEntry(Entry):
 class ModelEntry(Entry):
     """A model.
 
-    window, window_frequency: where `window` is given, every `window_frequency`-th layer attends to the full sequence
-    and the others to the last `window` tokens; frequency 0 means that no layer attends to the full sequence.
+    window, chunk, window_frequency: where one of the first two is given, every `window_frequency`-th layer attends to
+    the full sequence and the others to the last `window` tokens, or within chunks of `chunk` tokens that see nothing of
+    one another (Llama 4); frequency 0 means that no layer attends to the full sequence.
     norms_per_layer: 2, or 4 where attention and MLP are normed on both sides (Gemma 2).
     """
 
@@ -97,6 +98,7 @@ class ModelEntry(Entry):
     mlp_bias: bool = False
     query_key_norm: bool = False
     window: Count | None = None
+    chunk: Count | None = None
     window_frequency: Natural = 0
     latent_attention: LatentAttentionEntry | None = None
     experts: ExpertsEntry | None = None
@@ -108,6 +110,10 @@ class ModelEntry(Entry):
             raise field_error("kv_heads", f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.positions is Positions.LEARNED and not self.max_positions:
             raise field_error("max_positions", "learned positions need max_positions")
+        if self.chunk is not None and self.window is not None:
+            raise field_error(
+                "chunk", "a layer can't attend both within chunks and within a window; give one of the two"
+            )
         if self.experts is not None and self.experts.dense_layers >= self.layers:
             raise field_error(
                 "experts.dense_layers",

@@ -31,9 +31,10 @@ On 2,700 forward passes over heads of 128 measured on A100, H100, H200, B200, B3
 waves that is 31 to 39 %.
 
 A ring of context ranks works on one half block of keys after another, of s / (2 context_parallel) each, which balances
-causal work, and adds up its output in fp32. The backward pass adds up query gradients in whatever order blocks finish;
-a deterministic one makes them wait for each other, or runs older kernels, at a share of the rate that the device's
-calibration tells.
+causal work, and adds up its output in fp32. Keys go only as far as a window or a chunk makes queries look.
+
+The backward pass adds up query gradients in whatever order blocks finish; a deterministic one makes them wait for each
+other, or runs older kernels, at a share of the rate that the device's calibration tells.
 
 Unfused: two batched products over the full square, and the score matrix in memory. The causal softmax reads the lower
 triangle and writes the square; backward it reads two triangles and writes a square. Dropout reads and writes the square
@@ -82,9 +83,33 @@ def misalignment(head_dim: int) -> float:
 
 
 def attended_pairs(attention: Attention, sequence_length: int) -> float:
-    """Count the (query, key) pairs of one causal sequence; a window of w keeps the last w keys of each query."""
+    """Count the (query, key) pairs of one causal sequence.
+
+    A window of w keeps the last w keys of each query; chunks of c cut the sequence into triangles, the last of them of
+    what is left.
+    """
+    if attention.chunk is not None:
+        chunks, rest = divmod(sequence_length, attention.chunk)
+        return chunks * attention.chunk**2 / 2.0 + rest**2 / 2.0
     window = min(attention.window or sequence_length, sequence_length)
     return window * (sequence_length - window / 2.0)
+
+
+def ring_blocks(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Count the ranks whose keys a query of a ring sees, itself among them, [layouts]; 1 where there is no ring.
+
+    Each rank holds two blocks of b = s / (2 context_parallel) tokens, one from each half of the sequence, so that
+    neighbours in the sequence are neighbours in the ring: chunks of c reach over c / b blocks, windows of w over
+    w / b more than the query's own.
+    """
+    ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
+    block = job.sequence_length / (2.0 * layouts.context_parallel)
+    reached = np.asarray(layouts.context_parallel, dtype=float)
+    if attention.chunk is not None:
+        reached = np.minimum(reached, np.ceil(attention.chunk / block))
+    if attention.window is not None:
+        reached = np.minimum(reached, 1.0 + np.ceil(attention.window / block))
+    return np.where(ring, reached, 1.0)
 
 
 def core_flop(job: Job, attention: Attention) -> float:
@@ -129,8 +154,9 @@ def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Floa
     calibration = job.cluster.device.calibration
     forward_s, backward_s = _long_sequence_s(job, attention)
     ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
-    blocks = np.where(ring, layouts.context_parallel, 1)
-    reach = min(attention.window or job.sequence_length, job.sequence_length) / np.where(ring, 2 * blocks, 1)
+    blocks = ring_blocks(job, attention, layouts)
+    seen = min(attention.window or attention.chunk or job.sequence_length, job.sequence_length)
+    reach = np.minimum(seen, job.sequence_length / np.where(ring, 2.0 * layouts.context_parallel, 1.0))
     sequences = layouts.micro_batch / (layouts.tensor_parallel * layouts.context_parallel)
     sequences = sequences * (1.0 + calibration.attention_half_length / reach)
     rows = tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel

@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.costmodels.attention import core_time_s, key_value_bytes
+from meshwright.costmodels.attention import core_time_s, key_value_bytes, ring_blocks
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
@@ -209,11 +209,16 @@ def _tensor_communication_s(
 def _context_communication_s(
     job: Job, layer: Layer, layouts: LayoutTable, core_forward: FloatArray, core_backward: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Ring attention passes keys and values on while it computes, backward their gradients too; Ulysses swaps heads."""
+    """Ring attention passes keys and values on while it computes, backward their gradients too; Ulysses swaps heads.
+
+    A ring passes them on as far as queries look: to the ranks of a window or a chunk.
+    """
     group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
     attention = layer.attention
     own = key_value_bytes(job, attention, layouts)
-    ring_forward = all_gather_s(job.cluster, group, own * layouts.context_parallel)
+    reached = ring_blocks(job, attention, layouts)
+    ring = Group(size=reached.astype(np.int64), stride=layouts.tensor_parallel)
+    ring_forward = all_gather_s(job.cluster, ring, own * reached)
     heads = attention.heads / layouts.tensor_parallel
     widths = heads * (attention.head_dim + attention.value_head_dim)
     each = (own + ACTIVATION_BYTES * tokens_of(job, layouts).computed * widths) / ULYSSES_MESSAGES

@@ -21,6 +21,8 @@ class LatentAttention:
 class Attention:
     """Multi-head attention, grouped where kv_heads < heads; `window` limits how far back a token looks.
 
+    chunk: length of the pieces of a sequence that see nothing of one another.
+
     head_dim is the width of a query or key head, value_head_dim that of a value head.
     """
 
@@ -29,6 +31,7 @@ class Attention:
     head_dim: int
     value_head_dim: int
     window: int | None
+    chunk: int | None
     latent: LatentAttention | None
     qkv_bias: bool
     output_bias: bool
@@ -133,13 +136,14 @@ def _layer(entry: ModelEntry, index: int) -> Layer:
 
 def _attention(entry: ModelEntry, index: int) -> Attention:
     latent = entry.latent_attention
-    full = entry.window is None or (entry.window_frequency > 0 and (index + 1) % entry.window_frequency == 0)
+    full = entry.window_frequency > 0 and (index + 1) % entry.window_frequency == 0
     return Attention(
         heads=entry.heads,
         kv_heads=entry.kv_heads,
         head_dim=latent.nope_head_dim + latent.rope_head_dim if latent else entry.head_dim,
         value_head_dim=latent.value_head_dim if latent else entry.head_dim,
         window=None if full else entry.window,
+        chunk=None if full else entry.chunk,
         latent=LatentAttention(**latent.model_dump()) if latent else None,
         qkv_bias=entry.qkv_bias,
         output_bias=entry.output_bias,

@@ -16,6 +16,7 @@ from meshwright.costmodels.attention import (
     core_time_s,
     key_value_bytes,
     misalignment,
+    ring_blocks,
     softmax_is_chained,
 )
 from meshwright.costmodels.job import Job
@@ -43,6 +44,58 @@ def test_pairs_are_those_of_the_mask(round_job: Callable[..., Job], window: int 
     attention = replace(attention_of(round_job()), window=window)
     # The law leaves out half of each query's own key: min(window, length) / 2 pairs.
     assert attended_pairs(attention, length) == len(seen) - min(window or length, length) / 2
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 25, 99, 100, 500])
+def test_pairs_of_chunks_are_those_of_the_mask(round_job: Callable[..., Job], chunk: int) -> None:
+    length = 100
+    seen = [(query, key) for query in range(length) for key in range(query + 1) if query // chunk == key // chunk]
+    attention = replace(attention_of(round_job()), chunk=chunk)
+    # Again without half of each query's own key.
+    assert attended_pairs(attention, length) == len(seen) - length / 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "reached"),
+    [
+        ({}, 4),
+        # Blocks of 1024 / (2 x 4) = 128 tokens, two a rank.
+        ({"chunk": 64}, 1),
+        ({"chunk": 128}, 1),
+        ({"chunk": 256}, 2),
+        ({"chunk": 1024}, 4),
+        # The first query of a block sees the last of the block before it.
+        ({"window": 2}, 2),
+        ({"window": 200}, 3),
+        ({"window": 1000}, 4),
+    ],
+)
+def test_a_ring_reaches_as_far_as_queries_look(
+    round_job: Callable[..., Job], limit: dict[str, int], reached: int
+) -> None:
+    job = round_job(model=limit, sequence_length=1024)
+    layouts = [
+        Layout(context_parallel=4, context_method=ContextMethod.RING),
+        Layout(context_parallel=4, context_method=ContextMethod.ULYSSES),
+        Layout(),
+    ]
+    assert ring_blocks(job, attention_of(job), LayoutTable.of(layouts)).tolist() == [reached, 1, 1]
+
+
+def test_chunks_are_sequences_of_their_own(round_job: Callable[..., Job]) -> None:
+    # Four triangles of 250 x 250 / 2 pairs, 125,000; reach 250 / 1250 of 50 TFLOP/s, 2.6 waves for 1. As many rows as
+    # four sequences of 250 have, and as long.
+    chunked = core_s(round_job(model={"chunk": 250}))
+    assert chunked[0] == pytest.approx(2.6 * 2 * 125_000 * 8 * 256 / 10e12 + LATENCY_S)
+    assert chunked == pytest.approx(core_s(round_job(sequence_length=250), Layout(micro_batch=4)))
+
+
+def test_a_chunk_within_a_ring_s_blocks_needs_no_other_rank(round_job: Callable[..., Job]) -> None:
+    # Blocks of 250; half of 4 x 125 x 125 / 2 x 2 pairs for each of two ranks; 4000 rows take 4.2 waves for 1.
+    job = round_job(model={"chunk": 125})
+    ring = Layout(context_parallel=2, context_method=ContextMethod.RING)
+    half = 8 * 125 * 125 / 2 / 2
+    assert core_s(job, ring)[0] == pytest.approx(4.2 * 2 * half * 8 * 256 / (50e12 * 125 / 1125) + LATENCY_S)
 
 
 def test_operations_count_query_heads_and_both_widths(round_job: Callable[..., Job]) -> None:

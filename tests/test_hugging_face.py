@@ -374,3 +374,69 @@ def test_any_one_value_gives_a_model_or_one_clear_error(data: st.DataObject, nam
         where = key
         assert total_parameters(model) > 0
     assert where in {*document, "head_dim", "num_key_value_heads", "n_inner"}
+
+
+# Meta's files of Scout and Maverick, whose other keys are the class's defaults.
+SCOUT: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "no_rope_layers": [1, 1, 1, 0] * 12,
+    "moe_layers": list(range(48)),
+}
+MAVERICK: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "num_local_experts": 128,
+    "interleave_moe_layer_step": 2,
+    "layer_types": (["chunked_attention"] * 3 + ["full_attention"]) * 12,
+}
+
+
+def chunks(document: object) -> list[int | None]:
+    return [layer.attention.chunk for layer in model_of(document).layers]
+
+
+@pytest.mark.parametrize("document", [SCOUT, MAVERICK, {"model_type": "llama4_text"}])
+def test_llama_4_attends_within_chunks_but_in_every_fourth_layer(document: dict[str, Any]) -> None:
+    assert chunks(document) == [8192, 8192, 8192, None] * 12
+    assert windows(document) == [None] * 48
+
+
+def test_llama_4_without_chunks_or_rotary_positions_in_all_layers() -> None:
+    assert chunks(SCOUT | {"attention_chunk_size": None}) == [None] * 48
+    assert chunks(SCOUT | {"no_rope_layers": [1] * 48}) == [8192] * 48
+    assert chunks(SCOUT | {"layer_types": ["full_attention"] * 48}) == [None] * 48
+    assert chunks(SCOUT | {"no_rope_layers": [], "no_rope_layer_interval": 2}) == [8192, None] * 24
+
+
+def test_llama_4_s_mixtures_and_weights() -> None:
+    assert mixtures(SCOUT) == [True] * 48
+    assert mixtures(MAVERICK) == [False, True] * 24
+    assert mixtures(SCOUT | {"moe_layers": [], "num_local_experts": 0, "num_experts_per_tok": 0}) == [False] * 48
+    # Scout, a layer: attention 5120 x (2 x 5120 + 2 x 1024), 17 experts of 3 x 5120 x 8192, a router of 5120 x 16 and
+    # two norms. Two matrices of 202,048 x 5120, and a norm.
+    layer = 5120 * 12_288 + 17 * 3 * 5120 * 8192 + 5120 * 16 + 2 * 5120
+    assert total_parameters(model_of(SCOUT)) == 48 * layer + 2 * 202_048 * 5120 + 5120
+    named = entry_of(MAVERICK).model_dump() | {"name": "", "source": "", "published_parameters": None}
+    shipped = find_model("llama-4-maverick").model_dump() | {"name": "", "source": "", "published_parameters": None}
+    assert named == shipped
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "said"),
+    [
+        ({"layer_types": ["sliding_attention"] * 48}, "layer_types", "within chunks, not within a window"),
+        ({"layer_types": ["full_attention"] * 47}, "layer_types", "lists 47 layers"),
+        ({"layer_types": None, "no_rope_layers": [0, 1, 1, 1] * 12}, "no_rope_layers", "every n-th layer"),
+        ({"moe_layers": [1, 2, 4]}, "moe_layers", "every n-th layer"),
+        ({"num_experts_per_tok": 200}, "num_experts_per_tok", "200 of 128"),
+    ],
+)
+def test_llama_4_s_mistakes(changes: dict[str, Any], path: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        entry_of(MAVERICK | changes)
+    assert caught.value.path is not None
+    assert caught.value.path.startswith(path)
+
+
+def test_other_families_have_no_chunks() -> None:
+    with pytest.raises(InputError, match="within a window, not within chunks"):
+        entry_of(config("gemma-2-9b", layer_types=["chunked_attention"] * 42))

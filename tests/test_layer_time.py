@@ -256,6 +256,18 @@ def test_a_ring_is_hidden_behind_attention_as_far_as_it_goes(round_job: Callable
     assert backward(across, layout, Cause.CONTEXT) == pytest.approx(2 * ring_s - core_back_s[0])
 
 
+def test_a_ring_passes_keys_on_as_far_as_a_chunk_reaches(round_job: Callable[..., Job]) -> None:
+    # Blocks of 125 tokens, two a rank: chunks of 250 reach over two ranks, each of which passes its 4 x 250 x h bytes on,
+    # across nodes at 0.1 GB/s and in 10 us, and copies its own, 8.19 us.
+    slow = {"devices": 4, "per_node": 1, "fabric": {"bandwidth_bytes_per_s": 2e8}}
+    job, layout = round_job(model={"chunk": 250}, cluster=slow), Layout(context_parallel=4)
+    core_s, _ = core_time_s(job, job.model.layers[0].attention, LayoutTable.of([layout]))
+    ring_s = 4 * 250 * HIDDEN / 0.1e9 + 0.4 * 4 * 250 * HIDDEN / 50e9 + 10e-6
+    assert forward(job, layout, Cause.CONTEXT) == pytest.approx(ring_s - core_s[0])
+    within = round_job(model={"chunk": 125}, cluster=slow)
+    assert forward(within, layout, Cause.CONTEXT) == 0.0
+
+
 def test_a_ring_beside_attention_slows_it(round_job: Callable[..., Job]) -> None:
     job = round_job(cluster={"calibration": {"contention": 1.2}})
     ring_s = (3 + 0.4) * 4 * 250 * HIDDEN / 50e9 + 3e-6

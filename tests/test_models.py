@@ -21,6 +21,7 @@ NAMES = [
     "llama-3.1-405b",
     "llama-3.1-70b",
     "llama-3.1-8b",
+    "llama-4-maverick",
     "megatron-1.7b",
     "megatron-145b",
     "megatron-18b",
@@ -48,10 +49,11 @@ NAMES = [
 # Printed with too few digits to be held to 0.5 %: SC'21 prints 1.7 for 1.652 and 3.6 for 3.562.
 COARSE = {"megatron-1.7b", "megatron-3.6b"}
 
-# Mistral's announcements, Qwen's model cards, section 1 of arXiv 2412.19437.
+# Mistral's announcements, Meta's and Qwen's model cards, section 1 of arXiv 2412.19437.
 ACTIVE = {
     "mixtral-8x7b": 12.9e9,
     "mixtral-8x22b": 39e9,
+    "llama-4-maverick": 17e9,
     "qwen3-30b-a3b": 3.3e9,
     "qwen3-235b-a22b": 22e9,
     "deepseek-v3": 37e9,
