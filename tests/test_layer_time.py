@@ -257,7 +257,7 @@ def test_a_ring_is_hidden_behind_attention_as_far_as_it_goes(round_job: Callable
 
 
 def test_a_ring_passes_keys_on_as_far_as_a_chunk_reaches(round_job: Callable[..., Job]) -> None:
-    # Blocks of 125 tokens, two a rank: chunks of 250 reach over two ranks, each of which passes its 4 x 250 x h bytes on,
+    # Blocks of 125 tokens, two a rank: chunks of 250 reach over two ranks, which pass their 4 x 250 x h bytes on,
     # across nodes at 0.1 GB/s and in 10 us, and copies its own, 8.19 us.
     slow = {"devices": 4, "per_node": 1, "fabric": {"bandwidth_bytes_per_s": 2e8}}
     job, layout = round_job(model={"chunk": 250}, cluster=slow), Layout(context_parallel=4)
