@@ -83,7 +83,8 @@ class StackEntry(Entry):
     softmax_batch: where attention isn't fused, its softmax is for multiples of so many score matrices, else a chain of
     kernels takes its place.
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
-    fused_elementwise: bias, activation, dropout and residual in as few passes as possible.
+    fused_norm, fused_rotary, fused_activation, fused_residual: one kernel does a norm; the rotation of queries, keys;
+    a gated activation; dropout and residual. Else PyTorch's operators do, one after another.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
     deterministic: sums are added up in a fixed order, so that two runs give the same bits.
     selective_recompute: the modules of a layer that its selective recomputation computes again.
@@ -141,7 +142,10 @@ class StackEntry(Entry):
     fused_attention_on_request: bool
     softmax_batch: Count
     attention_share: Fraction
-    fused_elementwise: bool
+    fused_norm: bool
+    fused_rotary: bool
+    fused_activation: bool
+    fused_residual: bool
     fused_accumulation: bool
     deterministic: bool
     selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]

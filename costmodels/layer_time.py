@@ -16,12 +16,12 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.attention import core_time_s, key_value_bytes, ring_blocks
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
+from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
     ACTIVATION_BYTES,
     attention_products,
-    elementwise_bytes,
     expert_rows,
     mlp_products,
     tokens_of,

@@ -1,4 +1,4 @@
-"""The work of one layer on one device: its matrix products, attention, elementwise traffic and messages.
+"""The work of one layer on one device: its tokens and the shapes of its matrix products.
 
 Shapes are those that a device sees after tensor, context and expert parallelism. `tokens` are the rows of its matrix
 products, micro_batch x sequence_length / context_parallel; `held_tokens` those that it holds between them, fewer by
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.expert_load import busiest_rank_load
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
-from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp
+from meshwright.costmodels.transformer import Attention, Experts, Mlp
 
 ACTIVATION_BYTES = 2
 
@@ -117,36 +116,3 @@ def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Ma
         shared_width = mlp.shared_ffn_hidden / layouts.tensor_parallel
         products.extend(_mlp_products(tokens.computed, hidden, shared_width, gated=mlp.gated))
     return tuple(products)
-
-
-def elementwise_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Give the bytes of the forward pass outside products and attention; the backward pass moves twice that.
-
-    Each norm reads and writes the hidden state; each residual reads two and writes one, with one more byte a value
-    for a dropout mask, and two passes more where bias, dropout and addition aren't fused.
-    """
-    tokens, hidden, stack = tokens_of(job, layouts), job.model.hidden, job.stack
-    state = ACTIVATION_BYTES * hidden * tokens.held
-    passes = layer.norms * 2.0 + 2 * (3.0 + (0.5 if stack.dropout else 0.0) + (0.0 if stack.fused_elementwise else 2.0))
-    total = passes * state + _attention_elementwise_bytes(job, layer.attention, layouts)
-    if isinstance(layer.mlp, Mlp):
-        width = tokens.computed * layer.mlp.ffn_hidden / layouts.tensor_parallel
-        return total + _activation_bytes(stack, width, gated=layer.mlp.gated)
-    rows = expert_rows(job, layer.mlp, layouts)
-    width = rows * layer.mlp.ffn_hidden / layouts.expert_tensor_parallel
-    width = width + tokens.computed * layer.mlp.shared_ffn_hidden / layouts.tensor_parallel
-    permutation = 4 * ACTIVATION_BYTES * hidden * rows
-    return total + permutation + _activation_bytes(stack, width, gated=layer.mlp.gated)
-
-
-def _activation_bytes(stack: StackEntry, width: FloatArray, *, gated: bool) -> FloatArray:
-    passes = (3.0 if gated else 2.0) * (1.0 if stack.fused_elementwise else 2.0)
-    return passes * ACTIVATION_BYTES * width
-
-
-def _attention_elementwise_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
-    """Give the bytes of splitting, rotating and transposing queries, keys and values: each read and written once."""
-    heads = attention.heads / layouts.tensor_parallel
-    width = (heads + local_kv_heads(attention, layouts)) * attention.head_dim
-    width = width + local_kv_heads(attention, layouts) * attention.value_head_dim
-    return 2 * ACTIVATION_BYTES * tokens_of(job, layouts).computed * width

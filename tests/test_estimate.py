@@ -147,7 +147,6 @@ def test_switches_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
         "dropout": "0.1",
         "grad_accumulation": "fp16/bf16",
         "cuda_graph": "transformer_engine",
-        "compile": False,
     }
     stack = with_switches(base, make_case(layout=given))
     assert not stack.fused_attention
@@ -157,8 +156,17 @@ def test_switches_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
     assert stack.dropout
     assert (stack.gradient_bytes, stack.reduce_bytes) == (2, 2)
     assert stack.layer_launch < base.layer_launch
-    assert not stack.fused_elementwise
     assert with_switches(base, make_case()) == base
+
+
+def test_compilation_fuses_what_eager_layers_leave_apart(make_case: Callable[..., Case]) -> None:
+    eager = stack_named("fsdp2")
+    kinds = ("fused_norm", "fused_rotary", "fused_activation", "fused_residual")
+    for compiled in (True, False):
+        stack = with_switches(eager, make_case(layout={"compile": compiled}))
+        assert [getattr(stack, kind) for kind in kinds] == [compiled] * 4
+    norms_alone = with_switches(stack_named("fsdp"), make_case(layout={"compile": False}))
+    assert [getattr(norms_alone, kind) for kind in kinds] == [True, False, False, False]
 
 
 def test_overlap_none_turns_all_of_it_off(make_case: Callable[..., Case]) -> None:

@@ -10,11 +10,17 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.attention import core_time_s
+from meshwright.costmodels.elementwise import (
+    activation_bytes,
+    elementwise_bytes,
+    norm_bytes,
+    query_key_value_bytes,
+    residual_bytes,
+)
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, LayerTime, layer_time, products_time_s, weight_gradients_s
 from meshwright.costmodels.layer_work import (
     attention_products,
-    elementwise_bytes,
     expert_rows,
     local_kv_heads,
     mlp_products,
@@ -35,6 +41,15 @@ LATENT: dict[str, Any] = {
     "value_head_dim": 64,
 }
 EXPERTS: dict[str, Any] = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
+
+
+SINGLE = LayoutTable.of([Layout()])
+PARTS: dict[str, Callable[[Job], FloatArray]] = {
+    "fused_norm": lambda job: norm_bytes(job, job.model.layers[0], SINGLE),
+    "fused_rotary": lambda job: query_key_value_bytes(job, job.model.layers[0].attention, SINGLE),
+    "fused_activation": lambda job: activation_bytes(job, job.model.layers[0], SINGLE),
+    "fused_residual": lambda job: residual_bytes(job, SINGLE),
+}
 
 
 def times(job: Job, layout: Layout) -> LayerTime:
@@ -150,6 +165,47 @@ def test_elementwise_traffic_of_gpt(round_job: Callable[..., Job]) -> None:
     assert moved == pytest.approx([48 * TOKENS * HIDDEN])
     assert forward(job, Layout(), Cause.ELEMENTWISE) == pytest.approx(48 * TOKENS * HIDDEN / 500e9)
     assert backward(job, Layout(), Cause.ELEMENTWISE) == pytest.approx(2 * 48 * TOKENS * HIDDEN / 500e9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "stack", "fused", "apart"),
+    [
+        # Two norms of a value read and written; or of 36 bytes in six kernels, most of them fp32.
+        ("fused_norm", {}, {}, 2 * 4, 2 * 36),
+        # 8 + 2 heads of queries and keys of 128 turned on the way, or by 20 bytes a value of their own.
+        ("fused_rotary", {"kv_heads": 2}, {}, 0, 20 * 10 / 8),
+        ("fused_rotary", {"kv_heads": 2, "positions": "alibi"}, {}, 0, 0),
+        # 4 h wide: gate and value read and one written; or the gate in between.
+        ("fused_activation", {"gated_mlp": True}, {}, 6 * 4, 10 * 4),
+        ("fused_activation", {}, {}, 4 * 4, 4 * 4),
+        # Two of two states read and one written; a byte of mask, or the product's output once more too.
+        ("fused_residual", {}, {}, 2 * 6, 2 * 6),
+        ("fused_residual", {}, {"dropout": True}, 2 * 7, 2 * 11),
+    ],
+)
+def test_what_each_kernel_saves(
+    round_job: Callable[..., Job],
+    kind: str,
+    model: dict[str, Any],
+    stack: dict[str, Any],
+    fused: float,
+    apart: float,
+) -> None:
+    together, separate = (
+        sum(PARTS[kind](round_job(model=model, stack=stack | {kind: switch}))) / (TOKENS * HIDDEN)
+        for switch in (True, False)
+    )
+    assert separate - together == pytest.approx(apart - fused)
+    if kind != "fused_rotary":
+        assert together == pytest.approx(fused)
+
+
+def test_latent_attention_turns_a_part_of_each_head(round_job: Callable[..., Job]) -> None:
+    # 8 queries and one key of 64 values, 20 bytes each.
+    latent = {"query_rank": None, "kv_rank": 256, "nope_head_dim": 128, "rope_head_dim": 64, "value_head_dim": 128}
+    jobs = [round_job(model={"latent_attention": latent}, stack={"fused_rotary": switch}) for switch in (True, False)]
+    together, separate = (sum(PARTS["fused_rotary"](job)) for job in jobs)
+    assert separate - together == 20 * 9 * 64 * TOKENS
 
 
 def test_elementwise_traffic_of_split_layers(round_job: Callable[..., Job]) -> None:

@@ -17,9 +17,10 @@ from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.attention import core_backward_flop, core_flop, core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, ring_bus_bytes_per_s
+from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
-from meshwright.costmodels.layer_work import attention_products, elementwise_bytes, mlp_products
+from meshwright.costmodels.layer_work import attention_products, mlp_products
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.pipeline_bubble import LayerSeconds

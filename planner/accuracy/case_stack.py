@@ -10,6 +10,8 @@ from meshwright.planner.accuracy.case_layout import recomputed_modules
 GRAPH_LAYER_LAUNCH_S = 20e-6
 # A fused loss holds the 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over.
 FUSED_LOGITS_BYTES = 6
+# What torch.compile makes one kernel of each.
+COMPILED = ("fused_norm", "fused_rotary", "fused_activation", "fused_residual")
 
 
 def stack_for(
@@ -57,8 +59,8 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
     update: dict[str, bool | float] = {}
     if layout.flash_attention is not None:
         update["fused_attention"] = layout.flash_attention
-    if layout.compile is not None:
-        update["fused_elementwise"] = layout.compile
+    if layout.compile:
+        update |= dict.fromkeys(COMPILED, True)
     if layout.dropout is not None:
         update["dropout"] = layout.dropout > 0
     if layout.cross_entropy_fusion is not None:

@@ -49,7 +49,10 @@ STACKS: Mapping[str, dict[str, Any]] = {
     },
     "old": {
         "fused_attention": False,
-        "fused_elementwise": False,
+        "fused_norm": False,
+        "fused_rotary": False,
+        "fused_activation": False,
+        "fused_residual": False,
         "fused_accumulation": False,
         "fused_loss": False,
         "dropout": True,
