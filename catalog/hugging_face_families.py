@@ -14,6 +14,7 @@ from meshwright.catalog.entry import Count
 from meshwright.catalog.model_entry import LARGEST_DIMENSION, Dimension, LayerCount, Norm, Positions
 
 Flag = Annotated[bool, Field(strict=True)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Index = Annotated[int, Field(ge=0, le=10_000, strict=True)]
 
 
@@ -71,6 +72,7 @@ class Gpt2(Decoder):
     tie_word_embeddings: Flag = True
     n_inner: Dimension | None = None
     n_positions: Dimension
+    resid_pdrop: Rate = 0.1
 
     _heads = field_validator("num_attention_heads")(_whole_heads)
 
@@ -88,6 +90,7 @@ class Gpt2(Decoder):
             "norm": Norm.LAYER_NORM,
             "positions": Positions.LEARNED,
             "max_positions": self.n_positions,
+            "dropout": self.resid_pdrop > 0,
             "qkv_bias": True,
             "output_bias": True,
             "mlp_bias": True,
@@ -99,6 +102,7 @@ class GptNeoX(Decoder):
 
     intermediate_size: Dimension
     attention_bias: Flag = True
+    hidden_dropout: Rate = 0.0
 
     _heads = field_validator("num_attention_heads")(_whole_heads)
 
@@ -108,6 +112,7 @@ class GptNeoX(Decoder):
             "ffn_hidden": self.intermediate_size,
             "gated_mlp": False,
             "norm": Norm.LAYER_NORM,
+            "dropout": self.hidden_dropout > 0,
             "qkv_bias": self.attention_bias,
             "output_bias": self.attention_bias,
             "mlp_bias": True,

@@ -72,6 +72,8 @@ class ModelEntry(Entry):
     window, chunk, window_frequency: where one of the first two is given, every `window_frequency`-th layer attends to
     the full sequence and the others to the last `window` tokens, or within chunks of `chunk` tokens that see nothing of
     one another (Llama 4); frequency 0 means that no layer attends to the full sequence.
+    dropout: whether it is trained with dropout where the software has it on; null: unless its MLP is gated, as models
+    of Llama's kind are trained without (arXiv 2302.13971, section 2.2).
     norms_per_layer: 2, or 4 where attention and MLP are normed on both sides (Gemma 2).
     """
 
@@ -101,8 +103,14 @@ class ModelEntry(Entry):
     chunk: Count | None = None
     window_frequency: Natural = 0
     latent_attention: LatentAttentionEntry | None = None
+    dropout: bool | None = None
     experts: ExpertsEntry | None = None
     mtp_layers: Natural = 0
+
+    @property
+    def trains_with_dropout(self) -> bool:
+        """Whether software that drops out by default does so for this model."""
+        return not self.gated_mlp if self.dropout is None else self.dropout
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -119,14 +119,17 @@ def inputs_under(inputs: Inputs, overlays: Sequence[OverlayGiven]) -> Inputs:
 def job_of(inputs: Inputs, *, devices: int | None = None) -> Job:
     """Make the job of the inputs, on so many of the cluster's devices (by default on all).
 
+    Dropout is on where both the software has it on and the model is trained with it.
+
     Raises MissingData where the device has no peak for the precision.
     """
     entry = inputs.cluster.entry
     update = {"device": inputs.device.entry, "devices": devices or entry.devices}
+    stack = inputs.stack.entry
     job = Job(
         model=transformer_of(inputs.model.entry),
         cluster=cluster_of(entry.model_copy(update=update)),
-        stack=inputs.stack.entry,
+        stack=stack.model_copy(update={"dropout": stack.dropout and inputs.model.entry.trains_with_dropout}),
         precision=inputs.job.precision,
         global_batch=inputs.job.global_batch,
         sequence_length=inputs.job.sequence_length,

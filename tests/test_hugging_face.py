@@ -440,3 +440,11 @@ def test_llama_4_s_mistakes(changes: dict[str, Any], path: str, said: str) -> No
 def test_other_families_have_no_chunks() -> None:
     with pytest.raises(InputError, match="within a window, not within chunks"):
         entry_of(config("gemma-2-9b", layer_types=["chunked_attention"] * 42))
+
+
+def test_dropout_is_the_config_s_or_its_class_s() -> None:
+    assert entry_of(config("gpt2")).trains_with_dropout
+    assert not entry_of(config("gpt2", resid_pdrop=0.0)).trains_with_dropout
+    assert not entry_of(config("gpt-neox-20b")).trains_with_dropout
+    assert entry_of(config("gpt-neox-20b", hidden_dropout=0.1)).trains_with_dropout
+    assert not entry_of(config("llama-7b")).trains_with_dropout

@@ -193,3 +193,17 @@ def test_a_device_file_beside_a_cluster_file_is_read_and_embedded(tmp_path: Path
     assert not made.inputs.device.from_catalog
     assert made.predicted == shipped.predicted
     assert check_plan(made) == ()
+
+
+def test_dropout_is_on_where_software_and_model_have_it(
+    toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]
+) -> None:
+    def dropout(stack: str, **model: object) -> bool:
+        made = plan(toy_model(**model), toy_cluster(8), stack=stack, global_batch=16, sequence_length=1024, top=1)
+        return job_of(made.inputs).stack.dropout
+
+    assert not dropout("megatron-lm-main")
+    assert dropout("megatron-lm-main", gated_mlp=False)
+    assert dropout("megatron-lm-main", dropout=True)
+    assert not dropout("megatron-lm-main", gated_mlp=False, dropout=False)
+    assert not dropout("megatron-core", dropout=True)
