@@ -47,6 +47,7 @@ import math
 
 import numpy as np
 
+from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, tokens_of
 from meshwright.costmodels.layout import CONTEXT_METHODS, BoolArray, ContextMethod, FloatArray, LayoutTable
