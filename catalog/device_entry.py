@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Source, field_error
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.quantity import Bytes, BytesPerSecond, FlopPerSecond, Seconds, UsdPerHour, Watts
+from meshwright.catalog.residuals_entry import ResidualsEntry
 
 
 class HostLink(StrEnum):
@@ -137,7 +138,8 @@ class DeviceEntry(Entry):
     """One accelerator.
 
     `reference_cluster` names the catalog cluster whose tiers stand in where a measurement names only the device;
-    `stack` the software stack that training on it normally runs.
+    `stack` the software stack that training on it normally runs; `residuals` how far off left-out steps are, where a
+    calibration by the user's own measurements was laid over it.
     """
 
     name: Name
@@ -151,3 +153,4 @@ class DeviceEntry(Entry):
     power: PowerEntry
     price: PriceEntry | None = None
     calibration: CalibrationEntry
+    residuals: tuple[ResidualsEntry, ...] = ()

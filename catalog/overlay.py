@@ -21,7 +21,8 @@ def overlaid_device(entry: DeviceEntry, overlays: Overlays) -> DeviceEntry:
         found = _named(entry.name, overlay.devices)
         if found is not None:
             calibration = _laid_over(entry.calibration, found.calibration, source=overlay.source)
-            entry = entry.model_copy(update={"calibration": calibration})
+            residuals = found.residuals or entry.residuals
+            entry = entry.model_copy(update={"calibration": calibration, "residuals": residuals})
     return entry
 
 

@@ -3,14 +3,17 @@
     version: 1
     source: meshwright calibrate runs.yaml --device h100-sxm-80gb
     devices:
-      h100-sxm-80gb: {calibration: {matmul_ceiling: 0.71, kernel_latency: 4 us}}
+      h100-sxm-80gb:
+        calibration: {matmul_ceiling: 0.71, kernel_latency: 4 us}
+        residuals: [{precision: 16-bit, model: dense, spread: 0.031, rows: 12, counts_as: 10, devices: 64}]
     clusters:
       dgx-h100: {tiers: {nvlink: {efficiency: 0.9, startup: 8 us}}}
     stacks:
       megatron-core: {layer_launch: 0.5 ms}
 
 Only figures that are measured can be overlaid, not what a brochure prints, nor a switch. What is left out stays as it
-is in the catalog. Values have the units and bounds of the entries that they are laid over.
+is in the catalog; residuals replace all that a device had. Values have the units and bounds of the entries that they
+are laid over.
 """
 
 import difflib
@@ -30,6 +33,7 @@ from meshwright.catalog.cluster_entry import TierEntry
 from meshwright.catalog.device_entry import CalibrationEntry
 from meshwright.catalog.entry import Entry, Name, Source, field_error
 from meshwright.catalog.names import canonical_name
+from meshwright.catalog.residuals_entry import ResidualsEntry
 from meshwright.catalog.stack_entry import StackEntry
 
 CALIBRATION_FIELDS = tuple(name for name in CalibrationEntry.model_fields if name != "source")
@@ -92,9 +96,22 @@ else:
 
 
 class DeviceOverlay(Entry):
-    """What is laid over one device."""
+    """What is laid over one device: figures, and how far off the steps were that those were found without."""
 
     calibration: CalibrationFigures
+    residuals: tuple[ResidualsEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> Self:
+        classes = [(each.precision, each.model) for each in self.residuals]
+        for index, each in enumerate(classes):
+            if each in classes[:index]:
+                raise field_error(f"residuals.{index}", f"{each[0]} steps of {each[1]} models are given twice")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in written(self).items() if name != "residuals" or value}
 
 
 class ClusterOverlay(Entry):

@@ -6,20 +6,23 @@ from pydantic import Field
 
 from meshwright.catalog.entry import Count, Entry, Name, Source
 from meshwright.catalog.precision import PrecisionClass
+from meshwright.catalog.residuals_entry import ModelKind
 
 Factor = Annotated[float, Field(ge=1, le=100)]
 
 
 class SpreadEntry(Entry):
-    """Half of an interval, of one quantity under one precision class and one knowledge of the inputs.
+    """Half of an interval of one quantity, of predictions alike in what is told here; None is any.
 
+    precision: class of formats. inputs: what is known of them. model: whether it is a mixture of experts.
     factor: the measured value is within [predicted / factor, predicted x factor] as often as `level` says.
     rows, sources: how many measurements it comes from.
     """
 
     quantity: Name
-    precision: PrecisionClass
-    inputs: Name
+    precision: PrecisionClass | None = None
+    inputs: Name | None = None
+    model: ModelKind | None = None
     factor: Factor
     rows: Count
     sources: Count

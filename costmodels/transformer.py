@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from meshwright.catalog.model_entry import ExpertsEntry, ModelEntry, Norm, Positions
+from meshwright.catalog.residuals_entry import ModelKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,11 @@ class Transformer:
     def has_experts(self) -> bool:
         """Whether any layer is a mixture of experts."""
         return any(isinstance(kind.mlp, Experts) for kind in self.layer_kinds)
+
+    @property
+    def kind(self) -> ModelKind:
+        """Whether it is a mixture of experts, in any layer."""
+        return ModelKind.MIXTURE if self.has_experts else ModelKind.DENSE
 
 
 def transformer_of(entry: ModelEntry) -> Transformer:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink, PowerScalingEntry
 from meshwright.catalog.errors import MissingData
 from meshwright.catalog.precision import Precision
+from meshwright.catalog.residuals_entry import ResidualsEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """An accelerator as its driver counts devices. `calibration` holds the measured constants of its laws."""
+    """An accelerator as its driver counts devices. `calibration` holds the measured constants of its laws.
+
+    residuals: how far off the user's own left-out steps are, which intervals are made from; none by the catalog alone.
+    """
 
     name: str
     vendor: str
@@ -30,6 +34,7 @@ class Device:
     price_usd_per_hour: float | None
     calibration: CalibrationEntry
     power_scaling: PowerScalingEntry | None = None
+    residuals: tuple[ResidualsEntry, ...] = ()
 
     def peak(self, precision: Precision) -> float:
         """Give the dense peak in FLOP/s.
@@ -67,4 +72,5 @@ def device_of(entry: DeviceEntry) -> Device:
         power_scaling=entry.power.scaling,
         price_usd_per_hour=entry.price.hourly if entry.price else None,
         calibration=entry.calibration,
+        residuals=entry.residuals,
     )

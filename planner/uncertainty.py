@@ -1,8 +1,10 @@
 """How far to trust a prediction: an interval that holds the measured value nine times of ten.
 
 The logarithm of measured over predicted has, over rows that no constant had seen, a spread that depends on the
-quantity, on the precision (recipes of narrow formats aren't printed) and on what is known of the inputs. The catalog's
-uncertainty holds the half width w of the interval in the logarithm for each of those, as a factor exp(w).
+quantity, on the precision (recipes of narrow formats aren't printed), on what is known of the inputs and, for step
+times, on whether the model is a mixture of experts. The catalog's uncertainty holds the half width w of the interval in
+the logarithm for each of those that has enough rows, as a factor exp(w), and for what several share: of what a
+prediction is like, that counts which tells the most.
 
 Where nothing measured covers what is predicted, independent errors are added to it:
 
@@ -11,18 +13,22 @@ Where nothing measured covers what is predicted, independent errors are added to
 where u is the width that predicting each family with the constants of the others needs, and d how many times the
 devices of the largest measured step of the family (of any, where it has none) have to be doubled: each doubling is
 taken to add half of w. That is of step times. Memory hangs on no rate: where the family wasn't measured its interval is
-the widest of its quantity. Narrow formats are taken to be no surer than 16 bits.
+the widest of its quantity. Narrow formats are taken to be no surer than 16 bits. Where the user's own left-out steps
+are like the prediction, w becomes what `own_spread.py` makes of both, and they count as measured steps.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from meshwright.catalog.precision import PRECISION_CLASSES, PrecisionClass
+from meshwright.catalog.residuals_entry import ModelKind, ResidualsEntry
 from meshwright.catalog.uncertainty_entry import SpreadEntry, UncertaintyEntry
 from meshwright.costmodels.job import Job
+from meshwright.planner.own_spread import width_with
 
+Spreads = Sequence[SpreadEntry]
 EACH_DOUBLING = 0.5
 
 
@@ -66,37 +72,72 @@ def reasons(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
     largest = _largest_measured(job, precision, uncertainty)
     if largest is None:
         return (f"no {job.cluster.device.family} device was measured in {precision} formats with all inputs told",)
-    if job.cluster.devices > largest:
-        return (
-            f"{job.cluster.devices:,} devices are more than the {largest:,} that a measured step of its family had",
-        )
-    return ()
+    return (*_few_alike(job, precision, uncertainty), *_larger(job.cluster.devices, largest))
+
+
+def _few_alike(job: Job, precision: PrecisionClass, uncertainty: UncertaintyEntry) -> Iterator[str]:
+    of_time = [spread for spread in uncertainty.spreads if spread.quantity == Quantity.STEP_TIME]
+    like = _like(of_time, precision, Knowledge.TOLD, job.model.kind)
+    if all(spread.inputs is None for spread in like) and _own(job, precision) is None:
+        kind = "mixtures of experts" if job.model.has_experts else "dense models"
+        yield f"few steps of {kind} were measured with all inputs told"
+
+
+def _larger(devices: int, largest: int) -> Iterator[str]:
+    if devices > largest:
+        yield f"{devices:,} devices are more than the {largest:,} that a measured step of its family had"
+
+
+def width_of(
+    quantity: Quantity, *, precision: PrecisionClass, knowledge: Knowledge, model: ModelKind, spreads: Spreads
+) -> float:
+    """Give the half width w of what is like that; narrow formats are no surer than 16 bits. Takes a spread at least."""
+    of_quantity = [spread for spread in spreads if spread.quantity == quantity]
+    as_sure_as = {precision, PrecisionClass.HALF} if precision is PrecisionClass.NARROW else {precision}
+    return _widest([each for like in as_sure_as for each in _like(of_quantity, like, knowledge, model)])
 
 
 def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry) -> float:
     precision = PRECISION_CLASSES[job.precision]
     largest = _largest_measured(job, precision, uncertainty)
-    of_quantity = [spread for spread in uncertainty.spreads if spread.quantity == quantity]
+    if quantity is not Quantity.STEP_TIME and largest is None:
+        return _widest([spread for spread in uncertainty.spreads if spread.quantity == quantity])
+    spreads, model = uncertainty.spreads, job.model.kind
+    width = width_of(quantity, precision=precision, knowledge=knowledge, model=model, spreads=spreads)
     if quantity is not Quantity.STEP_TIME:
-        return _widest(of_quantity if largest is None else _like(of_quantity, precision, knowledge))
-    width = _widest(_like(of_quantity, precision, knowledge))
+        return width
+    own = _own(job, precision)
+    if own is not None and knowledge is Knowledge.TOLD:
+        width = width_with(own, width=width, level=uncertainty.level)
     unmeasured = math.log(uncertainty.unmeasured) if largest is None else 0.0
     devices = largest or max((size for sizes in uncertainty.covered.values() for size in sizes.values()), default=1)
     doublings = math.log2(max(job.cluster.devices / devices, 1.0))
     return math.sqrt(width**2 + unmeasured**2 + doublings * (EACH_DOUBLING * width) ** 2)
 
 
-def _like(spreads: Sequence[SpreadEntry], precision: PrecisionClass, knowledge: Knowledge) -> Sequence[SpreadEntry]:
-    """Give the spreads of rows like this, for narrow formats those of 16 bits too; all where no row was like it."""
-    like = [spread for spread in spreads if spread.precision is precision and spread.inputs == knowledge]
-    wider = [spread for spread in spreads if spread.precision is PrecisionClass.HALF and spread.inputs == knowledge]
-    return (like + wider if precision is PrecisionClass.NARROW else like) if like else spreads
+def _like(spreads: Spreads, precision: PrecisionClass, knowledge: Knowledge, model: ModelKind) -> Spreads:
+    """Give the spread that tells the most of what is like this; all where none is."""
+    wanted = (precision, knowledge, model)
+    told = [(spread.precision, spread.inputs, spread.model) for spread in spreads]
+    fitting = [
+        (sum(value is not None for value in values), spread)
+        for values, spread in zip(told, spreads, strict=True)
+        if all(value in {None, want} for value, want in zip(values, wanted, strict=True))
+    ]
+    return [max(fitting, key=lambda each: each[0])[1]] if fitting else spreads
 
 
-def _widest(spreads: Sequence[SpreadEntry]) -> float:
+def _own(job: Job, precision: PrecisionClass) -> ResidualsEntry | None:
+    """Give the residuals of the user's own steps that are like the job."""
+    like = (each for each in job.cluster.device.residuals if each.precision is precision)
+    return next((each for each in like if each.model is job.model.kind), None)
+
+
+def _widest(spreads: Spreads) -> float:
     return max(math.log(spread.factor) for spread in spreads)
 
 
 def _largest_measured(job: Job, precision: PrecisionClass, uncertainty: UncertaintyEntry) -> int | None:
     by_family: Mapping[PrecisionClass, int] = uncertainty.covered.get(job.cluster.device.family, {})
-    return by_family.get(precision)
+    own = [each.devices for each in job.cluster.device.residuals if each.precision is precision]
+    return max((*own, *([by_family[precision]] if precision in by_family else [])), default=None)

@@ -102,6 +102,12 @@ def test_a_machine_is_found_by_its_steps(run: Run, case_file: Callable[..., Path
     }
     laid = read_overlay(target)
     assert "runs.yaml (4 rows)" in laid.source
+    # The left-out steps say how far to trust predictions under the overlay; its four rows count as four.
+    (residuals,) = found["residuals"]
+    assert (residuals["precision"], residuals["model"], residuals["rows"]) == ("16-bit", "dense", 4)
+    assert residuals["counts_as"] == 4
+    assert residuals["spread"] < 0.03
+    assert [each.model_dump(mode="json") for each in laid.devices[DEVICE].residuals] == [residuals]
     again = answer(run(file, "--json", "--overlay", target))
     assert again["sources"][0]["before"] == pytest.approx(source["after"], abs=1e-9)
 
@@ -118,6 +124,7 @@ def test_the_tables(run: Run, case_file: Callable[..., Path], tmp_path: Path) ->
     target = tmp_path / "overlay.yaml"
     code, out, err = run(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "-o", target)
     assert (code, err) == (0, "")
+    assert "6 left-out 16-bit steps of dense models are off by a factor of 1.0" in out
     for words in ("matmul_ceiling", "std. error", "left out", "whole", "mean over sources", "written to"):
         assert words in out
 

@@ -1,6 +1,7 @@
 """Intervals by hand, and the spread of errors that they come from."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.lookup import device_named
 from meshwright.catalog.precision import Precision, PrecisionClass
+from meshwright.catalog.residuals_entry import ModelKind
 from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.catalog.uncertainty_entry import SpreadEntry, UncertaintyEntry
 from meshwright.costmodels.job import Job
 from meshwright.planner.accuracy import Accuracy
-from meshwright.planner.accuracy.spread import FEWEST_ROWS, covered_by, log_error, spreads_of
-from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
+from meshwright.planner.accuracy.spread import FEWEST_ROWS, covered_by, groups_of, is_within, log_error, spreads_of
+from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons, width_of
 
 
 def spread(quantity: Quantity, precision: PrecisionClass, knowledge: Knowledge, factor: float) -> SpreadEntry:
@@ -80,15 +82,16 @@ def test_more_devices_are_never_surer(round_job: Callable[..., Job], devices: in
 
 
 def test_nine_tenths_of_a_group_are_within_its_spread(shipped: Accuracy) -> None:
+    known = {None: "told", "high": "told", "medium": "inferred", "low": "unknown"}
     for each in spreads_of(shipped.rows):
         like = [
             row
             for row in shipped.rows
-            if (row.quantity, row.precision_class) == (each.quantity, each.precision)
-            and {None: "told", "high": "told", "medium": "inferred", "low": "unknown"}[row.case.trust] == each.inputs
+            if row.quantity == each.quantity
+            and each.precision in {None, row.precision_class}
+            and each.inputs in {None, known[row.case.trust]}
+            and each.model in {None, "mixture" if row.case.model.moe else "dense"}
         ]
-        if len(like) < FEWEST_ROWS:  # then all rows of the quantity share a spread
-            like = [row for row in shipped.rows if row.quantity == each.quantity]
         assert len(like) == each.rows
         within = sum(abs(log_error(row)) <= math.log(each.factor) + 1e-3 for row in like)
         assert 0.9 <= within / len(like) <= 0.95
@@ -98,6 +101,51 @@ def test_intervals_hold_left_out_rows(shipped: Accuracy) -> None:
     # The bar: intervals of 90 % hold 85 to 95 % of the rows of sources that they weren't made from.
     assert shipped.interval_coverage is not None
     assert 0.85 <= shipped.interval_coverage <= 0.95
+
+
+def test_intervals_hold_nine_tenths_of_each_class(shipped: Accuracy) -> None:
+    classes: dict[tuple[object, ...], list[bool]] = defaultdict(list)
+    spreads = shipped_uncertainty().spreads
+    for row in shipped.rows:
+        if row.quantity is Quantity.STEP_TIME:
+            classes[groups_of(row)[0]].append(is_within(row, spreads))
+    large = {group: held for group, held in classes.items() if len(held) >= FEWEST_ROWS}
+    assert len(large) == 7
+    for group, held in large.items():
+        assert 0.85 <= sum(held) / len(held) <= 0.95, group
+
+
+def test_mixtures_are_a_class_of_their_own(shipped: Accuracy) -> None:
+    # Where anything is inferred, steps of mixtures of experts spread more than twice as far as others.
+    by_class = {(each.inputs, each.model): each for each in spreads_of(shipped.rows) if each.precision is None}
+    mixtures, dense = by_class["inferred", ModelKind.MIXTURE], by_class["inferred", ModelKind.DENSE]
+    assert math.log(mixtures.factor) > 2 * math.log(dense.factor)
+    assert ("told", ModelKind.MIXTURE) not in by_class
+
+
+def test_what_few_rows_are_like_shares_the_spread_that_tells_the_most_of_it() -> None:
+    def of(factor: float, **told: object) -> SpreadEntry:
+        document = {"quantity": "step_time", "factor": factor, "rows": 30, "sources": 2}
+        return SpreadEntry.model_validate(document | told)
+
+    spreads = (
+        of(1.1, precision="16-bit", inputs="told", model="dense"),
+        of(1.2, inputs="told", model="dense"),
+        of(1.6, model="mixture"),
+        of(2.5, inputs="inferred", model="mixture"),
+    )
+
+    def factor(precision: PrecisionClass, knowledge: Knowledge, model: ModelKind) -> float:
+        found = width_of(Quantity.STEP_TIME, precision=precision, knowledge=knowledge, model=model, spreads=spreads)
+        return math.exp(found)
+
+    half, narrow = PrecisionClass.HALF, PrecisionClass.NARROW
+    assert factor(half, Knowledge.TOLD, ModelKind.DENSE) == pytest.approx(1.1)
+    assert factor(narrow, Knowledge.TOLD, ModelKind.DENSE) == pytest.approx(1.2)
+    assert factor(half, Knowledge.TOLD, ModelKind.MIXTURE) == pytest.approx(1.6)
+    assert factor(narrow, Knowledge.INFERRED, ModelKind.MIXTURE) == pytest.approx(2.5)
+    # Nothing is like a dense model of unknown inputs: the widest.
+    assert factor(half, Knowledge.UNKNOWN, ModelKind.DENSE) == pytest.approx(2.5)
 
 
 def test_what_was_measured_is_covered(shipped: Accuracy) -> None:

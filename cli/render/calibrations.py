@@ -1,5 +1,6 @@
 """What a calibration moved, and how far off it is, as JSON and as tables."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
@@ -8,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.catalog.residuals_entry import ResidualsEntry
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_error, shown_share
@@ -41,6 +43,7 @@ def calibration_document(result: Calibration) -> dict[str, Any]:
             }
             for source in result.sources
         ],
+        "residuals": [each.model_dump(mode="json") for each in result.residuals],
         "notes": list(result.notes),
         "overlay": result.overlay.model_dump(mode="json"),
     }
@@ -57,10 +60,19 @@ def render_calibration(console: Console, result: Calibration, *, file: Path | No
         console.print(
             Text("Left-out rows are no nearer than by the catalog: there is too little here to improve on it.")
         )
+    for each in result.residuals:
+        console.print(Text(_residuals(each)))
     for note in result.notes:
         console.print(Text(printable(note)))
     if file is not None:
         console.print(Text(f"written to {printable(str(file))}"))
+
+
+def _residuals(each: ResidualsEntry) -> str:
+    rows = f"{each.rows} left-out {each.precision} step{'s' if each.rows > 1 else ''} of {each.model} models"
+    return (
+        f"{rows} are off by a factor of {math.exp(each.spread):.3f}, from which intervals under the overlay are made."
+    )
 
 
 def _render_moved(console: Console, moved: Iterable[Moved]) -> None:

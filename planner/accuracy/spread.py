@@ -1,10 +1,12 @@
 """The spread of errors on rows that no constant had seen, from which intervals are made.
 
-Rows are grouped by quantity, precision class and what is known of their inputs (a case's trust). The half width of a
+Rows are grouped by quantity, precision class and what is known of their inputs (a case's trust); step times also by
+whether the model is a mixture of experts, whose errors are far larger where anything is inferred. The half width of a
 group's interval is the quantile, at the level of the intervals, of |log(measured / predicted)| over its rows, with
 predictions by constants that were fitted without the row's source. Of fewer than 20 rows a quantile at 90 % says
-little: such a group has no spread of its own, and takes the widest of its quantity. Where all groups of a quantity are
-so small they share one.
+little: such a group has no spread of its own. Step times then share one with other precisions, else with whatever is
+known of the inputs too; memory takes the widest of its quantity. Where all groups of a quantity are so small they
+share one.
 """
 
 import math
@@ -14,17 +16,18 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from meshwright.catalog.precision import PrecisionClass
+from meshwright.catalog.residuals_entry import ModelKind
 from meshwright.catalog.uncertainty_entry import SpreadEntry, UncertaintyEntry
 from meshwright.planner.accuracy.case import Case
 from meshwright.planner.accuracy.estimate import KNOWLEDGE
 from meshwright.planner.accuracy.rows import Row
-from meshwright.planner.uncertainty import Knowledge, Quantity
+from meshwright.planner.uncertainty import Knowledge, Quantity, width_of
 
 LEVEL = 0.9
 FEWEST_ROWS = 20
 FEWEST_SOURCES = 2
 DIGITS = 3
-Group = tuple[Quantity, PrecisionClass, Knowledge]
+Group = tuple[Quantity, PrecisionClass | None, Knowledge | None, ModelKind | None]
 
 
 def knowledge_of(case: Case) -> Knowledge:
@@ -32,9 +35,18 @@ def knowledge_of(case: Case) -> Knowledge:
     return KNOWLEDGE[case.trust]
 
 
-def group_of(row: Row) -> Group:
-    """Give the group of a row."""
-    return row.quantity, row.precision_class, knowledge_of(row.case)
+def groups_of(row: Row) -> tuple[Group, ...]:
+    """Give the groups that a row counts in, from the one that says the most of it; None is any."""
+    quantity, precision, knowledge = row.quantity, row.precision_class, knowledge_of(row.case)
+    if quantity is not Quantity.STEP_TIME:
+        return ((quantity, precision, knowledge, None),)
+    kind = kind_of(row.case)
+    return (quantity, precision, knowledge, kind), (quantity, None, knowledge, kind), (quantity, None, None, kind)
+
+
+def kind_of(case: Case) -> ModelKind:
+    """Give the kind of a case's model."""
+    return ModelKind.DENSE if case.model.moe is None else ModelKind.MIXTURE
 
 
 def log_error(row: Row) -> float:
@@ -48,24 +60,28 @@ def spreads_of(rows: Iterable[Row], *, level: float = LEVEL) -> tuple[SpreadEntr
     groups: dict[Group, list[Row]] = defaultdict(list)
     quantities: dict[Quantity, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[group_of(row)].append(row)
         quantities[row.quantity].append(row)
+        for group in groups_of(row):
+            groups[group].append(row)
     large = {group: members for group, members in groups.items() if len(members) >= FEWEST_ROWS}
     alone = {group[0] for group in large}
-    shared = {group: quantities[group[0]] for group in groups if group[0] not in alone}
+    shared: dict[Group, list[Row]] = {
+        (quantity, None, None, None): members for quantity, members in quantities.items() if quantity not in alone
+    }
     return tuple(
         _spread(group, members, level=level)
-        for group, members in sorted((large | shared).items(), key=lambda item: item[0])
+        for group, members in sorted((large | shared).items(), key=lambda item: tuple(map(str, item[0])))
     )
 
 
 def _spread(group: Group, rows: Sequence[Row], *, level: float) -> SpreadEntry:
-    quantity, precision, knowledge = group
+    quantity, precision, knowledge, model = group
     width = float(np.quantile([abs(log_error(row)) for row in rows], level, method="higher"))
     return SpreadEntry(
         quantity=quantity,
         precision=precision,
         inputs=knowledge,
+        model=model,
         factor=round(math.exp(width), DIGITS),
         rows=len(rows),
         sources=len({row.file for row in rows}),
@@ -91,8 +107,8 @@ def covered_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[
 def coverage_of(rows: Sequence[Row], *, level: float = LEVEL) -> float | None:
     """Give the share of step times within intervals made without their own source, the honest test of intervals.
 
-    Each row is held against the spread of its group over the other sources, and of the quantity where none has rows.
-    None where there are fewer than two sources.
+    Each row is held against the interval that the spreads over the other sources would have given it. None where there
+    are fewer than two sources.
     """
     times = [row for row in rows if row.quantity is Quantity.STEP_TIME]
     if len({row.file for row in times}) < FEWEST_SOURCES:
@@ -100,14 +116,21 @@ def coverage_of(rows: Sequence[Row], *, level: float = LEVEL) -> float | None:
     held = 0
     for source in sorted({row.file for row in times}):
         others = [row for row in times if row.file != source]
-        spreads = {(each.precision, each.inputs): each.factor for each in spreads_of(others, level=level)}
-        widest = max(spreads.values())
-        held += sum(
-            abs(log_error(row)) <= math.log(spreads.get((row.precision_class, knowledge_of(row.case)), widest))
-            for row in times
-            if row.file == source
-        )
+        spreads = spreads_of(others, level=level)
+        held += sum(is_within(row, spreads) for row in times if row.file == source)
     return held / len(times)
+
+
+def is_within(row: Row, spreads: Sequence[SpreadEntry]) -> bool:
+    """Tell whether what was measured is within the interval that spreads give its prediction."""
+    width = width_of(
+        row.quantity,
+        precision=row.precision_class,
+        knowledge=knowledge_of(row.case),
+        model=kind_of(row.case),
+        spreads=spreads,
+    )
+    return abs(log_error(row)) <= width
 
 
 def uncertainty_of(

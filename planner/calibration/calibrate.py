@@ -1,7 +1,7 @@
 """Calibration: constants fitted to what files say of one device, what moved, and how right that is on left-out rows."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.residuals_entry import ResidualsEntry
 from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.calibration.constants import Constant, candidate, device_constants, tier_constants
 from meshwright.planner.calibration.evidence import Evidence, rows_by_label
@@ -17,7 +18,8 @@ from meshwright.planner.calibration.fit import Fit, fit
 from meshwright.planner.calibration.folds import LeftOut, folds_of, log_ratio_without
 from meshwright.planner.calibration.known_steps import constants_of_steps
 from meshwright.planner.calibration.linearised import Mask, Watch, depends
-from meshwright.planner.calibration.overlay_document import rounded_overlay
+from meshwright.planner.calibration.overlay_document import rounded_overlay, with_residuals
+from meshwright.planner.calibration.residuals import residuals_of
 from meshwright.planner.calibration.sources import Asked, Source
 
 TOLD = 0.05
@@ -57,13 +59,16 @@ class Calibration:
     """What was fitted, and how well.
 
     moved: the constants that the evidence tells of; the overlay holds those and no others.
-    untold: the names of those of which it says nothing. notes: what of the files wasn't used, a sentence each.
+    untold: the names of those of which it says nothing.
+    residuals: how far off left-out training steps are, which the overlay holds too.
+    notes: what of the files wasn't used, a sentence each.
     """
 
     device: str
     moved: tuple[Moved, ...]
     untold: tuple[str, ...]
     sources: tuple[SourceErrors, ...]
+    residuals: tuple[ResidualsEntry, ...]
     overlay: OverlayEntry
     notes: tuple[str, ...]
 
@@ -104,12 +109,19 @@ def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -
             "depends on what is to be calibrated",
         )
     source = _source_text(evidence, asked)
-    overlay = rounded_overlay(_kept(constants, told), found.log_factors[told], source=source)
+    left_out, at_once = _left_out(evidence, constants, found)
+    residuals = residuals_of(evidence, left_out)
+    overlay = with_residuals(
+        rounded_overlay(_kept(constants, told), found.log_factors[told], source=source),
+        residuals,
+        device=asked.device,
+    )
     return Calibration(
         device=asked.device,
         moved=tuple(_moved(constants, found, told)),
         untold=tuple(each.name for each in _kept(constants, ~told)),
-        sources=_errors(evidence, constants, found, overlay),
+        sources=_errors(evidence, left_out, at_once, overlay),
+        residuals=residuals,
         overlay=overlay,
         notes=notes,
     )
@@ -148,24 +160,32 @@ def _moved(constants: Sequence[Constant], found: Fit, told: Mask) -> Iterable[Mo
         )
 
 
+def _left_out(
+    evidence: Sequence[Evidence], constants: Sequence[Constant], found: Fit
+) -> tuple[FloatArray, Mapping[str, LeftOut]]:
+    """Give log(predicted / measured) of each row left out, nan where there was nothing to fit to, and how, by label."""
+    ratios = np.full(sum(map(len, evidence)), np.nan)
+    at_once: dict[str, LeftOut] = {}
+    for fold in folds_of(evidence, found):
+        at_once[fold.label] = fold.left_out
+        ratios[fold.rows] = log_ratio_without(fold, evidence, constants, found)
+    return ratios, at_once
+
+
 def _errors(
-    evidence: Sequence[Evidence], constants: Sequence[Constant], found: Fit, overlay: OverlayEntry
+    evidence: Sequence[Evidence], left_out: FloatArray, at_once: Mapping[str, LeftOut], overlay: OverlayEntry
 ) -> tuple[SourceErrors, ...]:
     before = _by_label(evidence, candidate((), ()))
     after = _by_label(evidence, overlay)
-    without: dict[str, list[FloatArray]] = defaultdict(list)
-    how: dict[str, LeftOut] = {}
-    for fold in folds_of(evidence, found):
-        how[fold.label] = fold.left_out
-        without[fold.label].append(np.expm1(log_ratio_without(fold, evidence, constants, found)))
+    labels = np.array([each.label for each in evidence for _ in each.places])
     return tuple(
         SourceErrors(
             label=label,
             rows=rows,
             before=float(np.abs(before[label]).mean()),
             after=float(np.abs(after[label]).mean()),
-            left_out=float(np.abs(np.concatenate(without[label])).mean()) if label in how else None,
-            without=how.get(label),
+            left_out=float(np.abs(np.expm1(left_out[labels == label])).mean()) if label in at_once else None,
+            without=at_once.get(label),
         )
         for label, rows in rows_by_label(evidence).items()
     )

@@ -10,6 +10,7 @@ from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.overlay import overlaid_cluster, overlaid_stack
 from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.precision import PRECISION_CLASSES
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable
@@ -20,7 +21,7 @@ from meshwright.planner.accuracy.case_cluster import Machine, cluster_entry_of_c
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
 from meshwright.planner.accuracy.estimate import job_of_case
 from meshwright.planner.calibration.constants import Section
-from meshwright.planner.calibration.evidence import Evidence
+from meshwright.planner.calibration.evidence import Evidence, StepClass
 
 # Where something was inferred, a row may be off by twice as much.
 CONFIDENCE = {None: 1.0, Trust.HIGH: 1.0, Trust.MEDIUM: 1 / 4, Trust.LOW: 1 / 16}
@@ -103,4 +104,13 @@ def _evidence(steps: Sequence[MeasuredStep], *, label: str, entries: frozenset[t
         predict=predict,
         confidence=np.array([CONFIDENCE[step.case.trust] for step in steps]),
         entries=entries,
+        steps=tuple(_class(step) for step in steps),
+    )
+
+
+def _class(step: MeasuredStep) -> StepClass:
+    return StepClass(
+        precision=PRECISION_CLASSES[step.case.precision],
+        model=step.job.model.kind,
+        devices=step.case.cluster.devices,
     )

@@ -9,9 +9,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.precision import PrecisionClass
+from meshwright.catalog.residuals_entry import ModelKind
 from meshwright.costmodels.layout import FloatArray
 
 Predict = Callable[[OverlayEntry], FloatArray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepClass:
+    """What sets the errors of training steps apart, and how many devices one ran on."""
+
+    precision: PrecisionClass
+    model: ModelKind
+    devices: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +37,7 @@ class Evidence:
     confidence: how much each row counts beside the others of its source, of shape (n,); None where they are alike.
     entries: what an overlay must name to change the predictions, as (section, name); None where it may be anything.
     Evidence of the same label is of one source, parted by its entries.
+    steps: what each row is a training step of, of length n; None where they are pieces of work that were timed alone.
     kind: what was measured, where a source measured things that err apart from each other: products, copies.
     """
 
@@ -35,6 +47,7 @@ class Evidence:
     predict: Predict
     confidence: FloatArray | None = None
     entries: frozenset[tuple[str, str]] | None = None
+    steps: tuple[StepClass, ...] | None = None
     kind: str = ""
 
     def __len__(self) -> int:

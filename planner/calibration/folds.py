@@ -7,6 +7,7 @@ on. Else its own rows are all that is known of them, and they are left out in fi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import compress
 
 import numpy as np
 
@@ -76,8 +77,9 @@ def _rows_of(evidence: Sequence[Evidence], rows: Mask) -> Iterator[Evidence]:
 def _some(evidence: Evidence, kept: Mask) -> Evidence:
     return replace(
         evidence,
-        places=tuple(place for place, keep in zip(evidence.places, kept, strict=True) if keep),
+        places=tuple(compress(evidence.places, kept)),
         measured_s=evidence.measured_s[kept],
         predict=lambda overlay: evidence.predict(overlay)[kept],
         confidence=None if evidence.confidence is None else evidence.confidence[kept],
+        steps=None if evidence.steps is None else tuple(compress(evidence.steps, kept)),
     )

@@ -1,12 +1,13 @@
 """Overlays as they are written: figures of four digits, times in microseconds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from meshwright.catalog.document import validate
-from meshwright.catalog.overlay_entry import OverlayEntry
+from meshwright.catalog.overlay_entry import CalibrationFigures, DeviceOverlay, OverlayEntry
+from meshwright.catalog.residuals_entry import ResidualsEntry
 from meshwright.planner.calibration.constants import Constant, figures_of
 
 TIMES = frozenset({"kernel_latency", "startup", "latency", "layer_launch", "collective_launch", "expert_launch"})
@@ -20,6 +21,15 @@ def rounded_overlay(constants: Iterable[Constant], log_factors: Iterable[float],
     document["devices"] = {name: {"calibration": figures} for name, figures in document["devices"].items()}
     document["clusters"] = {name: {"tiers": tiers} for name, tiers in document["clusters"].items()}
     return validate(OverlayEntry, {"version": 1, "source": source, **document}, file="")
+
+
+def with_residuals(overlay: OverlayEntry, residuals: Sequence[ResidualsEntry], *, device: str) -> OverlayEntry:
+    """Give an overlay that also says how far off left-out steps of a device are."""
+    if not residuals:
+        return overlay
+    calibration = overlay.devices[device].calibration if device in overlay.devices else CalibrationFigures()
+    laid = DeviceOverlay(calibration=calibration, residuals=tuple(residuals))
+    return overlay.model_copy(update={"devices": {**overlay.devices, device: laid}})
 
 
 def overlay_yaml(overlay: OverlayEntry) -> str:
