@@ -1,7 +1,7 @@
 """Makes again what is generated: uncertainty, golden plans, schema, README output, worked examples, missed bars.
 
 `python tests/refresh.py` writes them; with `--check` it writes nothing, shows what would change, and exits with 1 if
-anything would. Name one of uncertainty, golden, schema, readme, docs, bars to do that alone.
+anything would. Name one of uncertainty, golden, schema, readme, docs, bars, missed to do that alone.
 """
 
 import difflib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from missed_bars_page import Reasons, missed_bars_page
 from worked_examples import EXAMPLES
 
 from meshwright.catalog.lookup import device_named, entry_names
@@ -167,6 +168,12 @@ def bars() -> Generated:
     yield MISSED, header + (yaml.safe_dump(records, sort_keys=False) if records else "")
 
 
+def missed() -> Generated:
+    """Say of each missed bar which rows are furthest off, and why."""
+    reasons = Reasons.model_validate(yaml.safe_load((DOCS / "missed-bars.yaml").read_text("utf-8")))
+    yield DOCS / "missed-bars.md", missed_bars_page(_shipped()[1], reasons)
+
+
 def _record(bar: Bar, old: float) -> float:
     if bar.measure in AT_LEAST:
         return max(old, math.floor(bar.value * 10_000) / 10_000)
@@ -203,6 +210,7 @@ KINDS: dict[str, Callable[[], Generated]] = {
     "readme": readme,
     "docs": docs,
     "bars": bars,
+    "missed": missed,
 }
 
 

@@ -19,7 +19,7 @@ GOLDEN = TESTS / "golden"
 JOBS: list[dict[str, Any]] = yaml.safe_load((GOLDEN / "jobs.yaml").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["uncertainty", "golden", "schema", "readme", "docs"])
+@pytest.mark.parametrize("kind", ["uncertainty", "golden", "schema", "readme", "docs", "missed"])
 def test_generated_files_are_current(kind: str) -> None:
     ran = subprocess.run(
         [sys.executable, str(TESTS / "refresh.py"), "--check", kind], text=True, capture_output=True, check=False
