@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.layout import WIDER_SHARDS, Layout
+from meshwright.costmodels.layout import WIDER_SHARDS, Layout, Recompute
 from meshwright.costmodels.stages import chunks_of_stage, ends_of_stage, stage_chunks
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
@@ -49,6 +49,8 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
         yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
     yield from _shards(path, layout)
+    if layout.recompute_layers is not None and (layout.recompute is Recompute.NONE or layout.recompute_split):
+        yield f"{path}.recompute_layers", "is of layouts that recompute the same number of layers of each chunk"
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
         return

@@ -94,6 +94,7 @@ class LayoutSection(Section):
     parameter_shard: Count | None
     backward_shard: Count | None
     recompute: Recompute
+    recompute_layers: Count | None
     recompute_split: tuple[Natural, ...]
     schedule: Schedule
     micro_batch: Count

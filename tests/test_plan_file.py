@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,10 @@ def test_sections_that_contradict_one_another(
     assert read_plan(file) != toy_plan
     with pytest.raises(InputError, match=complaint):
         load_plan(file)
+
+
+def test_a_plan_holds_all_of_a_layout() -> None:
+    assert set(LayoutSection.model_fields) == {field.name for field in fields(Layout)}
 
 
 @pytest.mark.parametrize("objective", ["time", "memory", "cost"])

@@ -13,7 +13,7 @@ from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share, shown_span
 from meshwright.planner import Plan
-from meshwright.planner.layout.description import describe, narrower_shards
+from meshwright.planner.layout.description import describe, narrower_shards, recomputed_part
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import StageSection
 
@@ -127,7 +127,7 @@ def _render_layout(console: Console, plan: Plan) -> None:
         add_row(table, "expert parallel", layout.expert_parallel, cut)
     shards = ", ".join([f"over {layout.zero_shard} devices", *narrower_shards(layout.layout())])
     add_row(table, "ZeRO stage", layout.zero_stage, shards if layout.zero_stage else "")
-    add_row(table, "recompute", layout.recompute, "")
+    add_row(table, "recompute", layout.recompute, recomputed_part(layout.layout()))
     add_row(table, "micro-batch", layout.micro_batch, f"{micro_batches} a replica and step")
     console.print(table)
 

@@ -27,8 +27,18 @@ def describe(layout: Layout) -> str:
 def _recompute_words(layout: Layout) -> list[str]:
     if layout.recompute is Recompute.NONE:
         return []
-    counts = "-".join(map(str, layout.recompute_split))
-    return [f"{layout.recompute} recompute of {counts} layers" if counts else f"{layout.recompute} recompute"]
+    part = recomputed_part(layout)
+    return [f"{layout.recompute} recompute {part}" if part else f"{layout.recompute} recompute"]
+
+
+def recomputed_part(layout: Layout) -> str:
+    """Give in words of which layers recomputation is, empty where it is of all or of none."""
+    if layout.recompute_split:
+        return f"of {'-'.join(map(str, layout.recompute_split))} layers"
+    if layout.recompute_layers is None:
+        return ""
+    layers = "1 layer" if layout.recompute_layers == 1 else f"{layout.recompute_layers} layers"
+    return f"of {layers} a chunk" if layout.pipeline_parallel > 1 else f"of {layers}"
 
 
 def _sharding_words(layout: Layout) -> list[str]:
