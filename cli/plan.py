@@ -22,6 +22,17 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     ] = "time",
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(help="Only layouts with this value: tensor_parallel=8, schedule=1f1b, ...", metavar="FIELD=VALUE"),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option(help="No layouts with this value: schedule=gpipe, ...", metavar="FIELD=VALUE")
+    ] = None,
+    most: Annotated[
+        list[str] | None,
+        typer.Option("--max", help="No layouts with more: pipeline_parallel=8, ...", metavar="FIELD=VALUE"),
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,
     output: Annotated[
@@ -34,6 +45,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.cli.console import busy, output_console, print_json
     from meshwright.cli.render.plans import plan_document, render_plan
     from meshwright.planner import inputs_of, plan_of, write_plan
+    from meshwright.planner.layout.limits import limits_of
 
     inputs = inputs_of(
         model,
@@ -46,6 +58,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         objective=objective,
         top=top,
         memory_headroom=memory_headroom,
+        limits=limits_of(fix=fix or (), forbid=forbid or (), most=most or ()),
     )
     with busy("searching the layouts"):
         made = plan_of(inputs)

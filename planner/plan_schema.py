@@ -16,6 +16,7 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.ranks import Axis, RankPlan, rank_plan
 
@@ -37,7 +38,10 @@ class Section(BaseModel):
 
 
 class JobSection(Section):
-    """What is asked, in sequences and tokens; `memory_headroom` is the share of device memory that is left free."""
+    """What is asked, in sequences and tokens.
+
+    memory_headroom: the share of device memory that is left free. limits: what is asked of the layout itself.
+    """
 
     precision: Precision
     global_batch: Annotated[int, Field(ge=1, le=10**7, strict=True)]
@@ -45,6 +49,7 @@ class JobSection(Section):
     objective: Objective
     memory_headroom: Annotated[float, Field(ge=0, lt=1)]
     top: Annotated[int, Field(ge=0, le=1000, strict=True)]
+    limits: Limits = Limits()
 
 
 class Embedded(Section, Generic[AnyEntry]):

@@ -1,6 +1,6 @@
 """From inputs to a plan: the jobs to search, the search, and the plan of what it found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from meshwright.costmodels.transformer import Transformer
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import Found, Question, SearchResult, search
 from meshwright.planner.plan_schema import (
@@ -60,6 +61,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
     objective: str | Objective = Objective.TIME,
     top: int = 5,
     memory_headroom: float = 0.05,
+    limits: Limits | Mapping[str, object] | None = None,
     stack: str | StackEntry | None = None,
     overlays: Sequence[OverlayGiven] = (),
 ) -> Plan:
@@ -74,6 +76,8 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         objective: least step time, least peak memory at most 10 % slower than that, or least price of a token.
         top: how many alternatives to give.
         memory_headroom: share of device memory to leave free.
+        limits: what is asked of the layout itself, such as {"fix": {"tensor_parallel": 8}, "forbid": {"schedule":
+            ["gpipe"]}, "max": {"pipeline_parallel": 8}}; layout/limits.py lists the fields.
         stack: the training software; by default that of the cluster's device.
         overlays: files of calibrated figures, or entries, to lay over those of the catalog; the last counts most.
 
@@ -91,6 +95,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         objective=objective,
         top=top,
         memory_headroom=memory_headroom,
+        limits=limits or {},
     )
     return plan_of(inputs).plan
 
@@ -100,7 +105,10 @@ def plan_of(inputs: Inputs) -> TimedPlan:
     jobs = [job_of(inputs, devices=devices) for devices in _sizes(inputs)]
     start = perf_counter()
     question = Question(
-        objective=inputs.job.objective, memory_limit_bytes=memory_limit_bytes(inputs), top=inputs.job.top
+        objective=inputs.job.objective,
+        memory_limit_bytes=memory_limit_bytes(inputs),
+        top=inputs.job.top,
+        limits=inputs.job.limits,
     )
     result = search(jobs, question)
     return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))

@@ -47,6 +47,9 @@ COMMANDS = {
         "--objective",
         "--top",
         "--memory-headroom",
+        "--fix",
+        "--forbid",
+        "--max",
         "--stack",
         "--overlay",
         "-o",
@@ -124,6 +127,7 @@ def test_arguments_of_plan() -> None:
         "objective": "time",
         "top": 5,
         "memory_headroom": 0.05,
+        "limits": None,
         "stack": None,
         "overlays": (),
     }

@@ -101,6 +101,8 @@ def _summary(plan: Plan) -> Iterator[str]:
     )
     for reason in predicted.wider_because:
         yield f"less sure, since {reason}"
+    if inputs.job.limits:
+        yield f"asked for: {printable(' '.join(inputs.job.limits.options()))}"
     for overlay in inputs.overlays:
         yield f"with calibrated figures: {printable(overlay.source)}"
     if predicted.usd_per_million_tokens is not None:

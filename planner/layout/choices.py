@@ -120,7 +120,7 @@ def branch_choices(job: Job) -> tuple[Choice, ...]:
 
 
 def twig_choices(job: Job) -> tuple[Choice, ...]:
-    """Give the choice that makes twigs of branches; no rule forbids any."""
+    """Give the choice that makes twigs of branches; only limits forbid any."""
     others = [PARTITIONS.index(kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
     return (
         Choice(

@@ -32,7 +32,9 @@ from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
 from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.least_recomputed import every_count, least_recomputed
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective, bar_s, best_first, bound_value, rounded, values
+from meshwright.planner.layout.possible import possible_instead
 from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
 
@@ -81,13 +83,14 @@ class Question:
     """What is asked of a search.
 
     memory_limit_bytes: what a device may use. top: how many alternatives are asked for. time_limit_s: when to stop, in
-    seconds from the start; None for not before everything is proved.
+    seconds from the start; None for not before everything is proved. limits: what is asked of the layout itself.
     """
 
     objective: Objective
     memory_limit_bytes: int
     top: int
     time_limit_s: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,7 @@ def search(jobs: Sequence[Job], question: Question) -> SearchResult:
     Raises Infeasible where no layout is legal or none fits, and SolverFailed where a predicted time is no number.
     """
     ends = None if question.time_limit_s is None else monotonic() + question.time_limit_s
-    spaces = [space_of(job) for job in jobs]
+    spaces = [space_of(job, question.limits) for job in jobs]
     seen, left = _Seen(), np.inf
     for space in spaces:
         seen, unopened_s = _explored(space, question, seen, ends=ends)
@@ -177,10 +180,10 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
         fresh = order[reached : reached + BRANCHES]
         fresh = fresh[bound_s[fresh] <= bar]
         reached += len(fresh)
-        more, never = _twigs(space, question, fresh)
+        more, rejected = _twigs(space, question, fresh)
         waiting = waiting.with_(more).best_first()
         useful = int(np.searchsorted(waiting.bound_s, bar, side="right"))
-        rejected = Counter({NO_MEMORY: never, SLOWER: _below(space, waiting.take(slice(useful, None)))})
+        rejected[SLOWER] = _below(space, waiting.take(slice(useful, None)))
         seen, waiting = seen.with_([_Seen(rejected=rejected)]), waiting.take(slice(useful))
         late = ends is not None and monotonic() > ends and seen.front is not None
         if late or not (len(fresh) or len(waiting)):
@@ -197,14 +200,16 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
     return seen, float(least_s) if late else np.inf
 
 
-def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, int]:
-    """Give the twigs of some branches that something may fit of, and for how many candidates the others stand."""
-    twigs = space.twigs(taken(space.branches.rows, branches)).rows
+def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, Counter[str]]:
+    """Give the twigs of some branches that something may fit of, and why how many candidates of the others are out."""
+    grown = space.twigs(taken(space.branches.rows, branches))
+    twigs, rejected = grown.rows, Counter(grown.rejected)
     bound_s = np.zeros(0)
     if len(branches):
         bound_s = twig_bound_s(space.job, space.table(twigs), memory_limit_bytes=question.memory_limit_bytes)
     waiting, fits = _Waiting(twigs=twigs, bound_s=bound_s), np.isfinite(bound_s)
-    return waiting.take(np.flatnonzero(fits)), _below(space, waiting.take(np.flatnonzero(~fits)))
+    rejected[NO_MEMORY] += _below(space, waiting.take(np.flatnonzero(~fits)))
+    return waiting.take(np.flatnonzero(fits)), rejected
 
 
 def _below(space: Space, waiting: _Waiting) -> int:
@@ -260,12 +265,14 @@ def _infeasible(space: Space, question: Question, *, rejected: Mapping[str, int]
         f"{job.model.name} on {job.cluster.devices} devices of {job.cluster.name} with {job.global_batch} sequences of "
         f"{job.sequence_length} tokens"
     )
+    asked = " ".join((asked, *(["under", *question.limits.options()] if question.limits else ())))
     miss = _nearest_miss(space)
     if miss is None:
         return Infeasible(
             f"no layout of {asked} is legal",
             rejected=dict(rejected),
-            hint="make the global batch, the heads and the sequence length multiples of what the devices factor into",
+            hint=possible_instead(job, question.limits)
+            or "make the global batch, the heads and the sequence length multiples of what the devices factor into",
         )
     layout, needed = miss
     limit, gib = question.memory_limit_bytes, 2**30

@@ -13,7 +13,7 @@ offered to it, and the rule that is first in order gets the blame, so that
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import CONTEXT_METHODS, SCHEDULES, ContextMethod, IntArray, LayoutTable, Split
 from meshwright.planner.layout.choices import Choice, branch_choices, leaf_choices, meshes, twig_choices
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.partitions import shard_columns
 from meshwright.planner.layout.rules import MESH_RULES, Columns, Rule
 
@@ -56,19 +57,21 @@ class Space:
     """The layouts of one job.
 
     candidates: combinations before any rule. branches: the legal ones, with what was rejected before.
+    limits: what else is asked of layouts.
     """
 
     job: Job
     candidates: int
     branches: Grown
+    limits: Limits = field(default_factory=Limits)
 
     def twigs(self, branches: Columns) -> Grown:
         """Give all twigs of some branches, in order."""
-        return _grown(self.job, branches, twig_choices(self.job), later=leaf_choices())
+        return _grown(self.job, branches, twig_choices(self.job), later=leaf_choices(), limits=self.limits)
 
     def leaves(self, twigs: Columns) -> Grown:
         """Give all legal leaves of some twigs, in order."""
-        return _grown(self.job, twigs, leaf_choices(), later=())
+        return _grown(self.job, twigs, leaf_choices(), later=(), limits=self.limits)
 
     def below_branches(self, branches: Columns) -> IntArray:
         """Give how many candidates each branch stands for, [branches]."""
@@ -92,15 +95,16 @@ class Space:
         return LayoutTable(**columns, splits=(Split(),))
 
 
-def space_of(job: Job) -> Space:
-    """Make the space of a job on all devices of its cluster. Shapes: columns of [branches]."""
+def space_of(job: Job, limits: Limits | None = None) -> Space:
+    """Make the space of a job on all devices of its cluster, within limits. Shapes: columns of [branches]."""
+    limits = limits or Limits()
     choices, later = branch_choices(job), (*twig_choices(job), *leaf_choices())
     rows: Columns = meshes(job.cluster.devices)
     candidates = int(_options(rows, (*choices, *later)).sum())
-    kept = _kept(job, rows, rules=MESH_RULES, later=(*choices, *later))
-    grown = _grown(job, kept.rows, choices, later=later)
+    kept = _kept(job, rows, rules=(*limits.rules(rows), *MESH_RULES), later=(*choices, *later))
+    grown = _grown(job, kept.rows, choices, later=later, limits=limits)
     branches = Grown(rows=grown.rows, parent=kept.parent[grown.parent], rejected={**kept.rejected, **grown.rejected})
-    return Space(job=job, candidates=candidates, branches=branches)
+    return Space(job=job, candidates=candidates, branches=branches, limits=limits)
 
 
 def taken(rows: Columns, index: IntArray | slice) -> Columns:
@@ -115,12 +119,14 @@ def _options(rows: Columns, choices: Sequence[Choice]) -> IntArray:
     return options
 
 
-def _grown(job: Job, rows: Columns, choices: Sequence[Choice], *, later: Sequence[Choice]) -> Grown:
+def _grown(job: Job, rows: Columns, choices: Sequence[Choice], *, later: Sequence[Choice], limits: Limits) -> Grown:
     parent = np.arange(len(rows["tensor_parallel"]))
     rejected: dict[str, int] = {}
     for position, choice in enumerate(choices, start=1):
+        known = set(rows)
         source, rows = _extended(rows, choice)
-        kept = _kept(job, rows, rules=choice.rules, later=(*choices[position:], *later))
+        rules = (*limits.rules(name for name in rows if name not in known), *choice.rules)
+        kept = _kept(job, rows, rules=rules, later=(*choices[position:], *later))
         rows, parent = kept.rows, parent[source[kept.parent]]
         rejected |= kept.rejected
     return Grown(rows=rows, parent=parent, rejected=rejected)
