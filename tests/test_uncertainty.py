@@ -94,7 +94,8 @@ def test_nine_tenths_of_a_group_are_within_its_spread(shipped: Accuracy) -> None
         ]
         assert len(like) == each.rows
         within = sum(abs(log_error(row)) <= math.log(each.factor) + 1e-3 for row in like)
-        assert 0.9 <= within / len(like) <= 0.95
+        # Factors are rounded, so that one row more may be inside.
+        assert 0.9 <= within / len(like) <= 0.95 + 1 / len(like)
 
 
 def test_intervals_hold_left_out_rows(shipped: Accuracy) -> None:
@@ -112,7 +113,9 @@ def test_intervals_hold_nine_tenths_of_each_class(shipped: Accuracy) -> None:
     large = {group: held for group, held in classes.items() if len(held) >= FEWEST_ROWS}
     assert len(large) == 7
     for group, held in large.items():
-        assert 0.85 <= sum(held) / len(held) <= 0.95, group
+        # Narrow formats are taken to be no surer than 16 bits, so that their intervals may hold more.
+        most = 1.0 if group[1] is PrecisionClass.NARROW else 0.95
+        assert 0.85 <= sum(held) / len(held) <= most, group
 
 
 def test_mixtures_are_a_class_of_their_own(shipped: Accuracy) -> None:
