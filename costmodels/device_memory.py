@@ -19,6 +19,9 @@ where a DeepSpeed step's flat copies don't fit into the blocks that activations 
 Each is of the rank of which it is the most, so that a rank that reserves the most need not allocate the most.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from meshwright.costmodels.backward_peak import backward_parts
@@ -38,30 +41,68 @@ def peak_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, reading: 
     The peak is in the backward pass, at the loss beside the logits or in a layer beside its working set; or, where
     little else is kept, at the optimizer's step.
     """
+    memory = stage_memory(job, layouts, stages, first_step=reading.first_step)
+    eligible = stages.last if reading.last_stage else stages.multiplicity > 0
+    worst = np.argmax(np.where(eligible, np.maximum(memory.backward_bytes, memory.step_bytes), -1.0), axis=1)
+    rows = np.arange(len(layouts))
+    stepping = memory.step_bytes > memory.backward_bytes
+    breakdown = {
+        name: np.where(stepping, memory.states.get(name, 0.0), value)[rows, worst]
+        for name, value in memory.backward.items()
+    }
+    held_bytes = np.where(eligible, memory.held_bytes, 0.0).max(axis=1)
+    return MemoryPrediction(
+        breakdown=breakdown,
+        reserved_bytes=_reserved_bytes(job, held_bytes),
+        nvidia_smi_bytes=nvidia_smi_bytes(job, layouts, held_bytes[:, np.newaxis])[:, 0],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """What a rank of each distinct stage holds, [layouts, stages].
+
+    states, backward: by cause, what is always there, and what is there at the peak of the backward pass.
+    held_bytes: at most what the allocator's blocks have to have room for.
+    """
+
+    states: Mapping[str, FloatArray]
+    backward: Mapping[str, FloatArray]
+    held_bytes: FloatArray
+
+    @property
+    def backward_bytes(self) -> FloatArray:
+        """Bytes at the peak of the backward pass."""
+        return np.asarray(sum(self.backward.values()))
+
+    @property
+    def step_bytes(self) -> FloatArray:
+        """Bytes while the optimizer steps."""
+        return np.asarray(sum(self.states.values()))
+
+
+def stage_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, first_step: bool = False) -> StageMemory:
+    """Give what each distinct stage holds, in the first step or in any other."""
     parameters = stage_parameters(job, layouts, stages)
     states = state_bytes(job, layouts, parameters)
     states["workspace"] = np.full(stages.index.shape, float(job.cluster.device.calibration.workspace))
     backward = states | backward_parts(job, layouts, stages, parameters)
     backward["step_gradients"] = np.zeros(stages.index.shape)
-    if reading.first_step:
+    if first_step:
         backward["moments"] = np.zeros(stages.index.shape)
-    backward_bytes, step_bytes = sum(backward.values()), sum(states.values())
-    stepping = step_bytes > backward_bytes
-    eligible = stages.last if reading.last_stage else stages.multiplicity > 0
-    rows, allocated_bytes = np.arange(len(layouts)), np.maximum(backward_bytes, step_bytes)
-    worst = np.argmax(np.where(eligible, allocated_bytes, -1.0), axis=1)
-    breakdown = {
-        name: np.where(stepping, states.get(name, 0.0), value)[rows, worst] for name, value in backward.items()
-    }
     flat = (layouts.zero_stage >= 1) & job.stack.flat_optimizer
     beside = np.where(flat[:, np.newaxis], states["step_gradients"], 0.0)
-    held_bytes = np.maximum(backward_bytes + beside, step_bytes)
-    reserved = np.where(eligible, held_bytes, 0.0).max(axis=1) * (1.0 + job.stack.allocator_slack)
-    return MemoryPrediction(
-        breakdown=breakdown,
-        reserved_bytes=reserved,
-        nvidia_smi_bytes=reserved + outside_bytes(job, layouts),
-    )
+    held_bytes = np.maximum(sum(backward.values()) + beside, sum(states.values()))
+    return StageMemory(states=states, backward=backward, held_bytes=held_bytes)
+
+
+def _reserved_bytes(job: Job, held_bytes: FloatArray) -> FloatArray:
+    return held_bytes * (1.0 + job.stack.allocator_slack)
+
+
+def nvidia_smi_bytes(job: Job, layouts: LayoutTable, held_bytes: FloatArray) -> FloatArray:
+    """Give what nvidia-smi shows of a rank, given the bytes that its allocator holds, [layouts, stages]."""
+    return _reserved_bytes(job, held_bytes) + outside_bytes(job, layouts)[:, np.newaxis]
 
 
 def outside_bytes(job: Job, layouts: LayoutTable) -> FloatArray:

@@ -68,7 +68,7 @@ def bubble_s(job: Job, layouts: LayoutTable, stages: StageTable, parts: PartTime
     passes = chunk_passes(layouts, total)
     bubbles_s = np.zeros(len(layouts))
     for group in alike(layouts):
-        times = _stage_times(job, layouts, stages, parts, group)
+        times = stage_times(job, layouts, stages, parts, group)
         pipeline = layouts.pipeline_parallel[group.rows]
         bubbles_s[group.rows] = waiting_s(
             group.schedule,
@@ -80,8 +80,11 @@ def bubble_s(job: Job, layouts: LayoutTable, stages: StageTable, parts: PartTime
     return bubbles_s
 
 
-def _stage_times(job: Job, layouts: LayoutTable, stages: StageTable, parts: PartTimes, group: Alike) -> StageTimes:
-    """Add up the layers of each chunk; what accumulates gradients is spread over a stage's chunks."""
+def stage_times(job: Job, layouts: LayoutTable, stages: StageTable, parts: PartTimes, group: Alike) -> StageTimes:
+    """Give the stages of some layouts that are alike: the layers of each chunk added up.
+
+    What accumulates gradients is spread over a stage's chunks.
+    """
     rows, cuts = group.rows, stages.cuts
     cut = stages.cut[rows]
     each = np.arange(len(cuts.turn))[:, np.newaxis]

@@ -85,7 +85,7 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     breakdown["gradient_accumulation"] = passes * accumulation[rows, slowest]
     breakdown["bubble"] = bubble_s(job, layouts, stages, parts, total=total)
     whole_s = np.asarray(sum(breakdown.values())) / passes
-    beside = _beside(layouts, work, whole_s)
+    beside = work_beside(layouts, work, whole_s)
     breakdown["pipeline_communication"], taken = pipeline_communication_s(job, layouts, total, whole_s)
     gradients_s, gathers_s = exposed_communication_s(
         job, layouts, stages, parameters, work, beside=beside.scaled(1.0 - taken), total=passes
@@ -163,7 +163,7 @@ def stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
     return StageWork(forward_s=forward_s, backward_s=backward_s)
 
 
-def _beside(layouts: LayoutTable, work: StageWork, whole_s: FloatArray) -> StageWork:
+def work_beside(layouts: LayoutTable, work: StageWork, whole_s: FloatArray) -> StageWork:
     """Give what messages of a micro-batch can run beside on each stage.
 
     Those are its passes. Where weight gradients are put off they fill what else is idle, so that a message that meets
