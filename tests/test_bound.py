@@ -1,5 +1,6 @@
 """The bounds against full enumerations: nothing that fits is faster than the bound of its branch or of its twig."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray
+from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.job_inputs import inputs_of, job_of
-from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
+from meshwright.planner.layout.bound import branch_bound_s, cut_bound_s, twig_bound_s
 from meshwright.planner.layout.space import Grown, Space, space_of, taken
 
 MakeJob = Callable[..., Job]
@@ -107,3 +108,51 @@ def test_what_cannot_fit_has_no_finite_bound(toy_job: MakeJob) -> None:
     twigs = space.table(space.twigs(space.branches.rows).rows)
     assert np.isinf(twig_bound_s(job, twigs, memory_limit_bytes=GIB)).all()
     assert np.isfinite(twig_bound_s(job, twigs, memory_limit_bytes=10**14)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    layers=st.integers(4, 12),
+    global_batch=st.sampled_from([16, 24, 64]),
+    mixture=st.booleans(),
+    vocabulary=st.sampled_from([1000, 200_000]),
+    limit_gib=st.integers(5, 60),
+)
+def test_no_cut_into_stages_is_faster(
+    toy_job: MakeJob, seed: int, layers: int, global_batch: int, *, mixture: bool, vocabulary: int, limit_gib: int
+) -> None:
+    """Layers of one chunk a stage, cut at random, with recomputation at random."""
+    asked = {"layers": layers, "vocab": vocabulary, "heads": 16, "kv_heads": 16, "head_dim": 64, "ffn_hidden": 4096}
+    job = toy_job(8, global_batch=global_batch, hidden=1024, experts=EXPERTS if mixture else None, **asked)
+    space, random = space_of(job), np.random.default_rng(seed)
+    rows = space.twigs(space.branches.rows).rows
+    several = np.flatnonzero((rows["pipeline_parallel"] > 1) & (rows["pipeline_parallel"] <= layers))
+    twigs = space.table(taken(rows, random.choice(several, size=60)))
+    layouts = [cut_at_random(twigs.row(row), layers, job.model.mtp_layers, random) for row in range(len(twigs))]
+    table = LayoutTable.of(layouts)
+    time_s, memory = predict_time(job, table).step_time_s, predict_memory(job, table).nvidia_smi_bytes
+    for zero_bubble, below_s in itertools.product((False, True), (np.inf, float(np.median(time_s)))):
+        bound_s = cut_bound_s(job, twigs, memory_limit_bytes=limit_gib * GIB, zero_bubble=zero_bubble, below_s=below_s)
+        concerned = np.array([zero_bubble or layout.schedule in IN_TURN for layout in layouts]) & (time_s < below_s)
+        over = np.where(concerned & (memory <= limit_gib * GIB), bound_s / time_s, 0.0)
+        assert over.max() <= 1 + 1e-9, layouts[int(over.argmax())]
+
+
+IN_TURN = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)
+
+
+def cut_at_random(layout: Layout, layers: int, mtp_layers: int, random: np.random.Generator) -> Layout:
+    stages = layout.pipeline_parallel
+    cuts = np.sort(random.choice(np.arange(1, layers), size=stages - 1, replace=False))
+    sizes = tuple(int(size) for size in np.diff([0, *cuts, layers]))
+    counts = tuple(int(random.integers(0, size + 1)) for size in (*sizes[:-1], sizes[-1] + mtp_layers))
+    mode = list(Recompute)[random.integers(0, 3)]
+    schedules = (*IN_TURN, Schedule.ZERO_BUBBLE_H1, Schedule.ZERO_BUBBLE_2P)
+    return replace(
+        layout,
+        split=sizes,
+        recompute=mode,
+        recompute_split=() if mode is Recompute.NONE else counts,
+        schedule=schedules[random.integers(0, len(schedules))],
+    )

@@ -1,5 +1,6 @@
 """What the search proves, against full enumerations by plain loops that share no code with it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from plain_space import FEW, by_loops
 from meshwright.catalog.lookup import stack_named
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import Question, search
@@ -95,3 +96,51 @@ def test_no_layout_of_the_space_is_better(case: str, toy_job: MakeJob) -> None:
 
 def test_the_spaces_are_of_tens_of_thousands(toy_job: MakeJob) -> None:
     assert sum(len(by_loops(CASES[case](toy_job))[1]) for case in CASES) > 20_000
+
+
+def cut_in_all_ways(job: Job, layout: Layout) -> list[Layout]:
+    """Give an evenly cut layout of 1F1B or GPipe with each split of its layers, and what stages may recompute."""
+    layers, stages = len(job.model.layers), layout.pipeline_parallel
+    found = []
+    for cuts in itertools.combinations(range(1, layers), stages - 1):
+        sizes = tuple(end - start for start, end in itertools.pairwise((0, *cuts, layers)))
+        most = (*sizes[:-1], sizes[-1] + job.model.mtp_layers)
+        if layout.recompute is not Recompute.FULL:
+            found.append(replace(layout, split=sizes))
+            continue
+        for number in range(1, max(most) + 1):
+            counts = tuple(min(number, own) for own in most)
+            found.append(replace(layout, split=sizes, recompute_split=counts))
+    return found
+
+
+@pytest.mark.parametrize(("share", "vocabulary"), [(0.001, 32_000), (0.01, 400_000), (0.1, 400_000), (1, 250_000)])
+def test_no_cut_of_the_layers_is_better(share: float, vocabulary: int, toy_job: MakeJob) -> None:
+    """Every split of seven layers over up to four stages, where the head is as long as some of them."""
+    job = made(toy_job(4, global_batch=24, layers=7, vocab=vocabulary, **WIDE), "megatron-core")
+    stack = job.stack.model_copy(update={"axes": ("pipeline", "tensor"), "schedules": (Schedule.ONE_F_ONE_B,)})
+    job = replace(job, stack=stack)
+    _, legal = by_loops(job)
+    layouts = [one for layout in sorted(legal, key=repr) for one in counted(job, layout)]
+    layouts += [
+        one
+        for layout in sorted(legal, key=repr)
+        if layout.pipeline_parallel > 1 and layout.recompute_layers is None
+        for one in cut_in_all_ways(job, layout)
+    ]
+    table = LayoutTable.of(layouts)
+    memory = predict_memory(job, table).nvidia_smi_bytes
+    limit = int(np.quantile(memory, share)) + 1
+    best_s = float(f"{predict_time(job, table).step_time_s[memory <= limit].min():.9g}")
+    result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=limit, top=0))
+    assert result.best.step_time_s == best_s == result.lower_bound
+
+
+def test_an_uneven_cut_may_be_the_best(toy_job: MakeJob) -> None:
+    job = made(toy_job(4, global_batch=24, layers=7, vocab=400_000, **WIDE), "megatron-core")
+    stack = job.stack.model_copy(update={"axes": ("pipeline",), "schedules": (Schedule.ONE_F_ONE_B,)})
+    question = Question(objective=Objective.TIME, memory_limit_bytes=60 * GIB, top=0)
+    found = search([replace(job, stack=stack)], question)
+    even = search([replace(job, stack=stack.model_copy(update={"splits": "even"}))], question)
+    assert found.best.layout.split
+    assert found.best.step_time_s < even.best.step_time_s

@@ -121,7 +121,8 @@ def test_equal_times_and_memory_go_to_lower_degrees(job: Job, monkeypatch: pytes
         return TimePrediction(breakdown={"all": np.ones(len(layouts))}, model_flop=1.0)
 
     monkeypatch.setattr(search_module, "predict_time", constant)
-    result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=80 * GIB, top=10**6))
+    even = replace(job, stack=job.stack.model_copy(update={"splits": "even"}))
+    result = search([even], Question(objective=Objective.TIME, memory_limit_bytes=80 * GIB, top=10**6))
     layouts = [item.layout for item in (result.best, *result.alternatives)]
     memory = [item.peak_bytes for item in (result.best, *result.alternatives)]
     keys = [

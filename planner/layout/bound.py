@@ -21,6 +21,17 @@ since the busiest stage does no less than the mean one. Of a twig three more thi
                largest layer's with embedding and head, which no message exceeds.
     optimizer  works on all states, the mean stage on 1 / P of them
 
+Schedules of one chunk a stage also wait for one another. In 1F1B and GPipe, whatever the seconds t_s of their stages,
+
+    T >= sum t + (M - 1) t_k - sum over s > k of (t_k - t_s)     for every stage k, where M > P
+
+which is the chain of passes (schedule/chains.py) that turns on the last stage both times. A mean of these over k, with
+weights that fall from stage to stage, counts each t_s alike: T >= (M + P - 1) sum t / P. And with k the busiest stage,
+t_k - t_s summed over all s is at most P t_k - sum t: T >= (M - P - 1) t_k + 2 sum t. Where M <= P, the chain of stage
+P - M + 1 is sum t and the t_s from there on, and stages k up to P - M run all forward passes before any backward pass:
+T >= sum over s <= k of t_s + (M - 1) t_k. Weights that count each t_s alike give T >= 2 sum t / (2 - q) with
+q = (1 - 1 / M) ^ (P - M + 1).
+
 H is that of schedule/held.py: schedules that run chunks in rounds hold min(M, P - s) or more, 2 P - 1 at most; GPipe
 and those that fold the model as many on each stage, and DualPipe has each layer twice. x is that of the best of them.
 """
@@ -31,22 +42,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.activations import layer_activations
-from meshwright.costmodels.backward_peak import loss_bytes
-from meshwright.costmodels.device_memory import outside_bytes
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_time import Cause, layer_time
-from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layer_time import Cause, Pass, layer_time
+from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.predict import distinct_layer_rows
 from meshwright.costmodels.schedule import micro_batches
 from meshwright.costmodels.schedule.codes import DUAL
-from meshwright.costmodels.state import StageParameters, layer_on_rank, state_bytes, vocabulary_on_rank
+from meshwright.costmodels.state import StageParameters, layer_on_rank, vocabulary_on_rank
 from meshwright.costmodels.state_messages import state_messages
 from meshwright.costmodels.synchronisation import optimizer_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
+from meshwright.planner.layout.busiest import least_busiest_s
+from meshwright.planner.layout.needs import LayerNeeds, heaviest_of, layer_counts, layer_needs, room_bytes
 
+ROUNDING = 1e-9
 DUAL_SCHEDULES = tuple(SCHEDULES[code] for code in DUAL)
 
 
@@ -59,17 +70,11 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerNeeds:
-    """What a layer of one kind takes, [layouts].
+class StageLayers:
+    """How many layers a stage has at most, [layouts]: the last one, MTP's among them, and the others."""
 
-    count: how many the model has. state_bytes: of its states. kept_bytes, again_s: what it keeps of a micro-batch, and
-    how long computing the rest again takes, by RECOMPUTES.
-    """
-
-    count: int
-    state_bytes: FloatArray
-    kept_bytes: tuple[FloatArray, ...]
-    again_s: tuple[FloatArray, ...]
+    inner: FloatArray
+    last: FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +92,28 @@ class Held:
     most: FloatArray
     copies: int
 
-    def capacity(self, room_bytes: FloatArray, states: FloatArray, kept: FloatArray) -> FloatArray:
-        """Give for how many layers of such states and kept activations all stages have room, [layouts]."""
+    def capacity(
+        self, room: FloatArray, states: FloatArray, kept: FloatArray, *, most: StageLayers | None
+    ) -> FloatArray:
+        """Give for how many layers of such states and kept activations all stages have room and time, [layouts]."""
         if self.each is not None:
-            return self.pipeline * room_bytes / (states + self.each * kept) / self.copies
-        room = np.zeros(len(states))
+            here = room / (states + self.each * kept) / self.copies
+            return self.pipeline * (here if most is None else np.minimum(here, np.maximum(most.inner, most.last)))
+        total = np.zeros(len(states))
         for remaining in range(1, int(self.pipeline.max(initial=1)) + 1):
-            here = room_bytes / (states + np.minimum(self.total, remaining) * kept)
-            room = room + np.where(remaining <= self.pipeline, here, 0.0)
-        return room
+            here = room / (states + np.minimum(self.total, remaining) * kept)
+            if most is not None:
+                here = np.minimum(here, most.last if remaining == 1 else most.inner)
+            total = total + np.where(remaining <= self.pipeline, here, 0.0)
+        return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TwigParts:
+    """Seconds of the whole model for one micro-batch, and of a step what isn't that, [twigs]."""
+
+    work_s: FloatArray
+    rest_s: FloatArray
 
 
 def branch_bound_s(job: Job, branches: LayoutTable) -> FloatArray:
@@ -110,22 +128,106 @@ def twig_bound_s(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int) -> Fl
 
     That is infinity where nothing fits in `memory_limit_bytes`. Schedule and recomputation of the table are ignored.
     """
+    parts = _twig_parts(job, twigs, memory_limit_bytes, most=None)
+    return micro_batches(job.global_batch, twigs) * parts.work_s / twigs.pipeline_parallel + parts.rest_s
+
+
+def cut_bound_s(
+    job: Job, twigs: LayoutTable, *, memory_limit_bytes: int, zero_bubble: bool, below_s: float
+) -> FloatArray:
+    """Give the least step time of the schedules of one chunk a stage, of those below `below_s`, [twigs].
+
+    That is of GPipe and 1F1B, or of those of `zero_bubble`, with stages of at least one layer each.
+    """
+    most = None
+    if np.isfinite(below_s):
+        most = _layers_in_time(job, twigs, in_turn=not zero_bubble, below_s=below_s)
+    parts = _twig_parts(job, twigs, memory_limit_bytes, most=most)
+    return _one_chunk_s(job, twigs, parts, _least_busiest_s(job, twigs), zero_bubble=zero_bubble)
+
+
+def mode_bound_s(
+    job: Job, layouts: LayoutTable, *, memory_limit_bytes: int, zero_bubble: bool, below_s: float
+) -> FloatArray:
+    """Give the same for one schedule and one mode of recomputation each, closer, [layouts]; `below_s` is finite.
+
+    Infinity where no step is below `below_s`.
+    """
+    most = _layers_in_time(job, layouts, in_turn=not zero_bubble, below_s=below_s)
+    parts = _twig_parts(job, layouts, memory_limit_bytes, most=most)
+    busiest_s = least_busiest_s(job, layouts, memory_limit_bytes=memory_limit_bytes, below_s=below_s)
+    return _one_chunk_s(job, layouts, parts, busiest_s, zero_bubble=zero_bubble)
+
+
+def _one_chunk_s(
+    job: Job, twigs: LayoutTable, parts: _TwigParts, busiest_s: FloatArray, *, zero_bubble: bool
+) -> FloatArray:
+    """Give the least step time of schedules of one chunk a stage whose busiest stage takes so long or longer."""
+    total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
+    law_s = total * np.maximum(parts.work_s / pipeline, busiest_s)
+    if not zero_bubble:
+        filled = total > pipeline
+        left = (1.0 - 1.0 / total) ** np.where(filled, 0, pipeline - total + 1)
+        passes = np.where(filled, (total + pipeline - 1) / pipeline, 2.0 / (2.0 - left))
+        law_s = np.maximum(law_s, passes * parts.work_s)
+        more = total > pipeline + 1
+        in_turn_s = np.multiply(total - pipeline - 1, busiest_s, out=np.zeros(len(twigs)), where=more)
+        law_s = np.where(more, np.maximum(law_s, in_turn_s + 2.0 * parts.work_s), law_s)
+    return law_s + parts.rest_s
+
+
+def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> _TwigParts:
     twigs = replace(twigs, schedule=np.full(len(twigs), SCHEDULES.index(Schedule.ONE_F_ONE_B)))
     total = micro_batches(job.global_batch, twigs)
     work = _work(job, twigs)
-    work = replace(work, backward_s=work.backward_s + _again_s(job, twigs, memory_limit_bytes))
-    micro_batch_s = work.forward_s + work.backward_s + _exposed_s(job, twigs, work)
+    work = replace(work, backward_s=work.backward_s + _again_s(job, twigs, limit, most=most))
     step_s = optimizer_s(job, twigs, _whole_model(job, twigs))[:, 0]
-    share_s = (total * micro_batch_s + step_s) / twigs.pipeline_parallel
-    return share_s + _pipeline_s(job, twigs) + job.stack.step_overhead
+    rest_s = (total * _exposed_s(job, twigs, work) + step_s) / twigs.pipeline_parallel
+    rest_s = rest_s + _pipeline_s(job, twigs) + job.stack.step_overhead
+    return _TwigParts(work_s=work.forward_s + work.backward_s, rest_s=rest_s)
 
 
-def _counts(job: Job) -> list[int]:
-    """Count the layers of each kind; MTP modules are layers of the last one, as in stage_table.py."""
+def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
+    """Give the least that the busiest stage can take for a micro-batch, [twigs], however layers are cut.
+
+    Layers are whole: of the n of the most frequent kind, t seconds each, P stages of at most T seconds hold
+    (P - 2) floor(T / t) + floor((T - e) / t) + floor((T - h) / t), with embedding and head (and MTP's layers) of e and
+    h seconds on two of them. The least T that holds all is k t, k t + e or k t + h for a whole k. Nor is it less than
+    either end with a layer.
+    """
     model = job.model
+    distinct, back = distinct_layer_rows(twigs)
+    each_s = _layers_s(job, distinct)
     counts = [model.kind_of_layer.count(kind) for kind in range(len(model.layer_kinds))]
-    counts[model.kind_of_layer[-1]] += model.mtp_layers
-    return counts
+    count = max(counts)
+    layer_s, shortest_s = each_s[counts.index(count)][back], np.min(each_s, axis=0)[back]
+    embedding, head = (sum(both)[back] for both in (embedding_s(job, distinct), head_s(job, distinct)))
+    head = head + model.mtp_layers * each_s[model.kind_of_layer[-1]][back]
+    pipeline = twigs.pipeline_parallel
+    least_s = np.full(len(twigs), np.inf)
+    for more in range(-1, 3):
+        whole = np.maximum(count // pipeline + more, 0) * layer_s
+        for seconds in (whole, whole + embedding, whole + head):
+            # A little more, so that a whole number of layers isn't lost to rounding.
+            held = [
+                np.floor(np.maximum(seconds - end, 0.0) * (1 + ROUNDING) / layer_s) for end in (0.0, embedding, head)
+            ]
+            enough = (pipeline - 2) * held[0] + held[1] + held[2] >= count
+            least_s = np.where(enough, np.minimum(least_s, seconds), least_s)
+    least_s = np.maximum(least_s, np.maximum(embedding, head) + shortest_s)
+    return np.where(np.isfinite(least_s) & (pipeline > 1), least_s, 0.0)
+
+
+def _layers_s(job: Job, layouts: LayoutTable) -> list[FloatArray]:
+    """Give the seconds of a layer of each kind for one micro-batch, [layouts], less what DualPipe may hide."""
+    times = [layer_time(job, layer, layouts) for layer in job.model.layer_kinds]
+    return [_pass_s(job, time.forward) + _pass_s(job, time.backward) for time in times]
+
+
+def _pass_s(job: Job, part: Pass) -> FloatArray:
+    hides = not set(DUAL_SCHEDULES).isdisjoint(job.stack.schedules)
+    hidden_s = part[Cause.EXPERT] + part[Cause.HOST] if hides else 0.0
+    return np.asarray(sum(part.values()) - hidden_s)
 
 
 def _work(job: Job, layouts: LayoutTable) -> Work:
@@ -133,12 +235,10 @@ def _work(job: Job, layouts: LayoutTable) -> Work:
     distinct, back = distinct_layer_rows(layouts)
     embedding, head = embedding_s(job, distinct), head_s(job, distinct)
     ways = [embedding[way] + head[way] for way in range(2)]
-    hides = not set(DUAL_SCHEDULES).isdisjoint(job.stack.schedules)
-    for count, layer in zip(_counts(job), job.model.layer_kinds, strict=True):
+    for count, layer in zip(layer_counts(job), job.model.layer_kinds, strict=True):
         time = layer_time(job, layer, distinct)
         for way, part in enumerate((time.forward, time.backward)):
-            hidden_s = part[Cause.EXPERT] + part[Cause.HOST] if hides else 0.0
-            ways[way] = ways[way] + count * (sum(part.values()) - hidden_s)
+            ways[way] = ways[way] + count * _pass_s(job, part)
     return Work(forward_s=ways[0][back], backward_s=ways[1][back])
 
 
@@ -159,27 +259,51 @@ def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
 def _whole_model(job: Job, layouts: LayoutTable) -> StageParameters:
     """Give the parameters of all stages together, [layouts, 1]."""
     total = vocabulary_on_rank(job, layouts)
-    for count, layer in zip(_counts(job), job.model.layer_kinds, strict=True):
+    for count, layer in zip(layer_counts(job), job.model.layer_kinds, strict=True):
         own = layer_on_rank(job, layer, layouts)
         total = StageParameters(dense=total.dense + count * own.dense, experts=total.experts + count * own.experts)
     return total
 
 
-def _again_s(job: Job, twigs: LayoutTable, limit: int) -> FloatArray:
-    """Give x of above, the seconds of a micro-batch that layers are computed again, [twigs]; infinity if none fits."""
-    needs = tuple(_needs(job, twigs))
-    heaviest = max(range(len(needs)), key=lambda kind: float(needs[kind].state_bytes.sum()))
-    room_bytes = _room_bytes(job, twigs, limit)
+def _again_s(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> FloatArray:
+    """Give x of above, the seconds of a micro-batch that layers are computed again, [twigs]; infinity if none fits.
+
+    Where stages have no time for more layers of the heaviest kind than `most`, only those are counted.
+    """
+    needs = tuple(layer_needs(job, twigs))
+    heaviest = heaviest_of(needs)
+    if most is not None:
+        needs, heaviest = (needs[heaviest],), 0
+    room = room_bytes(job, twigs, limit)
     again_s = np.full(len(twigs), np.inf)
     for held in _held(job, twigs):
-        again_s = np.minimum(again_s, _again_if_held_s(needs, heaviest, room_bytes, held))
+        again_s = np.minimum(again_s, _again_if_held_s(needs, heaviest, room, held, most=most))
     return again_s
 
 
-def _again_if_held_s(needs: tuple[LayerNeeds, ...], heaviest: int, room_bytes: FloatArray, held: Held) -> FloatArray:
+def _layers_in_time(job: Job, twigs: LayoutTable, *, in_turn: bool, below_s: float) -> StageLayers:
+    """Give how many layers of the heaviest kind stages have time for in a step below `below_s`."""
+    total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
+    work = _work(job, twigs)
+    busiest_s = below_s / total
+    if in_turn:
+        spread_s = below_s - 2.0 * (work.forward_s + work.backward_s)
+        pairs = np.maximum(total - pipeline - 1, 1)
+        busiest_s = np.where(total > pipeline + 1, np.minimum(busiest_s, spread_s / pairs), busiest_s)
+    distinct, back = distinct_layer_rows(twigs)
+    each_s = _layers_s(job, distinct)
+    layer_s = each_s[heaviest_of(tuple(layer_needs(job, twigs)))][back]
+    ends_s = sum(head_s(job, distinct))[back] + job.model.mtp_layers * each_s[job.model.kind_of_layer[-1]][back]
+    inner, last = (np.floor(np.maximum(own_s, 0.0) / layer_s + ROUNDING) for own_s in (busiest_s, busiest_s - ends_s))
+    return StageLayers(inner=inner, last=last + job.model.mtp_layers)
+
+
+def _again_if_held_s(
+    needs: tuple[LayerNeeds, ...], heaviest: int, room: FloatArray, held: Held, *, most: StageLayers | None
+) -> FloatArray:
     """Give the same for schedules that hold so many micro-batches."""
     states, kept = needs[heaviest].state_bytes, needs[heaviest].kept_bytes[0]
-    missing = _shares(needs, heaviest, least=False) - held.capacity(room_bytes, states, kept)
+    missing = _shares(needs, heaviest, least=False) - held.capacity(room, states, kept, most=most)
     nowhere = np.full(len(states), np.inf)
     each_s = nowhere
     for need in needs:
@@ -187,53 +311,21 @@ def _again_if_held_s(needs: tuple[LayerNeeds, ...], heaviest: int, room_bytes: F
             freed = np.maximum(held.most * (need.kept_bytes[0] - kept_bytes) / (states + held.most * kept), 0.0)
             each_s = np.minimum(each_s, np.divide(again_s, freed, out=nowhere.copy(), where=freed > 0))
     least = np.min(needs[heaviest].kept_bytes, axis=0)
-    never = _shares(needs, heaviest, least=True) > held.capacity(room_bytes, states, least)
+    never = _shares(needs, heaviest, least=True) > held.capacity(room, states, least, most=None)
     again_s = np.multiply(missing, each_s, out=np.zeros(len(states)), where=missing > 0)
     return np.where(never, np.inf, again_s)
 
 
-def _needs(job: Job, twigs: LayoutTable) -> Iterator[LayerNeeds]:
-    distinct, back = distinct_layer_rows(twigs)
-    recomputed = [replace(distinct, recompute=np.full(len(distinct), code)) for code in range(len(RECOMPUTES))]
-    for count, layer in zip(_counts(job), job.model.layer_kinds, strict=True):
-        yield LayerNeeds(
-            count=count,
-            state_bytes=_lasting_bytes(job, twigs, layer_on_rank(job, layer, twigs)),
-            kept_bytes=tuple(layer_activations(job, layer, table).kept[back] for table in recomputed),
-            again_s=tuple(
-                np.asarray(sum(layer_time(job, layer, table).recompute.values()))[back] for table in recomputed
-            ),
-        )
-
-
-def _lasting_bytes(job: Job, twigs: LayoutTable, parameters: StageParameters) -> FloatArray:
-    """Give the bytes of states that are there in the backward pass too, [twigs]."""
-    states = state_bytes(job, twigs, parameters)
-    total: FloatArray = np.sum([held for name, held in states.items() if name != "step_gradients"], axis=0)[:, 0]
+def _shares(needs: tuple[LayerNeeds, ...], heaviest: int, *, least: bool) -> FloatArray:
+    """Give how many layers of the heaviest kind all layers are, [twigs], where they keep everything or the `least`."""
+    total: FloatArray = np.sum([need.count * _share(need, needs[heaviest], least=least) for need in needs], axis=0)
     return total
 
 
-def _shares(needs: tuple[LayerNeeds, ...], heaviest: int, *, least: bool) -> FloatArray:
-    """Give how many layers of the heaviest kind all layers are, [twigs], where they keep everything or the `least`."""
-
-    def kept(need: LayerNeeds) -> FloatArray:
-        return np.min(need.kept_bytes, axis=0) if least else need.kept_bytes[0]
-
-    reference = needs[heaviest]
-    return np.asarray(
-        sum(
-            need.count * np.minimum(need.state_bytes / reference.state_bytes, kept(need) / kept(reference))
-            for need in needs
-        )
-    )
-
-
-def _room_bytes(job: Job, twigs: LayoutTable, limit: int) -> FloatArray:
-    """Give what a device has for layers, [twigs]; without a pipeline it also has the vocabulary and the loss."""
-    allocated = (limit - outside_bytes(job, twigs)) / (1.0 + job.stack.allocator_slack)
-    room = allocated - job.cluster.device.calibration.workspace
-    ends = _lasting_bytes(job, twigs, vocabulary_on_rank(job, twigs)) + loss_bytes(job, twigs)
-    return np.maximum(np.where(twigs.pipeline_parallel == 1, room - ends, room), 0.0)
+def _share(need: LayerNeeds, heaviest: LayerNeeds, *, least: bool) -> FloatArray:
+    """Give u_k of above, [twigs], where layers keep everything or the `least`."""
+    kept, reference = (np.min(one.kept_bytes, axis=0) if least else one.kept_bytes[0] for one in (need, heaviest))
+    return np.minimum(need.state_bytes / heaviest.state_bytes, kept / reference)
 
 
 def _held(job: Job, twigs: LayoutTable) -> Iterator[Held]:
@@ -274,7 +366,7 @@ def _sharding_messages_s(job: Job, twigs: LayoutTable) -> tuple[FloatArray, Floa
     Of n parameters in messages of the largest layer's size, as many as there are layers, scaled to the model's own n.
     """
     whole, ends = _whole_model(job, twigs), vocabulary_on_rank(job, twigs)
-    layers = np.full((len(twigs), 1), sum(_counts(job)))
+    layers = np.full((len(twigs), 1), sum(layer_counts(job)))
     own = [layer_on_rank(job, layer, twigs) for layer in job.model.layer_kinds]
     forward_s, backward_s = np.zeros(len(twigs)), np.zeros(len(twigs))
     nothing = np.zeros((len(twigs), 1))

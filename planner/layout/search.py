@@ -29,6 +29,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
+from meshwright.planner.layout.cuts import cut_problems
 from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.least_recomputed import every_count, least_recomputed
@@ -37,6 +38,7 @@ from meshwright.planner.layout.objective import Objective, bar_s, best_first, bo
 from meshwright.planner.layout.possible import possible_instead
 from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
+from meshwright.planner.stages.cut import Cut, best_cut
 
 NO_MEMORY = "it needs more memory than the device offers"
 SLOWER = "its lower bound is above the step times listed"
@@ -45,6 +47,8 @@ THREADS = min(4, os.cpu_count() or 1)
 BRANCHES = 4096
 TWIGS = 512
 PARTS = 2
+# Where no even cut fits, no uneven one takes this many times as long as the bound of the twigs.
+BEYOND = 1000.0
 # Bounds and predictions round differently; a bound this little above the bar is taken to be on it.
 ROUNDING = 1e-8
 
@@ -175,6 +179,7 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
     bound_s = branch_bound_s(job, space.table(branches))
     order = np.argsort(bound_s, kind="stable")
     reached, waiting = 0, _twigs(space, question, order[:0])[0]
+    opened = waiting
     while True:
         bar = (1 + ROUNDING) * bar_s(question.objective, seen.front, top=question.top, devices=job.cluster.devices)
         fresh = order[reached : reached + BRANCHES]
@@ -188,16 +193,48 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
         late = ends is not None and monotonic() > ends and seen.front is not None
         if late or not (len(fresh) or len(waiting)):
             break
-        opened = TWIGS * (PARTS if seen.front is not None else 1)
-        parts = [waiting.take(slice(start, start + TWIGS)) for start in range(0, min(opened, len(waiting)), TWIGS)]
-        waiting = waiting.take(slice(opened, None))
+        now = waiting.take(slice(TWIGS * (PARTS if seen.front is not None else 1)))
+        parts = [now.take(slice(start, start + TWIGS)) for start in range(0, len(now), TWIGS)]
+        waiting, opened = waiting.take(slice(len(now), None)), opened.with_(now)
         with ThreadPoolExecutor(max_workers=THREADS) as pool:
             seen = seen.with_(list(pool.map(lambda part: _opened(space, part.twigs, question), parts)))
     unreached = order[reached:]
     left = int(space.below_branches(taken(branches, unreached)).sum()) + _below(space, waiting)
     least_s = min([*bound_s[unreached[:1]], *waiting.bound_s[:1]], default=np.inf)
     seen = seen.with_([_Seen(rejected=Counter({UNTRIED if late else SLOWER: left}))])
-    return seen, float(least_s) if late else np.inf
+    seen, uncut_s = _cut(space, opened, question, seen, ends=ends)
+    return seen, min(float(least_s), uncut_s) if late else uncut_s
+
+
+def _cut(space: Space, twigs: _Waiting, question: Question, seen: _Seen, *, ends: float | None) -> tuple[_Seen, float]:
+    """Cut layers unevenly where that may be of use; give what has been seen then, and the least bound of what is left.
+
+    The bounds of twigs are bounds of their cuts too, so that what was never opened has none of use. Only what may be
+    the best is cut, and runners-up aren't. Cuts are the fastest of their kind: there is none for the least memory.
+    """
+    job, limit, left_s = space.job, question.memory_limit_bytes, np.inf
+    if question.objective is Objective.MEMORY:
+        return seen, left_s
+    bar = (1 + ROUNDING) * bar_s(question.objective, seen.front, top=0, devices=job.cluster.devices)
+    if not np.isfinite(bar):
+        bar = BEYOND * float(np.max(twigs.bound_s, initial=0.0))
+    problems = cut_problems(job, space.table(twigs.twigs), memory_limit_bytes=limit, below_s=bar)
+    for number, bound_s in enumerate(problems.bound_s):
+        bar = min(bar, (1 + ROUNDING) * bar_s(question.objective, seen.front, top=0, devices=job.cluster.devices))
+        if bound_s > bar:
+            break
+        if ends is not None and monotonic() > ends:
+            return seen, min(left_s, float(bound_s))
+        cut = best_cut(job, problems.layouts.row(number), memory_limit_bytes=limit, below_s=bar)
+        if cut is not None:
+            seen = seen.with_([_Seen(front=_front_of(cut))])
+            left_s = left_s if cut.is_optimal else min(left_s, cut.bound_s)
+    return seen, left_s
+
+
+def _front_of(cut: Cut) -> Front:
+    time_s, peak_bytes = rounded(np.array([[cut.step_time_s], [cut.peak_bytes]]))
+    return Front(layouts=LayoutTable.of([cut.layout]), step_time_s=time_s, peak_bytes=peak_bytes)
 
 
 def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, Counter[str]]:
