@@ -137,7 +137,7 @@ def test_no_cut_of_the_layers_is_better(share: float, vocabulary: int, toy_job: 
 
 
 def test_an_uneven_cut_may_be_the_best(toy_job: MakeJob) -> None:
-    job = made(toy_job(4, global_batch=24, layers=7, vocab=400_000, **WIDE), "megatron-core")
+    job = made(toy_job(4, global_batch=23, layers=7, vocab=400_000, **WIDE), "megatron-core")
     stack = job.stack.model_copy(update={"axes": ("pipeline",), "schedules": (Schedule.ONE_F_ONE_B,)})
     question = Question(objective=Objective.TIME, memory_limit_bytes=60 * GIB, top=0)
     found = search([replace(job, stack=stack)], question)

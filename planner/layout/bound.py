@@ -201,7 +201,7 @@ def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
     counts = [model.kind_of_layer.count(kind) for kind in range(len(model.layer_kinds))]
     count = max(counts)
     layer_s, shortest_s = each_s[counts.index(count)][back], np.min(each_s, axis=0)[back]
-    embedding, head = (sum(both)[back] for both in (embedding_s(job, distinct), head_s(job, distinct)))
+    embedding, head = (np.add(*both)[back] for both in (embedding_s(job, distinct), head_s(job, distinct)))
     head = head + model.mtp_layers * each_s[model.kind_of_layer[-1]][back]
     pipeline = twigs.pipeline_parallel
     least_s = np.full(len(twigs), np.inf)
@@ -293,7 +293,7 @@ def _layers_in_time(job: Job, twigs: LayoutTable, *, in_turn: bool, below_s: flo
     distinct, back = distinct_layer_rows(twigs)
     each_s = _layers_s(job, distinct)
     layer_s = each_s[heaviest_of(tuple(layer_needs(job, twigs)))][back]
-    ends_s = sum(head_s(job, distinct))[back] + job.model.mtp_layers * each_s[job.model.kind_of_layer[-1]][back]
+    ends_s = np.add(*head_s(job, distinct))[back] + job.model.mtp_layers * each_s[job.model.kind_of_layer[-1]][back]
     inner, last = (np.floor(np.maximum(own_s, 0.0) / layer_s + ROUNDING) for own_s in (busiest_s, busiest_s - ends_s))
     return StageLayers(inner=inner, last=last + job.model.mtp_layers)
 

@@ -93,9 +93,8 @@ def _costs_s(job: Job, layouts: LayoutTable, limit: int, *, longest_s: FloatArra
     if job.stack.recompute_by is not RecomputeBy.STAGE:
         every = by_row((together & (layouts.recompute != NONE)).astype(float)) > 0
         counts = np.where(every & (counts <= layers), layers, counts)
-    ends_s = (stage == 0) * sum(embedding_s(job, layouts))[:, np.newaxis] + last * sum(head_s(job, layouts))[
-        :, np.newaxis
-    ]
+    embedding, head = (np.add(*both)[:, np.newaxis] for both in (embedding_s(job, layouts), head_s(job, layouts)))
+    ends_s = (stage == 0) * embedding + last * head
     again_s = np.where(counts <= layers, counts, 0.0) * by_row(again_s)
     costs_s = np.where(counts <= layers, layers * by_row(layer_s) + again_s, np.inf)
     costs_s = costs_s + ends_s[..., np.newaxis]

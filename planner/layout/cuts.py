@@ -64,8 +64,11 @@ def _below(
     for schedule, mode in product(schedules, _modes(job)):
         if schedule not in job.stack.schedules or not len(rows):
             continue
-        codes = {"schedule": SCHEDULES.index(schedule), "recompute": RECOMPUTES.index(mode)}
-        layouts = replace(twigs.take(rows), **{name: np.full(len(rows), code) for name, code in codes.items()})
+        layouts = replace(
+            twigs.take(rows),
+            schedule=np.full(len(rows), SCHEDULES.index(schedule)),
+            recompute=np.full(len(rows), RECOMPUTES.index(mode)),
+        )
         closer_s = mode_bound_s(job, layouts, memory_limit_bytes=limit, zero_bubble=zero_bubble, below_s=below_s)
         kept = np.flatnonzero(closer_s <= below_s)
         yield layouts.take(kept), np.maximum(closer_s, bound_s[rows])[kept]
