@@ -1,5 +1,6 @@
 """Arguments that several commands take."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -7,6 +8,31 @@ from typing import Annotated, TypeAlias
 import typer
 
 from meshwright.catalog.errors import InputError
+
+_DURATIONS = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_COUNTS = {"": 0, "k": 3, "K": 3, "M": 6, "B": 9, "T": 12}
+_COUNT = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]+))?(?:[eE]\+?([0-9]{1,2}))?\s*([kKMBT]?)")
+
+
+def duration(text: str) -> float:
+    """Give the seconds of "10s", "90 min" or "30d". Raises InputError."""
+    from meshwright.catalog.quantity import parse_quantity
+
+    try:
+        return parse_quantity(text, _DURATIONS)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def token_count(text: str) -> int:
+    """Give the number of "15T", "15e12" or "300_000_000". Raises InputError where it isn't a whole number of tokens."""
+    match = _COUNT.fullmatch(text.strip()) if len(text) <= 100 else None
+    digits = match[1].replace("_", "") + (match[2] or "") if match else ""
+    power = int(match[3] or 0) + _COUNTS[match[4]] - len(match[2] or "") if match else 0
+    count: int = int(digits or 0) * 10 ** max(power, 0)
+    if match is None or (power < 0 and count % 10**-power):
+        raise InputError(f"{text!r:.60} is not a number of tokens", hint="such as 300B, 15T or 15e12")
+    return count // int(10 ** max(-power, 0))
 
 
 def file_path(name: str) -> Path:

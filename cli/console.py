@@ -3,7 +3,8 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from meshwright.catalog.errors import Infeasible, MeshwrightError, PlanDrift
 from meshwright.cli.render.text import printable
 
 PIPED_WIDTH = 100
+QUIET_S = 2.0
 
 Item = TypeVar("Item")
 
@@ -48,6 +50,27 @@ def busy(description: str) -> AbstractContextManager[object]:
     """Give a context that shows that something takes a while, where standard error is a terminal."""
     console = error_console()
     return console.status(description) if console.is_terminal else nullcontext()
+
+
+@contextmanager
+def searching(description: str, *, shown: Callable[[Item], str]) -> Iterator[Callable[[Item], None] | None]:
+    """Give a context with a function to tell how far a search is; after two seconds that is shown, on a terminal."""
+    console, start = error_console(), monotonic()
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(description) as status:
+
+        def watch(progress: Item) -> None:
+            if monotonic() - start >= QUIET_S:
+                status.update(f"{description}: {shown(progress)}")
+
+        yield watch
+
+
+def print_warning(text: str) -> None:
+    """Write a warning to standard error."""
+    error_console().print(Text.assemble(("warning: ", "bold yellow"), printable(text)), soft_wrap=True)
 
 
 def print_error(error: MeshwrightError) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, file_path
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, token_count
 
 
 def plan_command(  # noqa: PLR0913 - one argument an option
@@ -17,9 +17,27 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
     precision: Annotated[Precision, typer.Option(help="Format of the matrix products.")] = Precision.BF16,
     objective: Annotated[
-        Literal["time", "cost", "memory"],
-        typer.Option(help="Least step time, least price of a token, or least memory within 10 % of the fastest."),
+        Literal["time", "cost", "energy", "memory", "devices"],
+        typer.Option(help="Least step time, price or energy of a token, or memory; or fewest devices for a time."),
     ] = "time",
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Say what training on so many tokens comes to: 300B, 15T.", parser=token_count, metavar="N"),
+    ] = None,
+    slower_by: Annotated[
+        float | None, typer.Option(help="For the least memory: slower than the fastest by this share at most (0.1).")
+    ] = None,
+    target_time: Annotated[
+        float | None,
+        typer.Option(
+            help="For the fewest devices: what all tokens may take (30d), or a step (10s).",
+            parser=duration,
+            metavar="TIME",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Stop searching after so many seconds, with the best so far.")
+    ] = None,
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
     fix: Annotated[
@@ -42,8 +60,9 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the layout that trains MODEL on CLUSTER best."""
-    from meshwright.cli.console import busy, output_console, print_json
-    from meshwright.cli.render.plans import plan_document, render_plan
+    from meshwright.cli.console import output_console, print_json, print_warning, searching
+    from meshwright.cli.render.plans import plan_document, render_plan, warnings
+    from meshwright.cli.render.progress import shown_progress
     from meshwright.planner import inputs_of, plan_of, write_plan
     from meshwright.planner.layout.limits import limits_of
 
@@ -56,12 +75,18 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         sequence_length=sequence_length,
         precision=precision,
         objective=objective,
+        tokens=tokens,
+        slower_by=slower_by,
+        target_time_s=target_time,
+        time_limit_s=time_limit,
         top=top,
         memory_headroom=memory_headroom,
         limits=limits_of(fix=fix or (), forbid=forbid or (), most=most or ()),
     )
-    with busy("searching the layouts"):
-        made = plan_of(inputs)
+    with searching("searching the layouts", shown=shown_progress(inputs.job.objective)) as watch:
+        made = plan_of(inputs, watch=watch)
+    for warning in warnings(made.plan):
+        print_warning(warning)
     if output is not None:
         write_plan(made.plan, output)
     if json:

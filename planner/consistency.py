@@ -28,6 +28,7 @@ def contradictions(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _mesh(plan)
     yield from _stages(plan)
     yield from _predicted(plan.predicted)
+    yield from _training(plan)
     yield from _search(plan)
     yield from _alternatives(plan)
 
@@ -36,6 +37,8 @@ def _layout(plan: Plan) -> Iterator[tuple[str, str]]:
     layout = plan.layout.layout()
     if layout.world_size != plan.mesh.devices:
         yield "layout", f"the degrees multiply to {layout.world_size}, not to the mesh's {plan.mesh.devices} devices"
+    if plan.mesh.devices + plan.mesh.idle != plan.inputs.cluster.entry.devices:
+        yield "mesh.idle", f"isn't what {plan.mesh.devices} leave of {plan.inputs.cluster.entry.devices} devices"
     yield from _degrees("layout", layout, plan.inputs)
 
 
@@ -123,6 +126,19 @@ def _predicted(predicted: PredictedSection) -> Iterator[tuple[str, str]]:
         yield "predicted.peak_memory_bytes", "must rise from allocated to reserved, nvidia_smi and the memory limit"
 
 
+def _training(plan: Plan) -> Iterator[tuple[str, str]]:
+    job, training = plan.inputs.job, plan.predicted.training
+    if (training and training.tokens) != job.tokens:
+        yield "predicted.training", f"isn't of the {job.tokens} tokens that were asked for"
+    if training is not None:
+        time_s = job.steps * plan.predicted.step_time_s
+        if training.steps != job.steps or not math.isclose(training.time_s, time_s, rel_tol=ROUNDING):
+            yield "predicted.training", f"isn't {job.steps} steps of {plan.predicted.step_time_s} s"
+    target_s = job.target_time_s
+    if target_s is not None and job.steps * plan.predicted.step_time_s > target_s * (1 + ROUNDING):
+        yield "predicted.step_time_s", f"misses the target of {target_s} s for {job.steps} steps"
+
+
 def _search(plan: Plan) -> Iterator[tuple[str, str]]:
     search = plan.search
     rejected = sum(search.rejected.values())
@@ -144,6 +160,8 @@ def _value(plan: Plan) -> float:
     return {
         Objective.TIME: predicted.step_time_s,
         Objective.COST: predicted.step_time_s * plan.mesh.devices,
+        Objective.ENERGY: predicted.step_time_s * plan.mesh.devices,
+        Objective.DEVICES: float(plan.mesh.devices),
         Objective.MEMORY: float(predicted.peak_memory_bytes.nvidia_smi),
     }[plan.inputs.job.objective]
 
@@ -158,7 +176,7 @@ def _alternatives(plan: Plan) -> Iterator[tuple[str, str]]:
         yield from _degrees(f"{path}.layout", other.layout.layout(), plan.inputs)
         if not math.isclose(slower_by, other.slower_by, rel_tol=ROUNDING, abs_tol=ROUNDING):
             yield f"{path}.slower_by", f"is {other.slower_by}; its step time makes it {slower_by:.9g}"
-        if plan.inputs.job.objective is Objective.TIME and slower_by < -ROUNDING:
+        if plan.inputs.job.objective in (Objective.TIME, Objective.DEVICES) and slower_by < -ROUNDING:
             yield f"{path}.step_time_s", "is less than the plan's, which is to be the fastest"
         if other.peak_memory_bytes > limit:
             yield f"{path}.peak_memory_bytes", f"is {other.peak_memory_bytes}; the memory limit is {limit}"

@@ -5,11 +5,11 @@ Pydantic checks types and ranges here; `consistency.py` checks that the sections
 
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.device_entry import DeviceEntry
-from meshwright.catalog.entry import Count, Entry, Name, Natural
+from meshwright.catalog.entry import Count, Entry, Name, Natural, field_error
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.precision import Precision
@@ -41,6 +41,9 @@ class JobSection(Section):
     """What is asked, in sequences and tokens.
 
     memory_headroom: the share of device memory that is left free. limits: what is asked of the layout itself.
+    time_limit_s: when to stop searching. tokens: how many to train on in all. slower_by: for the memory, by how much a
+    layout may be slower than the fastest (None: objective.py's). target_time_s: for the fewest devices, how long all
+    tokens may take, or a step where none are given.
     """
 
     precision: Precision
@@ -50,6 +53,37 @@ class JobSection(Section):
     memory_headroom: Annotated[float, Field(ge=0, lt=1)]
     top: Annotated[int, Field(ge=0, le=1000, strict=True)]
     limits: Limits = Limits()
+    time_limit_s: Annotated[float, Field(gt=0, le=1e7)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**18, strict=True)] | None = None
+    slower_by: Annotated[float, Field(ge=0, le=100)] | None = None
+    target_time_s: Annotated[float, Field(gt=0, le=1e12)] | None = None
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step."""
+        return self.global_batch * self.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Steps that all tokens take, rounded up; one where none are given."""
+        return 1 if self.tokens is None else -(-self.tokens // self.tokens_per_step)
+
+    @model_validator(mode="after")
+    def _fit_the_objective(self) -> Self:
+        objective = self.objective
+        if self.time_limit_s is not None and objective in (Objective.MEMORY, Objective.DEVICES):
+            raise field_error("time_limit_s", f"isn't for {objective}, of which nothing is known before the end")
+        if self.slower_by is not None and objective is not Objective.MEMORY:
+            raise field_error("slower_by", f"is for the objective memory, not for {objective}")
+        if self.target_time_s is not None and objective is not Objective.DEVICES:
+            raise field_error("target_time_s", f"is for the objective devices, not for {objective}")
+        if self.target_time_s is None and objective is Objective.DEVICES:
+            raise field_error(
+                "target_time_s",
+                "is missing: the fewest devices are those that reach a time",
+                hint="such as --target-time 10s for a step, or --tokens 15T --target-time 30d for all of them",
+            )
+        return self
 
 
 class Embedded(Section, Generic[AnyEntry]):
@@ -143,9 +177,13 @@ class AxisSection(Section):
 
 
 class MeshSection(Section):
-    """How ranks are numbered. The two orders name axes, fastest first; experts group the same ranks by the second."""
+    """How ranks are numbered. The two orders name axes, fastest first; experts group the same ranks by the second.
+
+    idle: devices of the cluster that the layout leaves unused.
+    """
 
     devices: Count
+    idle: Natural
     order: tuple[Name, ...]
     expert_order: tuple[Name, ...]
     groups: dict[str, AxisSection]
@@ -166,6 +204,19 @@ class IntervalSection(Section):
     high: Annotated[float, Field(gt=0)]
 
 
+class TrainingSection(Section):
+    """What training on all tokens that were asked for comes to, at the predicted step time.
+
+    energy_joules: of the devices, if they draw their power limit all the time; they draw that at most.
+    """
+
+    tokens: PositiveTally
+    steps: PositiveTally
+    time_s: PositiveSeconds
+    usd: Annotated[float, Field(gt=0)] | None
+    energy_joules: Annotated[float, Field(gt=0)]
+
+
 class PredictedSection(Section):
     """The predictions for the layout; the breakdowns sum to the step time and to the allocated bytes.
 
@@ -174,6 +225,8 @@ class PredictedSection(Section):
     far predictions were from measurements that no constant had seen; wider_because: what no measurement covers.
     memory_limit_bytes: device memory less the headroom, which nvidia_smi stays within.
     usd_per_million_tokens: of the devices that the layout uses; null where the catalog has no price.
+    joules_per_token: of the same, if they draw their power limit all the time; they draw that at most.
+    training: of all tokens, where their number was asked for.
     """
 
     step_time_s: PositiveSeconds
@@ -183,6 +236,8 @@ class PredictedSection(Section):
     tokens_per_s: Annotated[float, Field(gt=0)]
     mfu: Annotated[float, Field(gt=0)]
     usd_per_million_tokens: Annotated[float, Field(gt=0)] | None
+    joules_per_token: Annotated[float, Field(gt=0)]
+    training: TrainingSection | None
     peak_memory_bytes: PeakMemory
     nvidia_smi_interval_bytes: IntervalSection
     memory_limit_bytes: ByteCount
@@ -195,8 +250,9 @@ class SearchSection(Section):
 
     candidates = feasible + sum of rejected, each counted under the first reason. Feasible are those that were evaluated
     and fit; those that a lower bound makes too slow to be of use weren't evaluated, which is a reason too.
-    lower_bound: nothing that fits comes to less under the objective: seconds of a step; for the cost device-seconds of
-    a step; for memory bytes. gap: by how much the plan comes to more than that, relative.
+    lower_bound: nothing that fits comes to less under the objective: seconds of a step; for cost and energy
+    device-seconds of a step; for memory bytes; for devices their number. gap: by how much the plan comes to more than
+    that, relative.
     proof: optimal means that the gap is 0; bounded that time ran out before.
     """
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 
 from meshwright.catalog.cluster_entry import ClusterEntry
-from meshwright.catalog.errors import MissingData
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
@@ -18,12 +17,14 @@ from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stages import ends_of_stage, stage_chunks
 from meshwright.costmodels.transformer import Transformer
+from meshwright.planner.device_numbers import device_numbers
 from meshwright.planner.digest import digest_of
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
+from meshwright.planner.layout.fewest import fewest_devices
 from meshwright.planner.layout.limits import Limits
-from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Found, Question, SearchResult, search
+from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
+from meshwright.planner.layout.search import Found, Question, SearchResult, Watch, search
 from meshwright.planner.plan_schema import (
     FORMAT_VERSION,
     AlternativeSection,
@@ -38,6 +39,7 @@ from meshwright.planner.plan_schema import (
     PredictedSection,
     SearchSection,
     StageSection,
+    TrainingSection,
 )
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
 from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
@@ -62,6 +64,10 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
     top: int = 5,
     memory_headroom: float = 0.05,
     limits: Limits | Mapping[str, object] | None = None,
+    time_limit_s: float | None = None,
+    tokens: int | None = None,
+    slower_by: float | None = None,
+    target_time_s: float | None = None,
     stack: str | StackEntry | None = None,
     overlays: Sequence[OverlayGiven] = (),
 ) -> Plan:
@@ -73,11 +79,15 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         global_batch: sequences of one optimizer step.
         sequence_length: tokens of a sequence.
         precision: of the matrix products.
-        objective: least step time, least peak memory at most 10 % slower than that, or least price of a token.
+        objective: least step time; least price or energy of a token; least peak memory; or fewest devices.
         top: how many alternatives to give.
         memory_headroom: share of device memory to leave free.
         limits: what is asked of the layout itself, such as {"fix": {"tensor_parallel": 8}, "forbid": {"schedule":
             ["gpipe"]}, "max": {"pipeline_parallel": 8}}; layout/limits.py lists the fields.
+        time_limit_s: when to stop searching and give the best layout so far, with what it may be short of the best.
+        tokens: how many to train on, to say what that comes to.
+        slower_by: for the least memory, by how much a layout may be slower than the fastest; 0.1 if None.
+        target_time_s: for the fewest devices, what all tokens may take, or a step where none are given.
         stack: the training software; by default that of the cluster's device.
         overlays: files of calibrated figures, or entries, to lay over those of the catalog; the last counts most.
 
@@ -96,22 +106,35 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         top=top,
         memory_headroom=memory_headroom,
         limits=limits or {},
+        time_limit_s=time_limit_s,
+        tokens=tokens,
+        slower_by=slower_by,
+        target_time_s=target_time_s,
     )
     return plan_of(inputs).plan
 
 
-def plan_of(inputs: Inputs) -> TimedPlan:
-    """Make the plan of resolved inputs. Raises MissingData and Infeasible."""
-    jobs = [job_of(inputs, devices=devices) for devices in _sizes(inputs)]
+def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
+    """Make the plan of resolved inputs; `watch` is told how far the search is. Raises MissingData and Infeasible."""
     start = perf_counter()
-    question = Question(
-        objective=inputs.job.objective,
-        memory_limit_bytes=memory_limit_bytes(inputs),
-        top=inputs.job.top,
-        limits=inputs.job.limits,
-    )
-    result = search(jobs, question)
+    result = _searched(inputs, watch)
     return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))
+
+
+def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
+    asked = inputs.job
+    question = Question(
+        objective=asked.objective,
+        memory_limit_bytes=memory_limit_bytes(inputs),
+        top=asked.top,
+        time_limit_s=asked.time_limit_s,
+        limits=asked.limits,
+        slower_by=SLOWER_BY_AT_MOST if asked.slower_by is None else asked.slower_by,
+    )
+    jobs = (job_of(inputs, devices=devices) for devices in device_numbers(inputs))
+    if asked.target_time_s is not None:
+        return fewest_devices(jobs, question, target_s=asked.target_time_s / asked.steps, watch=watch)
+    return search(tuple(jobs), question, watch=watch)
 
 
 def memory_limit_bytes(inputs: Inputs) -> int:
@@ -119,26 +142,10 @@ def memory_limit_bytes(inputs: Inputs) -> int:
     return significant_bytes(inputs.device.entry.memory.capacity * (1 - inputs.job.memory_headroom))
 
 
-def _sizes(inputs: Inputs) -> list[int]:
-    """List how many devices may be used: all; for the least cost also halves of halves, as long as nodes stay whole."""
-    devices, node = inputs.cluster.entry.devices, inputs.cluster.entry.devices_per_node
-    if inputs.job.objective is not Objective.COST:
-        return [devices]
-    if inputs.device.entry.price is None:
-        raise MissingData(
-            f"the catalog has no price for {inputs.device.entry.name}",
-            hint="add price.hourly to the device's file, with its source, or plan for time or memory",
-        )
-    sizes = [devices]
-    while sizes[-1] % (2 * node) == 0:
-        sizes.append(sizes[-1] // 2)
-    return sizes
-
-
 def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
     layout = result.best.layout
     job = job_of(inputs, devices=layout.world_size)
-    predicted = predicted_of(job, layout, limit=memory_limit_bytes(inputs))
+    predicted = predicted_of(job, layout, limit=memory_limit_bytes(inputs), tokens=inputs.job.tokens)
     return Plan(
         version=FORMAT_VERSION,
         meshwright=version("meshwright"),
@@ -146,6 +153,7 @@ def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
         stages=_stages(layout, job.model),
         mesh=MeshSection(
             devices=layout.world_size,
+            idle=inputs.cluster.entry.devices - layout.world_size,
             order=MESH_ORDER,
             expert_order=EXPERT_ORDER,
             groups={name: AxisSection.of(axis) for name, axis in mesh_axes(layout).items()},
@@ -182,8 +190,8 @@ def _stages(layout: Layout, model: Transformer) -> tuple[StageSection, ...]:
     )
 
 
-def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
-    """Predict a layout; `limit` is the device memory that it may use, in bytes."""
+def predicted_of(job: Job, layout: Layout, *, limit: int, tokens: int | None = None) -> PredictedSection:
+    """Predict a layout; `limit` is the device memory that it may use, in bytes, `tokens` what it is to train on."""
     table = LayoutTable.of([layout])
     time, memory = predict_time(job, table), predict_memory(job, table)
     step_time_s = float(time.step_time_s[0])
@@ -192,6 +200,7 @@ def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
     uncertainty = shipped_uncertainty()
     nvidia_smi = significant_bytes(memory.nvidia_smi_bytes[0])
     usd_per_step = None if price is None else price * devices * step_time_s / 3600
+    joules_per_step = device.power_w * devices * step_time_s
     return PredictedSection(
         step_time_s=significant(step_time_s),
         step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job, uncertainty),
@@ -200,6 +209,8 @@ def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
         tokens_per_s=significant(job.tokens_per_step / step_time_s),
         mfu=significant(time.model_flop / (step_time_s * devices * device.peak(job.precision))),
         usd_per_million_tokens=None if usd_per_step is None else significant(usd_per_step / job.tokens_per_step * 1e6),
+        joules_per_token=significant(joules_per_step / job.tokens_per_step),
+        training=_training(job, tokens, step_time_s, usd_per_step, joules_per_step) if tokens else None,
         peak_memory_bytes=PeakMemory(
             allocated=significant_bytes(memory.allocated_bytes[0]),
             reserved=significant_bytes(memory.reserved_bytes[0]),
@@ -209,6 +220,19 @@ def predicted_of(job: Job, layout: Layout, *, limit: int) -> PredictedSection:
         memory_limit_bytes=limit,
         time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
         memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
+    )
+
+
+def _training(
+    job: Job, tokens: int, step_time_s: float, usd_per_step: float | None, joules_per_step: float
+) -> TrainingSection:
+    steps = -(-tokens // job.tokens_per_step)
+    return TrainingSection(
+        tokens=tokens,
+        steps=steps,
+        time_s=significant(steps * step_time_s),
+        usd=None if usd_per_step is None else significant(steps * usd_per_step),
+        energy_joules=significant(steps * joules_per_step),
     )
 
 

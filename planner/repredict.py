@@ -17,9 +17,14 @@ def repredict(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
 
     Raises InputError and MissingData.
     """
-    inputs = inputs_under(plan.inputs, overlays)
+    return repredicted(plan, inputs_under(plan.inputs, overlays))
+
+
+def repredicted(plan: Plan, inputs: Inputs) -> Plan:
+    """Give the plan with the predictions of other inputs for the same layouts. Raises MissingData."""
     layout = plan.layout.layout()
-    predicted = predicted_of(job_of(inputs, devices=layout.world_size), layout, limit=memory_limit_bytes(inputs))
+    job, limit = job_of(inputs, devices=layout.world_size), memory_limit_bytes(inputs)
+    predicted = predicted_of(job, layout, limit=limit, tokens=inputs.job.tokens)
     return plan.model_copy(
         update={
             "inputs": digested(inputs),

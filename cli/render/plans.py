@@ -11,17 +11,26 @@ from rich.text import Text
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share, shown_span
+from meshwright.cli.render.units import (
+    shown_bytes,
+    shown_duration,
+    shown_energy,
+    shown_error,
+    shown_parameters,
+    shown_seconds,
+    shown_share,
+    shown_span,
+)
 from meshwright.planner import Plan
 from meshwright.planner.layout.description import describe, narrower_shards, recomputed_part
-from meshwright.planner.layout.objective import Objective
-from meshwright.planner.plan_schema import StageSection
+from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
+from meshwright.planner.plan_schema import StageSection, TrainingSection
 
 REASONS_SHOWN = 6
 BETTER = {
     Objective.TIME: "that fits is faster",
     Objective.COST: "that fits is cheaper a token",
-    Objective.MEMORY: "at most 10 % slower than the fastest needs less memory",
+    Objective.ENERGY: "that fits takes less energy a token",
 }
 
 
@@ -46,6 +55,8 @@ def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
             "tokens_per_s": predicted["tokens_per_s"],
             "mfu": predicted["mfu"],
             "usd_per_million_tokens": predicted["usd_per_million_tokens"],
+            "joules_per_token": predicted["joules_per_token"],
+            "training": predicted["training"],
             "peak_memory_bytes": peak["nvidia_smi"],
             "peak_memory_by_kind_bytes": peak,
             "memory_limit_bytes": predicted["memory_limit_bytes"],
@@ -58,6 +69,16 @@ def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
         "mesh": document["mesh"],
         "digest": plan.inputs.digest,
     }
+
+
+def warnings(plan: Plan) -> Iterator[str]:
+    """Give what users of a plan should know before all else, a sentence each."""
+    if plan.mesh.idle and plan.inputs.job.objective in (Objective.TIME, Objective.MEMORY):
+        devices = plan.inputs.cluster.entry.devices
+        yield (
+            f"no layout can use all {devices:,} devices: this one uses {plan.mesh.devices:,}, "
+            f"the most that one can, and leaves {plan.mesh.idle:,} idle"
+        )
 
 
 def render_plan(
@@ -107,6 +128,11 @@ def _summary(plan: Plan) -> Iterator[str]:
         yield f"with calibrated figures: {printable(overlay.source)}"
     if predicted.usd_per_million_tokens is not None:
         yield f"{predicted.usd_per_million_tokens:.2f} USD per million tokens"
+    if inputs.job.objective is Objective.ENERGY:
+        yield f"{predicted.joules_per_token:.4g} J per token at most, which is if devices draw their power limit"
+    if predicted.training is not None:
+        yield _training(predicted.training)
+    yield from warnings(plan)
 
 
 def _render_layout(console: Console, plan: Plan) -> None:
@@ -198,8 +224,25 @@ def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> No
     console.print(Text(_proof(plan)))
 
 
+def _training(training: TrainingSection) -> str:
+    price = "" if training.usd is None else f"{training.usd:,.0f} USD, "
+    return (
+        f"{shown_parameters(training.tokens)} tokens in {training.steps:,} steps: {shown_duration(training.time_s)}, "
+        f"{price}{shown_energy(training.energy_joules)} at most"
+    )
+
+
 def _proof(plan: Plan) -> str:
-    better = BETTER[plan.inputs.job.objective]
+    job = plan.inputs.job
+    if job.target_time_s is not None:
+        what = "a step takes" if job.tokens is None else "the training takes"
+        reached = f"{what} {shown_duration(job.target_time_s)} at most"
+        return f"Proved: with fewer of the cluster's nodes, no layout that fits is so fast that {reached}."
+    if job.objective is Objective.MEMORY:
+        slower_by = SLOWER_BY_AT_MOST if job.slower_by is None else job.slower_by
+        better = f"at most {shown_share(slower_by)} slower than the fastest needs less memory"
+    else:
+        better = BETTER[job.objective]
     if plan.search.proof == "optimal":
         return f"Proved optimal: no layout of this space {better}."
     return (

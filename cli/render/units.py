@@ -13,6 +13,23 @@ def shown_seconds(value: float) -> str:
     return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
 
 
+def shown_duration(value: float) -> str:
+    """Show seconds as days or hours, where they are so many."""
+    for scale, unit in ((86_400.0, "days"), (3600.0, "hours")):
+        if value >= 2 * scale:
+            return f"{value / scale:,.1f} {unit}"
+    return shown_seconds(value)
+
+
+def shown_energy(value: float) -> str:
+    """Show joules as people pay for them, in kWh, MWh or GWh."""
+    kwh = value / 3.6e6
+    for scale, unit in ((1e6, "GWh"), (1e3, "MWh")):
+        if kwh >= scale:
+            return f"{kwh / scale:,.4g} {unit}"
+    return f"{kwh:,.4g} kWh"
+
+
 def shown_span(low: float, high: float, *, shown: Callable[[float], str]) -> str:
     """Show from where to where; the unit once where both have the same."""
     (first, first_unit), (last, last_unit) = shown(low).split(), shown(high).split()

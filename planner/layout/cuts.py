@@ -16,6 +16,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, FloatArray, LayoutTable, Recompute
 from meshwright.costmodels.schedule import micro_batches
 from meshwright.planner.layout.bound import cut_bound_s, mode_bound_s
+from meshwright.planner.layout.limits import Limits
 
 IN_TURN = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)
 ZERO_BUBBLE = (Schedule.ZERO_BUBBLE_H1, Schedule.ZERO_BUBBLE_2P)
@@ -32,17 +33,26 @@ class CutProblems:
         return len(self.layouts)
 
 
-def cut_problems(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int, below_s: float) -> CutProblems:
+def cut_problems(
+    job: Job, twigs: LayoutTable, *, memory_limit_bytes: int, below_s: float, limits: Limits
+) -> CutProblems:
     """Give the problems of some twigs that may take less than `below_s`; none where the software cuts evenly alone."""
     layouts = twigs.take(np.flatnonzero(twigs.pipeline_parallel > 1))
     bound_s = np.zeros(len(layouts))
-    if job.stack.splits is Splits.ANY and len(layouts):
+    whole = limits.allows("virtual_pipeline", 1) and limits.allows("vocabulary_parallel", False)
+    if job.stack.splits is Splits.ANY and len(layouts) and whole:
         found = [
             problems
             for zero_bubble, schedules in enumerate((IN_TURN, ZERO_BUBBLE))
             if set(schedules) & set(job.stack.schedules)
             for problems in _below(
-                job, layouts, schedules, memory_limit_bytes, zero_bubble=bool(zero_bubble), below_s=below_s
+                job,
+                layouts,
+                tuple(schedule for schedule in schedules if limits.allows("schedule", str(schedule))),
+                memory_limit_bytes,
+                zero_bubble=bool(zero_bubble),
+                below_s=below_s,
+                modes=_modes(job, limits),
             )
         ]
     else:
@@ -55,13 +65,20 @@ def cut_problems(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int, below
 
 
 def _below(
-    job: Job, twigs: LayoutTable, schedules: tuple[Schedule, ...], limit: int, *, zero_bubble: bool, below_s: float
+    job: Job,
+    twigs: LayoutTable,
+    schedules: tuple[Schedule, ...],
+    limit: int,
+    *,
+    zero_bubble: bool,
+    below_s: float,
+    modes: tuple[Recompute, ...],
 ) -> Iterator[tuple[LayoutTable, FloatArray]]:
     """Give the problems of some schedules, with their bounds: of all modes first, then of each."""
     bound_s = cut_bound_s(job, twigs, memory_limit_bytes=limit, zero_bubble=zero_bubble, below_s=below_s)
     filled = micro_batches(job.global_batch, twigs) >= twigs.pipeline_parallel
     rows = np.flatnonzero((bound_s <= below_s) & (filled | (not zero_bubble)))
-    for schedule, mode in product(schedules, _modes(job)):
+    for schedule, mode in product(schedules, modes):
         if schedule not in job.stack.schedules or not len(rows):
             continue
         layouts = replace(
@@ -74,7 +91,14 @@ def _below(
         yield layouts.take(kept), np.maximum(closer_s, bound_s[rows])[kept]
 
 
-def _modes(job: Job) -> tuple[Recompute, ...]:
-    """Give the modes to solve for; full recomputation of no layers is none, where layers are counted."""
-    counted = job.stack.recompute_by is not RecomputeBy.ALL
-    return tuple(mode for mode in Recompute if mode is not Recompute.NONE or not counted)
+def _modes(job: Job, limits: Limits) -> tuple[Recompute, ...]:
+    """Give the modes to solve for; full recomputation of no layers is none, where layers are counted.
+
+    Where they are, a mode that limits force on all can't be told from none of it: then there are no problems.
+    """
+    allowed = tuple(mode for mode in Recompute if limits.allows("recompute", str(mode)))
+    if job.stack.recompute_by is RecomputeBy.ALL:
+        return allowed
+    if Recompute.NONE not in allowed:
+        return ()
+    return tuple(mode for mode in allowed if mode is not Recompute.NONE or Recompute.FULL not in allowed)

@@ -24,6 +24,9 @@ class Front:
     step_time_s: FloatArray
     peak_bytes: FloatArray
 
+    def __len__(self) -> int:
+        return len(self.step_time_s)
+
     def take(self, rows: IntArray) -> Self:
         """Give some rows."""
         return type(self)(

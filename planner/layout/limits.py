@@ -115,6 +115,14 @@ class Limits(Entry):
             *(f"--max {field}={value}" for field, value in self.max.items()),
         )
 
+    def allows(self, field: str, value: Value) -> bool:
+        """Say whether the limits on a field leave it this value."""
+        return (
+            self.fix.get(field, value) == value
+            and value not in self.forbid.get(field, ())
+            and (field not in self.max or int(value) <= self.max[field])
+        )
+
     def rules(self, columns: Iterable[str]) -> tuple[Rule, ...]:
         """Give the rules of the limits on some columns."""
         return tuple(_rule(option, keeps) for column in columns for option, keeps in self._kept(column))

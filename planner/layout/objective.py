@@ -1,8 +1,11 @@
 """What "best" means, and the order of equals.
 
     time     least step time
-    memory   least peak memory among the layouts at most 10 % slower than the fastest
+    memory   least peak memory among the layouts that are so much slower than the fastest at most
     cost     least price of a token, over the whole cluster and its halves, quarters, ... of whole nodes
+    energy   least energy of a token, over the same; devices are taken to draw their power limit all the time, so that
+             energy and price rank layouts alike, by devices x step time
+    devices  the fewest whole nodes of which a step takes a given time at most (fewest.py), of those the least step time
 
 Equals under the objective: less time, less memory, then lower values in the order of front.py's TIE_COLUMNS. Times and
 bytes are compared rounded to nine significant digits, so that the last bits of another machine's arithmetic decide
@@ -17,7 +20,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.planner.layout.front import Front, mesh_numbers, tie_columns
 
-SLOWER_BY_AT_MOST = 0.10
+SLOWER_BY_AT_MOST = 0.10  # where nothing else is asked
 
 
 class Objective(StrEnum):
@@ -25,7 +28,12 @@ class Objective(StrEnum):
 
     TIME = "time"
     COST = "cost"
+    ENERGY = "energy"
     MEMORY = "memory"
+    DEVICES = "devices"
+
+
+BY_DEVICE_SECONDS = (Objective.COST, Objective.ENERGY)
 
 
 def rounded(values: FloatArray) -> FloatArray:
@@ -35,24 +43,31 @@ def rounded(values: FloatArray) -> FloatArray:
 
 
 def values(objective: Objective, front: Front) -> FloatArray:
-    """Give what the objective makes small, [layouts]: seconds, device-seconds of a step (its price), or bytes."""
+    """Give what the objective makes small, [layouts]: seconds, device-seconds of a step, bytes, or devices."""
     if objective is Objective.MEMORY:
         return front.peak_bytes
-    if objective is Objective.COST:
+    if objective in BY_DEVICE_SECONDS:
         return rounded(world_sizes(front.layouts) * front.step_time_s)
+    if objective is Objective.DEVICES:
+        return world_sizes(front.layouts).astype(np.float64)
     return front.step_time_s
 
 
-def best_first(objective: Objective, front: Front) -> Front:
-    """Give the layouts that the objective admits, best first."""
+def best_first(objective: Objective, front: Front, *, slower_by: float = SLOWER_BY_AT_MOST) -> Front:
+    """Give the layouts that the objective admits, best first.
+
+    slower_by: for the memory, by how much a layout may be slower than the fastest, relative.
+    """
     admitted = front
     if objective is Objective.MEMORY:
-        admitted = front.take(np.flatnonzero(front.step_time_s <= _slowest_s(front)))
+        admitted = front.take(np.flatnonzero(front.step_time_s <= _slowest_s(front, slower_by)))
     keys = (values(objective, admitted), admitted.step_time_s, admitted.peak_bytes, *tie_columns(admitted.layouts))
     return admitted.take(np.lexsort(keys[::-1]))
 
 
-def bar_s(objective: Objective, front: Front | None, *, top: int, devices: int) -> float:
+def bar_s(
+    objective: Objective, front: Front | None, *, top: int, devices: int, slower_by: float = SLOWER_BY_AT_MOST
+) -> float:
     """Give the step time in seconds above which a layout of so many devices is neither the best nor a runner-up.
 
     Args:
@@ -60,17 +75,18 @@ def bar_s(objective: Objective, front: Front | None, *, top: int, devices: int) 
         front: what has been found, of whatever size; None if nothing has, which leaves the bar at infinity.
         top: how many runners-up are asked for, each of another mesh.
         devices: those of the layouts to come.
+        slower_by: as for best_first.
 
     """
     if front is None:
         return math.inf
     if objective is Objective.MEMORY:
-        return _slowest_s(front)
+        return _slowest_s(front, slower_by)
     mesh = mesh_numbers(front.layouts)
     least = np.full(mesh.max() + 1, np.inf)
     np.minimum.at(least, mesh, values(objective, front))
     last = float(np.partition(least, top)[top]) if len(least) > top else math.inf
-    return last / devices if objective is Objective.COST else last
+    return last / devices if objective in BY_DEVICE_SECONDS else last
 
 
 def bound_value(objective: Objective, bound_s: float, *, devices: int) -> float:
@@ -78,11 +94,13 @@ def bound_value(objective: Objective, bound_s: float, *, devices: int) -> float:
 
     The memory of slower layouts may be anything from 0 bytes.
     """
-    return {Objective.TIME: bound_s, Objective.COST: devices * bound_s, Objective.MEMORY: 0.0}[objective]
+    if objective is Objective.MEMORY:
+        return 0.0
+    return devices * bound_s if objective in BY_DEVICE_SECONDS else bound_s
 
 
-def _slowest_s(front: Front) -> float:
-    return (1 + SLOWER_BY_AT_MOST) * float(front.step_time_s.min())
+def _slowest_s(front: Front, slower_by: float) -> float:
+    return (1 + slower_by) * float(front.step_time_s.min())
 
 
 def world_sizes(layouts: LayoutTable) -> IntArray:

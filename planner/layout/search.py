@@ -14,9 +14,10 @@ the very functions whose figures the plan reports; what was opened in which orde
 Decision variables are the columns of LayoutTable; the constraints are the rules of rules.py and the limit on memory.
 """
 
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -34,7 +35,15 @@ from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.least_recomputed import every_count, least_recomputed
 from meshwright.planner.layout.limits import Limits
-from meshwright.planner.layout.objective import Objective, bar_s, best_first, bound_value, rounded, values
+from meshwright.planner.layout.objective import (
+    SLOWER_BY_AT_MOST,
+    Objective,
+    bar_s,
+    best_first,
+    bound_value,
+    rounded,
+    values,
+)
 from meshwright.planner.layout.possible import possible_instead
 from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
@@ -83,11 +92,38 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unfound:
+    """What a search that found nothing looked at, counted as in SearchResult."""
+
+    candidates: int
+    feasible: int
+    rejected: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a search is.
+
+    devices: of the size that it is at. best: what the best layout so far comes to under the objective, None where there
+    is none. bound: what no layout comes to less than, at this size. waiting: branches and twigs that may be better.
+    """
+
+    devices: int
+    best: float | None
+    bound: float
+    waiting: int
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is asked of a search.
 
     memory_limit_bytes: what a device may use. top: how many alternatives are asked for. time_limit_s: when to stop, in
     seconds from the start; None for not before everything is proved. limits: what is asked of the layout itself.
+    slower_by: for the memory, by how much a layout may be slower than the fastest. slowest_s: no slower step is of use.
     """
 
     objective: Objective
@@ -95,6 +131,8 @@ class Question:
     top: int
     time_limit_s: float | None = None
     limits: Limits = field(default_factory=Limits)
+    slower_by: float = SLOWER_BY_AT_MOST
+    slowest_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,34 +178,48 @@ class _Waiting:
         return self.take(np.argsort(self.bound_s, kind="stable"))
 
 
-def search(jobs: Sequence[Job], question: Question) -> SearchResult:
+def search(jobs: Sequence[Job], question: Question, *, watch: Watch | None = None) -> SearchResult:
     """Find the best layout over one or more jobs, which differ in the number of devices only.
+
+    `watch` is called between rounds.
 
     Raises Infeasible where no layout is legal or none fits, and SolverFailed where a predicted time is no number.
     """
+    found = attempt(jobs, question, watch=watch)
+    if isinstance(found, Unfound):
+        raise _infeasible(space_of(jobs[0], question.limits), question, rejected=found.rejected)
+    return found
+
+
+def attempt(jobs: Sequence[Job], question: Question, *, watch: Watch | None = None) -> SearchResult | Unfound:
+    """Do the same, but give what was looked at where nothing is found. Raises SolverFailed."""
     ends = None if question.time_limit_s is None else monotonic() + question.time_limit_s
     spaces = [space_of(job, question.limits) for job in jobs]
     seen, left = _Seen(), np.inf
     for space in spaces:
-        seen, unopened_s = _explored(space, question, seen, ends=ends)
+        seen, unopened_s = _explored(space, question, seen, ends=ends, watch=watch)
         if np.isfinite(unopened_s):
             left = min(left, bound_value(question.objective, unopened_s, devices=space.job.cluster.devices))
-    if seen.front is None:
-        raise _infeasible(spaces[0], question, rejected=seen.rejected)
-    ordered = best_first(question.objective, seen.front)
+    candidates, rejected = sum(space.candidates for space in spaces), dict(+seen.rejected)
+    ordered = None if seen.front is None else best_first(question.objective, seen.front, slower_by=question.slower_by)
+    ordered = ordered and ordered.take(np.flatnonzero(ordered.step_time_s <= question.slowest_s))
+    if not ordered:
+        return Unfound(candidates=candidates, feasible=seen.feasible, rejected=rejected)
     chosen, value = _one_a_mesh(ordered, limit=question.top + 1), float(values(question.objective, ordered)[0])
     return SearchResult(
         best=chosen[0],
         alternatives=chosen[1:],
-        candidates=sum(space.candidates for space in spaces),
+        candidates=candidates,
         feasible=seen.feasible,
-        rejected=dict(+seen.rejected),
+        rejected=rejected,
         value=value,
         lower_bound=min(value, left),
     )
 
 
-def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | None) -> tuple[_Seen, float]:
+def _explored(
+    space: Space, question: Question, seen: _Seen, *, ends: float | None, watch: Watch | None
+) -> tuple[_Seen, float]:
     """Open what may be of use of one space; give what has been seen then, and the least bound of what is left of that.
 
     That is infinity, but where time ends.
@@ -181,7 +233,7 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
     reached, waiting = 0, _twigs(space, question, order[:0])[0]
     opened = waiting
     while True:
-        bar = (1 + ROUNDING) * bar_s(question.objective, seen.front, top=question.top, devices=job.cluster.devices)
+        bar = (1 + ROUNDING) * _bar_s(question, seen.front, devices=job.cluster.devices)
         fresh = order[reached : reached + BRANCHES]
         fresh = fresh[bound_s[fresh] <= bar]
         reached += len(fresh)
@@ -193,6 +245,9 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
         late = ends is not None and monotonic() > ends and seen.front is not None
         if late or not (len(fresh) or len(waiting)):
             break
+        if watch is not None:
+            least_s = min([*bound_s[order[reached : reached + 1]], *waiting.bound_s[:1]])
+            watch(_progress(space, question, seen, least_s, waiting=len(order) - reached + len(waiting)))
         now = waiting.take(slice(TWIGS * (PARTS if seen.front is not None else 1)))
         parts = [now.take(slice(start, start + TWIGS)) for start in range(0, len(now), TWIGS)]
         waiting, opened = waiting.take(slice(len(now), None)), opened.with_(now)
@@ -202,11 +257,13 @@ def _explored(space: Space, question: Question, seen: _Seen, *, ends: float | No
     left = int(space.below_branches(taken(branches, unreached)).sum()) + _below(space, waiting)
     least_s = min([*bound_s[unreached[:1]], *waiting.bound_s[:1]], default=np.inf)
     seen = seen.with_([_Seen(rejected=Counter({UNTRIED if late else SLOWER: left}))])
-    seen, uncut_s = _cut(space, opened, question, seen, ends=ends)
+    seen, uncut_s = _cut(space, opened, question, seen, ends=ends, watch=watch)
     return seen, min(float(least_s), uncut_s) if late else uncut_s
 
 
-def _cut(space: Space, twigs: _Waiting, question: Question, seen: _Seen, *, ends: float | None) -> tuple[_Seen, float]:
+def _cut(
+    space: Space, twigs: _Waiting, question: Question, seen: _Seen, *, ends: float | None, watch: Watch | None
+) -> tuple[_Seen, float]:
     """Cut layers unevenly where that may be of use; give what has been seen then, and the least bound of what is left.
 
     The bounds of twigs are bounds of their cuts too, so that what was never opened has none of use. Only what may be
@@ -215,14 +272,18 @@ def _cut(space: Space, twigs: _Waiting, question: Question, seen: _Seen, *, ends
     job, limit, left_s = space.job, question.memory_limit_bytes, np.inf
     if question.objective is Objective.MEMORY:
         return seen, left_s
-    bar = (1 + ROUNDING) * bar_s(question.objective, seen.front, top=0, devices=job.cluster.devices)
+    first = replace(question, top=0)
+    bar = (1 + ROUNDING) * _bar_s(first, seen.front, devices=job.cluster.devices)
     if not np.isfinite(bar):
         bar = BEYOND * float(np.max(twigs.bound_s, initial=0.0))
-    problems = cut_problems(job, space.table(twigs.twigs), memory_limit_bytes=limit, below_s=bar)
+    table, limits = space.table(twigs.twigs), question.limits
+    problems = cut_problems(job, table, memory_limit_bytes=limit, below_s=bar, limits=limits)
     for number, bound_s in enumerate(problems.bound_s):
-        bar = min(bar, (1 + ROUNDING) * bar_s(question.objective, seen.front, top=0, devices=job.cluster.devices))
+        bar = min(bar, (1 + ROUNDING) * _bar_s(first, seen.front, devices=job.cluster.devices))
         if bound_s > bar:
             break
+        if watch is not None:
+            watch(_progress(space, question, seen, bound_s, waiting=len(problems) - number))
         if ends is not None and monotonic() > ends:
             return seen, min(left_s, float(bound_s))
         cut = best_cut(job, problems.layouts.row(number), memory_limit_bytes=limit, below_s=bar)
@@ -235,6 +296,20 @@ def _cut(space: Space, twigs: _Waiting, question: Question, seen: _Seen, *, ends
 def _front_of(cut: Cut) -> Front:
     time_s, peak_bytes = rounded(np.array([[cut.step_time_s], [cut.peak_bytes]]))
     return Front(layouts=LayoutTable.of([cut.layout]), step_time_s=time_s, peak_bytes=peak_bytes)
+
+
+def _bar_s(question: Question, front: Front | None, *, devices: int) -> float:
+    bar = bar_s(question.objective, front, top=question.top, devices=devices, slower_by=question.slower_by)
+    return min(bar, question.slowest_s)
+
+
+def _progress(space: Space, question: Question, seen: _Seen, least_s: float, *, waiting: int) -> Progress:
+    devices, best = space.job.cluster.devices, None
+    if seen.front is not None:
+        ordered = best_first(question.objective, seen.front, slower_by=question.slower_by)
+        best = float(values(question.objective, ordered)[0])
+    bound = bound_value(question.objective, float(least_s), devices=devices)
+    return Progress(devices=devices, best=best, bound=bound if best is None else min(bound, best), waiting=waiting)
 
 
 def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, Counter[str]]:

@@ -1,0 +1,31 @@
+"""How far a search is, in one line."""
+
+from collections.abc import Callable
+
+from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.search import Progress
+
+DEVICE_SECONDS = "{:,.0f} device-seconds"
+UNITS: dict[Objective, Callable[[float], str]] = {
+    Objective.COST: DEVICE_SECONDS.format,
+    Objective.ENERGY: DEVICE_SECONDS.format,
+    Objective.MEMORY: shown_bytes,
+}
+
+
+def shown_progress(objective: Objective) -> Callable[[Progress], str]:
+    """Give what shows the progress of a search for an objective."""
+    shown = UNITS.get(objective, shown_seconds)
+
+    def show(progress: Progress) -> str:
+        waits = f"{progress.waiting:,} branches wait"
+        if progress.best is None:
+            return f"{progress.devices:,} devices: nothing that fits yet, {waits}"
+        words = [f"{progress.devices:,} devices: best {shown(progress.best)}"]
+        if 0 < progress.bound < progress.best:
+            gap = shown_share(progress.best / progress.bound - 1)
+            words.append(f"none can be below {shown(progress.bound)} (gap {gap})")
+        return ", ".join([*words, waits])
+
+    return show
