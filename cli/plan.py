@@ -39,6 +39,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         float | None, typer.Option(help="Stop searching after so many seconds, with the best so far.")
     ] = None,
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Show the front of time, memory and devices too.")] = False,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.05,
     fix: Annotated[
         list[str] | None,
@@ -61,10 +62,12 @@ def plan_command(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Find the layout that trains MODEL on CLUSTER best."""
     from meshwright.cli.console import output_console, print_json, print_warning, searching
+    from meshwright.cli.render.choices import choices_document, render_choices
     from meshwright.cli.render.plans import plan_document, render_plan, warnings
     from meshwright.cli.render.progress import shown_progress
     from meshwright.planner import inputs_of, plan_of, write_plan
     from meshwright.planner.layout.limits import limits_of
+    from meshwright.planner.pareto import pareto_of
 
     inputs = inputs_of(
         model,
@@ -85,11 +88,15 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     )
     with searching("searching the layouts", shown=shown_progress(inputs.job.objective)) as watch:
         made = plan_of(inputs, watch=watch)
+        choices = pareto_of(inputs) if pareto else ()
     for warning in warnings(made.plan):
         print_warning(warning)
     if output is not None:
         write_plan(made.plan, output)
     if json:
-        print_json(plan_document(made.plan, seconds=made.search_s))
-    else:
-        render_plan(output_console(), made.plan, seconds=made.search_s, file=output)
+        front = {"pareto": choices_document(choices)} if pareto else {}
+        print_json(plan_document(made.plan, seconds=made.search_s) | front)
+        return
+    render_plan(output_console(), made.plan, seconds=made.search_s, file=output)
+    if pareto:
+        render_choices(output_console(), choices)

@@ -27,8 +27,12 @@ def device_numbers(inputs: Inputs) -> tuple[int, ...]:
     devices, node = inputs.cluster.entry.devices, inputs.cluster.entry.devices_per_node
     if objective is Objective.DEVICES:
         return (*range(node, devices, node), devices)
-    usable = _largest_usable(inputs)
-    return tuple(_halves(usable, node)) if objective in BY_DEVICE_SECONDS else (usable,)
+    return halved_numbers(inputs) if objective in BY_DEVICE_SECONDS else (_largest_usable(inputs),)
+
+
+def halved_numbers(inputs: Inputs) -> tuple[int, ...]:
+    """List the largest usable number of devices and its halves, as long as nodes stay whole."""
+    return tuple(_halves(_largest_usable(inputs), inputs.cluster.entry.devices_per_node))
 
 
 def _largest_usable(inputs: Inputs) -> int:

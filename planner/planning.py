@@ -121,9 +121,10 @@ def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
     return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))
 
 
-def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
+def question_of(inputs: Inputs) -> Question:
+    """Give what is asked of a search."""
     asked = inputs.job
-    question = Question(
+    return Question(
         objective=asked.objective,
         memory_limit_bytes=memory_limit_bytes(inputs),
         top=asked.top,
@@ -131,6 +132,10 @@ def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
         limits=asked.limits,
         slower_by=SLOWER_BY_AT_MOST if asked.slower_by is None else asked.slower_by,
     )
+
+
+def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
+    asked, question = inputs.job, question_of(inputs)
     jobs = (job_of(inputs, devices=devices) for devices in device_numbers(inputs))
     if asked.target_time_s is not None:
         return fewest_devices(jobs, question, target_s=asked.target_time_s / asked.steps, watch=watch)

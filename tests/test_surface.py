@@ -50,6 +50,7 @@ COMMANDS = {
         "--target-time",
         "--time-limit",
         "--top",
+        "--pareto",
         "--memory-headroom",
         "--fix",
         "--forbid",

@@ -252,7 +252,7 @@ def _explored(
         parts = [now.take(slice(start, start + TWIGS)) for start in range(0, len(now), TWIGS)]
         waiting, opened = waiting.take(slice(len(now), None)), opened.with_(now)
         with ThreadPoolExecutor(max_workers=THREADS) as pool:
-            seen = seen.with_(list(pool.map(lambda part: _opened(space, part.twigs, question), parts)))
+            seen = seen.with_(list(pool.map(lambda part: evaluated(space, part.twigs, question), parts)))
     unreached = order[reached:]
     left = int(space.below_branches(taken(branches, unreached)).sum()) + _below(space, waiting)
     least_s = min([*bound_s[unreached[:1]], *waiting.bound_s[:1]], default=np.inf)
@@ -328,7 +328,7 @@ def _below(space: Space, waiting: _Waiting) -> int:
     return int(space.below_twigs(waiting.twigs).sum())
 
 
-def _opened(space: Space, twigs: Columns, question: Question) -> _Seen:
+def evaluated(space: Space, twigs: Columns, question: Question) -> _Seen:
     """Evaluate all leaves of some twigs. The heavy numpy calls release the interpreter, so threads share the work."""
     leaves = space.leaves(twigs)
     layouts, leaf = space.table(leaves.rows), np.arange(len(leaves))
