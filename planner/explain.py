@@ -131,6 +131,11 @@ def explain_plan(plan: Plan) -> Explanation:
     )
 
 
+def contrast(plan: Plan, layout: Layout) -> Contrast:
+    """Set a layout beside that of a plan, both evaluated on the plan's own inputs. Raises MissingData."""
+    return _contrast(_evaluated(plan, plan.layout), _evaluated(plan, LayoutSection.of(layout)))
+
+
 def _parts(amounts: Mapping[str, float]) -> tuple[Part, ...]:
     whole = sum(amounts.values())
     ordered = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))

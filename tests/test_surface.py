@@ -80,7 +80,7 @@ COMMANDS = {
         "--json",
     },
     "check": {"file", "--update", "--overlay", "--json"},
-    "explain": {"file", "--overlay", "--json"},
+    "explain": {"file", "--why-not", "--overlay", "--json"},
     "show": {"file", "--overlay", "--json"},
     "catalog": {"kind", "name", "--overlay", "--json"},
 }

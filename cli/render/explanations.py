@@ -11,6 +11,7 @@ from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.explain import Contrast, Explanation, Loss, Part
 from meshwright.planner.layout.description import describe
+from meshwright.planner.why_not import WhyNot
 
 LOSSES_SHOWN = 3
 LEAST_SHARE_SHOWN = 0.01
@@ -33,6 +34,27 @@ def render_explanation(console: Console, explanation: Explanation) -> None:
     _render_rejected(console, explanation.rejected)
     for other in explanation.alternatives:
         _render_contrast(console, other)
+
+
+def why_not_document(answer: WhyNot) -> dict[str, Any]:
+    """Give the JSON form of the answer to why a plan isn't another way."""
+    return asdict(answer)
+
+
+def render_why_not(console: Console, answer: WhyNot) -> None:
+    """Print the best layout of another way beside the plan, or why there is none."""
+    asked = " and ".join(option.removeprefix("--fix ") for option in answer.asked)
+    if answer.best is None:
+        console.print(Text(f"Not {asked}: {answer.refused}."))
+        if answer.nearest_miss:
+            console.print(Text(f"  {answer.nearest_miss}"))
+        for reason, count in answer.rejected.items():
+            console.print(Text(f"  {count:,} candidates: {reason}"))
+    elif answer.already:
+        console.print(Text(f"The plan has {asked}, and no layout that has is better."))
+    else:
+        console.print(Text(f"The best with {asked} beside the plan, by what it loses (+) and gains (-):"))
+        _render_contrast(console, answer.best)
 
 
 def _amounts(parts: Sequence[Part]) -> dict[str, float]:

@@ -103,6 +103,14 @@ class Limits(Entry):
         kept = {name: {key: value for key, value in own.items() if key != field} for name, own in self._by_kind()}
         return self.model_copy(update=kept)
 
+    def with_(self, other: Self) -> Self:
+        """Give these limits and others, which replace those on the same fields."""
+        kept = self
+        for field in other.fields():
+            kept = kept.without(field)
+        others = dict(other._by_kind())
+        return kept.model_copy(update={name: {**own, **others[name]} for name, own in kept._by_kind()})
+
     def fields(self) -> tuple[str, ...]:
         """Give the fields that are limited, each once, in the order of FIELDS."""
         return tuple(field for field in FIELDS if any(field in own for _, own in self._by_kind()))
@@ -146,16 +154,16 @@ class Limits(Entry):
 
 
 def limits_of(
-    *, fix: Sequence[str] = (), forbid: Sequence[str] = (), most: Sequence[str] = ()
+    *, fix: Sequence[str] = (), forbid: Sequence[str] = (), most: Sequence[str] = (), option: str = "--fix"
 ) -> dict[str, dict[str, Any]]:
-    """Give what limits in words ("tensor_parallel=8") say, for Limits to check.
+    """Give what limits in words ("tensor_parallel=8") say, for Limits to check; `option` is where `fix` is from.
 
     Raises InputError where one isn't of that form or contradicts another.
     """
     forbidden: dict[str, list[Value]] = {}
     for field, value in _pairs("--forbid", forbid):
         forbidden.setdefault(field, []).append(value)
-    return {"fix": _single("--fix", fix), "forbid": forbidden, "max": _single("--max", most)}
+    return {"fix": _single(option, fix), "forbid": forbidden, "max": _single("--max", most)}
 
 
 def code_of(field: str, value: Value) -> int:

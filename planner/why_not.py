@@ -1,0 +1,68 @@
+"""Why a plan isn't another way: the best layout that is, found by a search within limits, beside the plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from meshwright.catalog.errors import Infeasible
+from meshwright.planner.explain import Contrast, contrast
+from meshwright.planner.job_inputs import job_of
+from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.search import search
+from meshwright.planner.plan_schema import Plan
+from meshwright.planner.planning import question_of
+
+REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhyNot:
+    """The answer.
+
+    asked: the limits, as options. already: the plan keeps them.
+    best: the best layout within them, beside the plan; None where there is none.
+    refused: then why. rejected: how many candidates each rule rejected, largest first. nearest_miss: how much memory is
+    missing, or what would be legal.
+    """
+
+    asked: tuple[str, ...]
+    already: bool
+    best: Contrast | None
+    refused: str
+    rejected: Mapping[str, int]
+    nearest_miss: str
+
+
+def why_not(plan: Plan, limits: Limits) -> WhyNot:
+    """Find the best layout within limits, on as many devices as the plan uses and under its objective.
+
+    The plan's own limits hold, but on the fields that are named. Of a plan for the fewest devices it is the fastest.
+
+    Raises MissingData.
+    """
+    asked, already = limits.options(), not limits.broken_by(plan.layout.layout())
+    question = replace(question_of(plan.inputs), top=0, limits=plan.inputs.job.limits.with_(limits), time_limit_s=None)
+    if question.objective is Objective.DEVICES:
+        question = replace(question, objective=Objective.TIME)
+    try:
+        found = search([job_of(plan.inputs, devices=plan.mesh.devices)], question)
+    except Infeasible as error:
+        return _refused(asked, error, limits=question.limits)
+    best = contrast(plan, found.best.layout)
+    return WhyNot(asked=asked, already=already, best=best, refused="", rejected={}, nearest_miss="")
+
+
+def _refused(asked: tuple[str, ...], error: Infeasible, *, limits: Limits) -> WhyNot:
+    own = {rule.reason for rule in limits.rules(limits.fields())}
+    rules = sorted(
+        ((reason, count) for reason, count in error.rejected.items() if reason not in own),
+        key=lambda item: (-item[1], item[0]),
+    )
+    return WhyNot(
+        asked=asked,
+        already=False,
+        best=None,
+        refused=error.message,
+        rejected=dict(rules[:REASONS_SHOWN]),
+        nearest_miss=error.nearest_miss or error.hint,
+    )
