@@ -52,6 +52,10 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         list[str] | None,
         typer.Option("--max", help="No layouts with more: pipeline_parallel=8, ...", metavar="FIELD=VALUE"),
     ] = None,
+    target: Annotated[
+        Literal["megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed"] | None,
+        typer.Option(help="Only what this launcher runs, with what that costs; its software in place of --stack."),
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,
     output: Annotated[
@@ -82,6 +86,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         slower_by=slower_by,
         target_time_s=target_time,
         time_limit_s=time_limit,
+        target=target,
         top=top,
         memory_headroom=memory_headroom,
         limits=limits_of(fix=fix or (), forbid=forbid or (), most=most or ()),

@@ -69,7 +69,7 @@ def differences(old: Plan, new: Plan) -> tuple[str, ...]:
 
 def _proved(search: dict[str, Any]) -> dict[str, Any]:
     """Give what a search proved, without how much it had to look at."""
-    return {name: search[name] for name in ("candidates", "lower_bound", "gap", "proof")}
+    return {name: search[name] for name in ("candidates", "lower_bound", "gap", "proof", "unrestricted")}
 
 
 def _moved(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 - whatever a plan file holds

@@ -11,6 +11,7 @@ from meshwright.costmodels.stages import chunks_of_stage, ends_of_stage, stage_c
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+from meshwright.planner.targets import limits_under
 
 # Each figure is rounded to nine digits, so a sum of some tens of them is off by less than this.
 ROUNDING = 1e-6
@@ -54,7 +55,7 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     yield from _shards(path, layout)
     if layout.recompute_layers is not None and (layout.recompute is Recompute.NONE or layout.recompute_split):
         yield f"{path}.recompute_layers", "is of layouts that recompute the same number of layers of each chunk"
-    for option in inputs.job.limits.broken_by(layout):
+    for option in limits_under(inputs.job.target, inputs.job.limits).broken_by(layout):
         yield path, f"isn't within what {option} asks for"
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
@@ -150,6 +151,11 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
     gap = _value(plan) / search.lower_bound - 1
     if not math.isclose(gap, search.gap, abs_tol=ROUNDING):
         yield "search.gap", f"is {search.gap}; the plan is {gap:.9g} above the lower bound"
+    free = search.unrestricted
+    if (free is None) != (plan.inputs.job.target is None):
+        yield "search.unrestricted", "goes with a target, and a target with it"
+    if free is not None and not math.isclose(_value(plan) / free.value - 1, free.costs, abs_tol=ROUNDING):
+        yield "search.unrestricted.costs", f"is {free.costs}; the plan is {_value(plan) / free.value - 1:.9g} above it"
     if (search.proof == "optimal") != (search.gap == 0):
         yield "search.proof", f"is {search.proof}, but the gap is {search.gap}"
 

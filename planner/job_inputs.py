@@ -17,6 +17,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.hardware.cluster import cluster_of
 from meshwright.planner.plan_schema import Embedded, Inputs, JobSection
+from meshwright.planner.targets import LAUNCHERS, limits_under
 
 OverlayGiven = str | Path | OverlayEntry
 
@@ -42,6 +43,11 @@ def inputs_of(
 
     """
     asked = validate(JobSection, job, file="")
+    if asked.target is not None:
+        if stack is not None:
+            raise InputError(f"is given beside the target {asked.target}, which has its own", path="stack")
+        stack = LAUNCHERS[asked.target].stack
+        limits_under(asked.target, asked.limits)
     resolved_model = _model(model)
     _check_positions(resolved_model.entry, asked.sequence_length)
     resolved_cluster, device = _cluster(cluster)

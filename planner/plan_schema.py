@@ -19,6 +19,7 @@ from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.ranks import Axis, RankPlan, rank_plan
+from meshwright.planner.targets import Target
 
 FORMAT_VERSION = 1
 
@@ -43,7 +44,7 @@ class JobSection(Section):
     memory_headroom: the share of device memory that is left free. limits: what is asked of the layout itself.
     time_limit_s: when to stop searching. tokens: how many to train on in all. slower_by: for the memory, by how much a
     layout may be slower than the fastest (None: objective.py's). target_time_s: for the fewest devices, how long all
-    tokens may take, or a step where none are given.
+    tokens may take, or a step where none are given. target: the launcher that is to run it.
     """
 
     precision: Precision
@@ -57,6 +58,7 @@ class JobSection(Section):
     tokens: Annotated[int, Field(ge=1, le=10**18, strict=True)] | None = None
     slower_by: Annotated[float, Field(ge=0, le=100)] | None = None
     target_time_s: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    target: Target | None = None
 
     @property
     def tokens_per_step(self) -> int:
@@ -245,6 +247,18 @@ class PredictedSection(Section):
     memory_breakdown_bytes: Annotated[dict[str, ByteCount], Field(min_length=1)]
 
 
+class UnrestrictedSection(Section):
+    """What a search with the same constants over all that any training software runs found.
+
+    value: what that layout comes to under the objective, in the unit of lower_bound. costs: by how much the plan comes
+    to more than that, relative.
+    """
+
+    layout: LayoutSection
+    value: Annotated[float, Field(gt=0)]
+    costs: Annotated[float, Field(gt=-1)]
+
+
 class SearchSection(Section):
     """What the search proved.
 
@@ -254,6 +268,7 @@ class SearchSection(Section):
     device-seconds of a step; for memory bytes; for devices their number. gap: by how much the plan comes to more than
     that, relative.
     proof: optimal means that the gap is 0; bounded that time ran out before.
+    unrestricted: where a target was asked for, what would be best without it.
     """
 
     candidates: PositiveTally
@@ -262,6 +277,7 @@ class SearchSection(Section):
     lower_bound: Annotated[float, Field(gt=0)]
     gap: Annotated[float, Field(ge=0)]
     proof: Literal["optimal", "bounded"]
+    unrestricted: UnrestrictedSection | None
 
 
 class AlternativeSection(Section):

@@ -40,8 +40,10 @@ from meshwright.planner.plan_schema import (
     SearchSection,
     StageSection,
     TrainingSection,
+    UnrestrictedSection,
 )
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+from meshwright.planner.targets import Target, limits_under, unrestricted
 from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
 
 
@@ -68,6 +70,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
     tokens: int | None = None,
     slower_by: float | None = None,
     target_time_s: float | None = None,
+    target: str | Target | None = None,
     stack: str | StackEntry | None = None,
     overlays: Sequence[OverlayGiven] = (),
 ) -> Plan:
@@ -88,6 +91,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         tokens: how many to train on, to say what that comes to.
         slower_by: for the least memory, by how much a layout may be slower than the fastest; 0.1 if None.
         target_time_s: for the fewest devices, what all tokens may take, or a step where none are given.
+        target: the launcher that is to run it: megatron-core, torchtitan, deepspeed, fsdp2 or mindspeed.
         stack: the training software; by default that of the cluster's device.
         overlays: files of calibrated figures, or entries, to lay over those of the catalog; the last counts most.
 
@@ -110,6 +114,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         tokens=tokens,
         slower_by=slower_by,
         target_time_s=target_time_s,
+        target=target,
     )
     return plan_of(inputs).plan
 
@@ -118,7 +123,15 @@ def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
     """Make the plan of resolved inputs; `watch` is told how far the search is. Raises MissingData and Infeasible."""
     start = perf_counter()
     result = _searched(inputs, watch)
-    return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result))
+    free = None if inputs.job.target is None else _searched(_freed(inputs), watch)
+    return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result, free))
+
+
+def _freed(inputs: Inputs) -> Inputs:
+    """Give inputs without a target, whose stack runs all that there is."""
+    stack = inputs.stack.model_copy(update={"entry": unrestricted(inputs.stack.entry)})
+    job = inputs.job.model_copy(update={"target": None})
+    return inputs.model_copy(update={"job": job, "stack": stack})
 
 
 def question_of(inputs: Inputs) -> Question:
@@ -129,7 +142,7 @@ def question_of(inputs: Inputs) -> Question:
         memory_limit_bytes=memory_limit_bytes(inputs),
         top=asked.top,
         time_limit_s=asked.time_limit_s,
-        limits=asked.limits,
+        limits=limits_under(asked.target, asked.limits),
         slower_by=SLOWER_BY_AT_MOST if asked.slower_by is None else asked.slower_by,
     )
 
@@ -147,7 +160,14 @@ def memory_limit_bytes(inputs: Inputs) -> int:
     return significant_bytes(inputs.device.entry.memory.capacity * (1 - inputs.job.memory_headroom))
 
 
-def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
+def _unrestricted(result: SearchResult, free: SearchResult | None) -> UnrestrictedSection | None:
+    if free is None:
+        return None
+    costs = significant(result.value / free.value - 1)
+    return UnrestrictedSection(layout=LayoutSection.of(free.best.layout), value=significant(free.value), costs=costs)
+
+
+def _assembled(inputs: Inputs, result: SearchResult, free: SearchResult | None) -> Plan:
     layout = result.best.layout
     job = job_of(inputs, devices=layout.world_size)
     predicted = predicted_of(job, layout, limit=memory_limit_bytes(inputs), tokens=inputs.job.tokens)
@@ -171,6 +191,7 @@ def _assembled(inputs: Inputs, result: SearchResult) -> Plan:
             lower_bound=result.lower_bound,
             gap=significant(result.value / result.lower_bound - 1),
             proof="optimal" if result.value == result.lower_bound else "bounded",
+            unrestricted=_unrestricted(result, free),
         ),
         alternatives=tuple(_alternative(found, predicted.step_time_s) for found in result.alternatives),
         inputs=digested(inputs),

@@ -11,6 +11,7 @@ from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import search
 from meshwright.planner.plan_schema import Plan
 from meshwright.planner.planning import question_of
+from meshwright.planner.targets import limits_under
 
 REASONS_SHOWN = 3
 
@@ -38,10 +39,11 @@ def why_not(plan: Plan, limits: Limits) -> WhyNot:
 
     The plan's own limits hold, but on the fields that are named. Of a plan for the fewest devices it is the fastest.
 
-    Raises MissingData.
+    Raises MissingData, and InputError where the limits contradict one another or the plan's target.
     """
     asked, already = limits.options(), not limits.broken_by(plan.layout.layout())
-    question = replace(question_of(plan.inputs), top=0, limits=plan.inputs.job.limits.with_(limits), time_limit_s=None)
+    within = limits_under(plan.inputs.job.target, plan.inputs.job.limits.with_(limits))
+    question = replace(question_of(plan.inputs), top=0, limits=within, time_limit_s=None)
     if question.objective is Objective.DEVICES:
         question = replace(question, objective=Objective.TIME)
     try:

@@ -55,6 +55,7 @@ COMMANDS = {
         "--fix",
         "--forbid",
         "--max",
+        "--target",
         "--stack",
         "--overlay",
         "-o",
@@ -137,6 +138,7 @@ def test_arguments_of_plan() -> None:
         "tokens": None,
         "slower_by": None,
         "target_time_s": None,
+        "target": None,
         "stack": None,
         "overlays": (),
     }

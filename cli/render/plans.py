@@ -24,7 +24,7 @@ from meshwright.cli.render.units import (
 from meshwright.planner import Plan
 from meshwright.planner.layout.description import describe, narrower_shards, recomputed_part
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
-from meshwright.planner.plan_schema import StageSection, TrainingSection
+from meshwright.planner.plan_schema import StageSection, TrainingSection, UnrestrictedSection
 
 REASONS_SHOWN = 6
 BETTER = {
@@ -222,6 +222,8 @@ def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> No
         add_row(table, "rejected for other reasons", f"{sum(count for _, count in ordered[REASONS_SHOWN:]):,}")
     console.print(table)
     console.print(Text(_proof(plan)))
+    if search.unrestricted is not None:
+        console.print(Text(_restriction(plan, search.unrestricted)))
 
 
 def _training(training: TrainingSection) -> str:
@@ -248,6 +250,13 @@ def _proof(plan: Plan) -> str:
     return (
         f"Best found when time ran out: no layout of this space {better} by more than {shown_share(plan.search.gap)}."
     )
+
+
+def _restriction(plan: Plan, free: UnrestrictedSection) -> str:
+    what = f"Keeping to what {plan.inputs.job.target} runs costs"
+    if free.costs <= 0:
+        return f"{what} nothing."
+    return f"{what} {shown_share(free.costs)}: with all that any software runs, {describe(free.layout.layout())}."
 
 
 def _render_alternatives(console: Console, plan: Plan) -> None:
