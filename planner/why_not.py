@@ -1,6 +1,5 @@
 """Why a plan isn't another way: the best layout that is, found by a search within limits, beside the plan."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from meshwright.catalog.errors import Infeasible
@@ -8,12 +7,11 @@ from meshwright.planner.explain import Contrast, contrast
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.search import search
 from meshwright.planner.plan_schema import Plan
 from meshwright.planner.planning import question_of
 from meshwright.planner.targets import limits_under
-
-REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +20,15 @@ class WhyNot:
 
     asked: the limits, as options. already: the plan keeps them.
     best: the best layout within them, beside the plan; None where there is none.
-    refused: then why. rejected: how many candidates each rule rejected, largest first. nearest_miss: how much memory is
-    missing, or what would be legal.
+    refused: then why. rule: the rule that rejected what had passed all before it, empty where memory is what lacks.
+    nearest_miss: how much of it, or what would be legal.
     """
 
     asked: tuple[str, ...]
     already: bool
     best: Contrast | None
     refused: str
-    rejected: Mapping[str, int]
+    rule: str
     nearest_miss: str
 
 
@@ -49,22 +47,18 @@ def why_not(plan: Plan, limits: Limits) -> WhyNot:
     try:
         found = search([job_of(plan.inputs, devices=plan.mesh.devices)], question)
     except Infeasible as error:
-        return _refused(asked, error, limits=question.limits)
+        return _refused(asked, error)
     best = contrast(plan, found.best.layout)
-    return WhyNot(asked=asked, already=already, best=best, refused="", rejected={}, nearest_miss="")
+    return WhyNot(asked=asked, already=already, best=best, refused="", rule="", nearest_miss="")
 
 
-def _refused(asked: tuple[str, ...], error: Infeasible, *, limits: Limits) -> WhyNot:
-    own = {rule.reason for rule in limits.rules(limits.fields())}
-    rules = sorted(
-        ((reason, count) for reason, count in error.rejected.items() if reason not in own),
-        key=lambda item: (-item[1], item[0]),
-    )
+def _refused(asked: tuple[str, ...], error: Infeasible) -> WhyNot:
+    rules = [rule.reason for rule in RULES if rule.reason in error.rejected]
     return WhyNot(
         asked=asked,
         already=False,
         best=None,
         refused=error.message,
-        rejected=dict(rules[:REASONS_SHOWN]),
+        rule="" if error.nearest_miss or not rules else rules[-1],
         nearest_miss=error.nearest_miss or error.hint,
     )

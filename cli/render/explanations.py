@@ -46,10 +46,9 @@ def render_why_not(console: Console, answer: WhyNot) -> None:
     asked = " and ".join(option.removeprefix("--fix ") for option in answer.asked)
     if answer.best is None:
         console.print(Text(f"Not {asked}: {answer.refused}."))
-        if answer.nearest_miss:
-            console.print(Text(f"  {answer.nearest_miss}"))
-        for reason, count in answer.rejected.items():
-            console.print(Text(f"  {count:,} candidates: {reason}"))
+        for line in (answer.rule, answer.nearest_miss):
+            if line:
+                console.print(Text(f"  {line}"))
     elif answer.already:
         console.print(Text(f"The plan has {asked}, and no layout that has is better."))
     else:
