@@ -13,7 +13,7 @@ from meshwright.catalog.model_entry import ModelEntry
 from meshwright.cli.app import app
 from meshwright.cli.arguments import duration, token_count
 from meshwright.cli.render.progress import shown_progress
-from meshwright.cli.render.units import shown_duration, shown_energy
+from meshwright.cli.render.units import shown_duration, shown_energy, shown_tokens
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import Plan, check_plan, inputs_of, plan, plan_of
@@ -226,6 +226,7 @@ def test_times_as_people_write_them() -> None:
         with pytest.raises(InputError):
             duration(text)
     assert (shown_duration(10), shown_duration(7200), shown_duration(8.64e5)) == ("10.00 s", "2.0 hours", "10.0 days")
+    assert (shown_tokens(1), shown_tokens(3 * 10**11)) == ("1", "300 B")
     assert (shown_energy(3.6e6), shown_energy(3.6e10), shown_energy(7.2e13)) == ("1 kWh", "10 MWh", "20 GWh")
 
 

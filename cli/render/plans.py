@@ -16,7 +16,7 @@ from meshwright.cli.render.units import (
     shown_duration,
     shown_energy,
     shown_error,
-    shown_parameters,
+    shown_tokens,
     shown_seconds,
     shown_share,
     shown_span,
@@ -227,9 +227,9 @@ def _render_search(console: Console, plan: Plan, *, seconds: float | None) -> No
 
 
 def _training(training: TrainingSection) -> str:
-    price = "" if training.usd is None else f"{training.usd:,.0f} USD, "
+    price = "" if training.usd is None else f"{training.usd:,.{0 if training.usd >= 100 else 2}f} USD, "
     return (
-        f"{shown_parameters(training.tokens)} tokens in {training.steps:,} steps: {shown_duration(training.time_s)}, "
+        f"{shown_tokens(training.tokens)} tokens in {training.steps:,} steps: {shown_duration(training.time_s)}, "
         f"{price}{shown_energy(training.energy_joules)} at most"
     )
 

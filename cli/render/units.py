@@ -51,6 +51,11 @@ def shown_rate(value: float) -> str:
     return f"{value / 1e9:,.4g} GB/s" if value < 1e12 else f"{value / 1e9:,.0f} GB/s"
 
 
+def shown_tokens(value: int) -> str:
+    """Show a count of tokens, from a million on as one of parameters."""
+    return shown_parameters(value) if value >= 1e6 else f"{value:,}"
+
+
 def shown_parameters(value: float) -> str:
     """Show a count of parameters in millions, billions or trillions."""
     for scale, letter in ((1e12, "T"), (1e9, "B")):

@@ -201,7 +201,7 @@ def _pairs(option: str, words: Sequence[str]) -> Iterator[tuple[str, Value]]:
 def _read(text: str) -> Value:
     if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20:
         return int(text)
-    return {"true": True, "false": False}.get(text, text)
+    return {"true": True, "false": False}.get(text.casefold(), text)
 
 
 def _field(name: object) -> str:
