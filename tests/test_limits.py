@@ -17,6 +17,7 @@ from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import check_plan, plan
 from meshwright.planner.consistency import contradictions
+from meshwright.planner.layout.cuts import cut_problems
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.limits import Limits, limits_of
 from meshwright.planner.layout.objective import Objective
@@ -181,3 +182,19 @@ def test_limits_on_the_command_line() -> None:
     result = CliRunner().invoke(app, [*words, "--fix", "tp=4", "--forbid", "schedule=1f1b", "--max", "pp=2"])
     assert result.exit_code == 0
     assert "asked for: --fix tensor_parallel=4 --forbid schedule=1f1b --max pipeline_parallel=2" in result.stdout
+
+
+def test_uneven_cuts_keep_limits_too(job: Job) -> None:
+    def problems(**given: object) -> set[tuple[str, str]]:
+        space = space_of(job)
+        twigs = space.table(space.twigs(space.branches.rows).rows)
+        found = cut_problems(job, twigs, memory_limit_bytes=LIMIT, below_s=1e3, limits=limits(**given))
+        rows = [found.layouts.row(row) for row in range(len(found))]
+        return {(str(one.schedule), str(one.recompute)) for one in rows}
+
+    assert {recompute for _, recompute in problems()} == {"selective", "full"}  # none is full of no layers
+    assert {schedule for schedule, _ in problems(fix={"schedule": "gpipe"})} == {"gpipe"}
+    assert {recompute for _, recompute in problems(forbid={"recompute": ["full"]})} == {"none", "selective"}
+    assert {recompute for _, recompute in problems(fix={"recompute": "none"})} == {"none"}
+    for given in ({"fix": {"recompute": "full"}}, {"fix": {"vp": 2}}, {"fix": {"vocabulary_parallel": True}}):
+        assert problems(**given) == set()

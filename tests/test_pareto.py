@@ -13,9 +13,9 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import inputs_of
 from meshwright.planner.job_inputs import job_of
-from meshwright.planner.layout.bound import twig_bytes
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.needs import twig_bytes
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.pareto import pareto_front
 from meshwright.planner.layout.search import Question

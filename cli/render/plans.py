@@ -16,10 +16,10 @@ from meshwright.cli.render.units import (
     shown_duration,
     shown_energy,
     shown_error,
-    shown_tokens,
     shown_seconds,
     shown_share,
     shown_span,
+    shown_tokens,
 )
 from meshwright.planner import Plan
 from meshwright.planner.layout.description import describe, narrower_shards, recomputed_part

@@ -383,15 +383,3 @@ def _sharding_messages_s(job: Job, twigs: LayoutTable) -> tuple[FloatArray, Floa
         forward_s = forward_s + share * messages.forward_gather_s[:, 0]
         backward_s = backward_s + share * (messages.backward_gather_s + messages.reduction_s)[:, 0]
     return forward_s, backward_s
-
-
-def twig_bytes(job: Job, twigs: LayoutTable) -> FloatArray:
-    """Give the least that the fullest device of a twig's layouts holds, as nvidia-smi counts, [twigs].
-
-    Each stage holds its layers' states and what they keep of one micro-batch; the fullest no less than their mean.
-    """
-    layers = np.sum(
-        [need.count * (need.state_bytes + np.min(need.kept_bytes, axis=0)) for need in _needs(job, twigs)], 0
-    )
-    allocated = job.cluster.device.calibration.workspace + layers / twigs.pipeline_parallel
-    return np.asarray(outside_bytes(job, twigs) + (1.0 + job.stack.allocator_slack) * allocated)

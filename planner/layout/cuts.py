@@ -39,7 +39,7 @@ def cut_problems(
     """Give the problems of some twigs that may take less than `below_s`; none where the software cuts evenly alone."""
     layouts = twigs.take(np.flatnonzero(twigs.pipeline_parallel > 1))
     bound_s = np.zeros(len(layouts))
-    whole = limits.allows("virtual_pipeline", 1) and limits.allows("vocabulary_parallel", False)
+    whole = limits.allows("virtual_pipeline", value=1) and limits.allows("vocabulary_parallel", value=False)
     if job.stack.splits is Splits.ANY and len(layouts) and whole:
         found = [
             problems
@@ -48,7 +48,7 @@ def cut_problems(
             for problems in _below(
                 job,
                 layouts,
-                tuple(schedule for schedule in schedules if limits.allows("schedule", str(schedule))),
+                tuple(schedule for schedule in schedules if limits.allows("schedule", value=str(schedule))),
                 memory_limit_bytes,
                 zero_bubble=bool(zero_bubble),
                 below_s=below_s,
@@ -96,7 +96,7 @@ def _modes(job: Job, limits: Limits) -> tuple[Recompute, ...]:
 
     Where they are, a mode that limits force on all can't be told from none of it: then there are no problems.
     """
-    allowed = tuple(mode for mode in Recompute if limits.allows("recompute", str(mode)))
+    allowed = tuple(mode for mode in Recompute if limits.allows("recompute", value=str(mode)))
     if job.stack.recompute_by is RecomputeBy.ALL:
         return allowed
     if Recompute.NONE not in allowed:

@@ -123,7 +123,7 @@ class Limits(Entry):
             *(f"--max {field}={value}" for field, value in self.max.items()),
         )
 
-    def allows(self, field: str, value: Value) -> bool:
+    def allows(self, field: str, *, value: Value) -> bool:
         """Say whether the limits on a field leave it this value."""
         return (
             self.fix.get(field, value) == value

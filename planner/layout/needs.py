@@ -72,3 +72,15 @@ def room_bytes(job: Job, layouts: LayoutTable, limit: int) -> FloatArray:
     room = allocated - job.cluster.device.calibration.workspace
     ends = lasting_bytes(job, layouts, vocabulary_on_rank(job, layouts)) + loss_bytes(job, layouts)
     return np.maximum(np.where(layouts.pipeline_parallel == 1, room - ends, room), 0.0)
+
+
+def twig_bytes(job: Job, twigs: LayoutTable) -> FloatArray:
+    """Give the least that the fullest device of a twig's layouts holds, as nvidia-smi counts, [twigs].
+
+    Each stage holds its layers' states and what they keep of one micro-batch; the fullest no less than their mean.
+    """
+    layers = np.sum(
+        [need.count * (need.state_bytes + np.min(need.kept_bytes, axis=0)) for need in layer_needs(job, twigs)], 0
+    )
+    allocated = job.cluster.device.calibration.workspace + layers / twigs.pipeline_parallel
+    return np.asarray(outside_bytes(job, twigs) + (1.0 + job.stack.allocator_slack) * allocated)
