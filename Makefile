@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit accuracy figure refresh bench-start bench-cross-validation clean
+.PHONY: demo test lint types unit accuracy figure refresh bench-start bench-search bench-cross-validation clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -37,6 +37,10 @@ figure: $(SETUP)
 
 bench-start: $(SETUP)
 	$(BIN)/python tests/bench_start.py
+
+# Times searches against their bars, and draws how they grow.
+bench-search: $(SETUP)
+	$(BIN)/python tests/bench_search.py docs/search.svg
 
 # Fits the constants without each source of measurements, writes them to catalog/cross_validation.yaml: minutes.
 bench-cross-validation: $(SETUP)
