@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -131,8 +132,6 @@ def show_bars(console: Console) -> None:
 
 def draw_growth(console: Console, file: Path) -> None:
     """Time how searches grow, and draw it."""
-    from matplotlib.figure import Figure
-
     seconds = {(one.model.layers, one.cluster.devices): timed(one)[0] for one in growth()}
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
