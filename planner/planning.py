@@ -24,7 +24,8 @@ from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
 from meshwright.planner.layout.fewest import fewest_devices
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
-from meshwright.planner.layout.search import Found, Question, SearchResult, Watch, search
+from meshwright.planner.layout.question import Found, Question, SearchResult, Watch
+from meshwright.planner.layout.search import search
 from meshwright.planner.plan_schema import (
     FORMAT_VERSION,
     AlternativeSection,

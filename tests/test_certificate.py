@@ -14,7 +14,8 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Question, search
+from meshwright.planner.layout.question import Question
+from meshwright.planner.layout.search import search
 
 MakeJob = Callable[..., Job]
 GIB = 2**30

@@ -21,7 +21,8 @@ from meshwright.planner.layout.cuts import cut_problems
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.limits import Limits, limits_of
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Question, search
+from meshwright.planner.layout.question import Question
+from meshwright.planner.layout.search import search
 from meshwright.planner.layout.space import space_of
 
 MakeJob = Callable[..., Job]

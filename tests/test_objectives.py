@@ -19,11 +19,12 @@ from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import Plan, check_plan, inputs_of, plan, plan_of
 from meshwright.planner.consistency import contradictions
 from meshwright.planner.device_numbers import device_numbers
-from meshwright.planner.layout import search as search_module
+from meshwright.planner.layout import evaluation as evaluation_module
 from meshwright.planner.layout.fewest import fewest_devices
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Progress, Question, search
+from meshwright.planner.layout.question import Progress, Question
+from meshwright.planner.layout.search import search
 from meshwright.planner.layout.space import space_of
 
 MakeJob = Callable[..., Job]
@@ -91,7 +92,7 @@ def test_fewest_devices_are_those_of_a_loop(jobs: list[Job], loops: list[list[tu
 
 def test_what_is_slower_than_a_target_is_not_opened(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(search_module, "least_recomputed", lambda job, *_, **__: opened.append(job.cluster.devices))
+    monkeypatch.setattr(evaluation_module, "least_recomputed", lambda job, *_, **__: opened.append(job.cluster.devices))
     with pytest.raises(AttributeError):  # of the layouts that the first opening doesn't give
         fewest_devices(jobs, question(Objective.DEVICES), target_s=1e3)
     assert opened == [8]

@@ -18,7 +18,7 @@ from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.needs import twig_bytes
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.pareto import pareto_front
-from meshwright.planner.layout.search import Question
+from meshwright.planner.layout.question import Question
 from meshwright.planner.layout.space import space_of
 from meshwright.planner.pareto import pareto_of
 

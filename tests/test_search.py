@@ -13,12 +13,15 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.prediction import TimePrediction
+from meshwright.planner.layout import evaluation as evaluation_module
 from meshwright.planner.layout import search as search_module
 from meshwright.planner.layout.description import describe
+from meshwright.planner.layout.evaluation import NO_MEMORY
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.objective import Objective, best_first, rounded, world_sizes
-from meshwright.planner.layout.search import NO_MEMORY, SLOWER, UNTRIED, Question, SearchResult, search
+from meshwright.planner.layout.question import Question, SearchResult
+from meshwright.planner.layout.search import SLOWER, UNTRIED, search
 from meshwright.planner.layout.space import space_of
 
 MakeJob = Callable[..., Job]
@@ -120,7 +123,7 @@ def test_equal_times_and_memory_go_to_lower_degrees(job: Job, monkeypatch: pytes
     def constant(_: Job, layouts: LayoutTable) -> TimePrediction:
         return TimePrediction(breakdown={"all": np.ones(len(layouts))}, model_flop=1.0)
 
-    monkeypatch.setattr(search_module, "predict_time", constant)
+    monkeypatch.setattr(evaluation_module, "predict_time", constant)
     even = replace(job, stack=job.stack.model_copy(update={"splits": "even"}))
     result = search([even], Question(objective=Objective.TIME, memory_limit_bytes=80 * GIB, top=10**6))
     layouts = [item.layout for item in (result.best, *result.alternatives)]
@@ -178,7 +181,7 @@ def test_a_time_that_is_no_number_is_a_fault(job: Job, monkeypatch: pytest.Monke
         seconds[-1] = wrong
         return TimePrediction(breakdown={"all": seconds}, model_flop=1.0)
 
-    monkeypatch.setattr(search_module, "predict_time", broken)
+    monkeypatch.setattr(evaluation_module, "predict_time", broken)
     with pytest.raises(SolverFailed, match="gives no step time for Layout"):
         search([job], Question(objective=Objective.TIME, memory_limit_bytes=80 * GIB, top=5))
 

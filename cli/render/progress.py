@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Progress
+from meshwright.planner.layout.question import Progress
 
 DEVICE_SECONDS = "{:,.0f} device-seconds"
 UNITS: dict[Objective, Callable[[float], str]] = {

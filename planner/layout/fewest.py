@@ -16,7 +16,8 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.model_flop import model_flop
 from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.search import Question, SearchResult, Unfound, Watch, attempt, search
+from meshwright.planner.layout.question import Question, SearchResult, Unfound, Watch
+from meshwright.planner.layout.search import attempt, search
 
 
 def fewest_devices(

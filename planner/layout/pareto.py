@@ -17,11 +17,13 @@ import numpy as np
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
+from meshwright.planner.layout.evaluation import evaluated
 from meshwright.planner.layout.front import Front, joined, tie_columns
 from meshwright.planner.layout.needs import twig_bytes
 from meshwright.planner.layout.objective import Objective
+from meshwright.planner.layout.question import Question
 from meshwright.planner.layout.rules import Columns
-from meshwright.planner.layout.search import BRANCHES, ROUNDING, TWIGS, Question, evaluated
+from meshwright.planner.layout.search import BRANCHES, ROUNDING, TWIGS
 from meshwright.planner.layout.space import Space, space_of, taken
 
 
