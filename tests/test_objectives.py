@@ -20,6 +20,7 @@ from meshwright.planner import Plan, check_plan, inputs_of, plan, plan_of
 from meshwright.planner.consistency import contradictions
 from meshwright.planner.device_numbers import device_numbers
 from meshwright.planner.layout import evaluation as evaluation_module
+from meshwright.planner.layout import search as search_module
 from meshwright.planner.layout.fewest import fewest_devices
 from meshwright.planner.layout.least_recomputed import every_count
 from meshwright.planner.layout.objective import Objective
