@@ -35,6 +35,7 @@ class UncertaintyEntry(Entry):
     unmeasured: the factor where nothing measured covers the device's family, from predicting each family with the
     constants of the others.
     covered: the most devices of a measured step, by device family and precision class.
+    practised: what of layouts its measured steps had, beyond what all families' have, by device family.
     """
 
     source: Source
@@ -42,3 +43,4 @@ class UncertaintyEntry(Entry):
     spreads: Annotated[tuple[SpreadEntry, ...], Field(min_length=1)]
     unmeasured: Factor
     covered: dict[Name, dict[PrecisionClass, Count]]
+    practised: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)

@@ -17,8 +17,11 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
     precision: Annotated[Precision, typer.Option(help="Format of the matrix products.")] = Precision.BF16,
     objective: Annotated[
-        Literal["time", "cost", "energy", "memory", "devices"],
-        typer.Option(help="Least step time, price or energy of a token, or memory; or fewest devices for a time."),
+        Literal["time", "cost", "energy", "memory", "devices", "robust"],
+        typer.Option(
+            help="Least step time, price or energy of a token, or memory; fewest devices for a time; or the least "
+            "upper end of the interval of the step time."
+        ),
     ] = "time",
     tokens: Annotated[
         int | None,

@@ -168,6 +168,7 @@ def _value(plan: Plan) -> float:
         Objective.COST: predicted.step_time_s * plan.mesh.devices,
         Objective.ENERGY: predicted.step_time_s * plan.mesh.devices,
         Objective.DEVICES: float(plan.mesh.devices),
+        Objective.ROBUST: predicted.step_time_interval_s.high,
         Objective.MEMORY: float(predicted.peak_memory_bytes.nvidia_smi),
     }[plan.inputs.job.objective]
 

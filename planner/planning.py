@@ -11,7 +11,6 @@ from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.catalog.uncertainty import shipped_uncertainty
-from meshwright.catalog.uncertainty_entry import UncertaintyEntry
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
@@ -25,6 +24,7 @@ from meshwright.planner.layout.fewest import fewest_devices
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
 from meshwright.planner.layout.question import Found, Question, SearchResult, Watch
+from meshwright.planner.layout.risk import NO_RISK, Risk
 from meshwright.planner.layout.search import search
 from meshwright.planner.plan_schema import (
     FORMAT_VERSION,
@@ -43,9 +43,10 @@ from meshwright.planner.plan_schema import (
     TrainingSection,
     UnrestrictedSection,
 )
+from meshwright.planner.practices import practices_of
 from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
 from meshwright.planner.targets import Target, limits_under, unrestricted
-from meshwright.planner.uncertainty import Knowledge, Quantity, interval, reasons
+from meshwright.planner.uncertainty import Knowledge, Quantity, interval, practised_by, reasons, upper_factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +145,16 @@ def question_of(inputs: Inputs) -> Question:
         top=asked.top,
         time_limit_s=asked.time_limit_s,
         limits=limits_under(asked.target, asked.limits),
+        risk=_risk(inputs) if asked.objective is Objective.ROBUST else NO_RISK,
         slower_by=SLOWER_BY_AT_MOST if asked.slower_by is None else asked.slower_by,
     )
+
+
+def _risk(inputs: Inputs) -> Risk:
+    """Give the risk of steps on all devices, or as many of them as a layout can use."""
+    uncertainty, job = shipped_uncertainty(), job_of(inputs, devices=max(device_numbers(inputs)))
+    usual, new = upper_factors(job, uncertainty)
+    return Risk(usual=usual, new=new, practised=practised_by(job, uncertainty))
 
 
 def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
@@ -230,9 +239,9 @@ def predicted_of(job: Job, layout: Layout, *, limit: int, tokens: int | None = N
     joules_per_step = device.power_w * devices * step_time_s
     return PredictedSection(
         step_time_s=significant(step_time_s),
-        step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job, uncertainty),
+        step_time_interval_s=_interval(step_time_s, Quantity.STEP_TIME, job, layout),
         interval_level=uncertainty.level,
-        wider_because=reasons(job, uncertainty),
+        wider_because=reasons(job, uncertainty, practices_of(layout)),
         tokens_per_s=significant(job.tokens_per_step / step_time_s),
         mfu=significant(time.model_flop / (step_time_s * devices * device.peak(job.precision))),
         usd_per_million_tokens=None if usd_per_step is None else significant(usd_per_step / job.tokens_per_step * 1e6),
@@ -243,7 +252,7 @@ def predicted_of(job: Job, layout: Layout, *, limit: int, tokens: int | None = N
             reserved=significant_bytes(memory.reserved_bytes[0]),
             nvidia_smi=nvidia_smi,
         ),
-        nvidia_smi_interval_bytes=_interval(float(nvidia_smi), Quantity.NVIDIA_SMI, job, uncertainty),
+        nvidia_smi_interval_bytes=_interval(float(nvidia_smi), Quantity.NVIDIA_SMI, job, layout),
         memory_limit_bytes=limit,
         time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
         memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
@@ -263,9 +272,16 @@ def _training(
     )
 
 
-def _interval(value: float, quantity: Quantity, job: Job, uncertainty: UncertaintyEntry) -> IntervalSection:
+def _interval(value: float, quantity: Quantity, job: Job, layout: Layout) -> IntervalSection:
     """Give the interval of what a plan predicts, whose inputs are all told."""
-    found = interval(value, quantity=quantity, job=job, knowledge=Knowledge.TOLD, uncertainty=uncertainty)
+    found = interval(
+        value,
+        quantity=quantity,
+        job=job,
+        knowledge=Knowledge.TOLD,
+        uncertainty=shipped_uncertainty(),
+        practices=practices_of(layout),
+    )
     return IntervalSection(low=significant(found.low), high=significant(found.high))
 
 

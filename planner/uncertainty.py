@@ -10,11 +10,13 @@ Where nothing measured covers what is predicted, independent errors are added to
 
     w' = sqrt(w^2 + [no device of the family was measured in the precision] u^2 + d (w / 2)^2)
 
-where u is the width that predicting each family with the constants of the others needs, and d how many times the
-devices of the largest measured step of the family (of any, where it has none) have to be doubled: each doubling is
-taken to add half of w. That is of step times. Memory hangs on no rate: where the family wasn't measured its interval is
-the widest of its quantity. Narrow formats are taken to be no surer than 16 bits. Where the user's own left-out steps
-are like the prediction, w becomes what `own_spread.py` makes of both, and they count as measured steps.
+A layout with a practice (practices.py) that no measured step of the family had counts like a family that wasn't
+measured: u^2 is added once for either. Here u is the width that predicting each family with the constants of the others
+needs, and d how many times the devices of the largest measured step of the family (of any, where it has none) have to
+be doubled: each doubling is taken to add half of w. That is of step times. Memory hangs on no rate: where the family
+wasn't measured its interval is the widest of its quantity. Narrow formats are taken to be no surer than 16 bits. Where
+the user's own left-out steps are like the prediction, w becomes what `own_spread.py` makes of both, and they count as
+measured steps.
 """
 
 import math
@@ -59,20 +61,43 @@ class Interval:
 
 
 def interval(
-    value: float, *, quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry
+    value: float,
+    *,
+    quantity: Quantity,
+    job: Job,
+    knowledge: Knowledge,
+    uncertainty: UncertaintyEntry,
+    practices: Sequence[str] = (),
 ) -> Interval:
-    """Give the interval of a predicted value, positive, in its unit."""
-    width = _width(quantity, job, knowledge, uncertainty)
+    """Give the interval of a predicted value, positive, in its unit; `practices` are those of its layout."""
+    new = not set(practices) <= set(practised_by(job, uncertainty))
+    width = _width(quantity, job, knowledge, uncertainty, new=new)
     return Interval(low=value * math.exp(-width), high=value * math.exp(width), level=uncertainty.level)
 
 
-def reasons(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
+def practised_by(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
+    """Give the practices that measured steps of the job's device family had."""
+    return uncertainty.practised.get(job.cluster.device.family, ())
+
+
+def upper_factors(job: Job, uncertainty: UncertaintyEntry) -> tuple[float, float]:
+    """Give by how much a step may take longer than predicted, whose inputs are told: usually, and by a new practice."""
+    usual, new = (_width(Quantity.STEP_TIME, job, Knowledge.TOLD, uncertainty, new=new) for new in (False, True))
+    return math.exp(usual), math.exp(new)
+
+
+def reasons(job: Job, uncertainty: UncertaintyEntry, practices: Sequence[str] = ()) -> tuple[str, ...]:
     """Say why an interval is wider than that of measured machines, a sentence each; empty where it isn't."""
     precision = PRECISION_CLASSES[job.precision]
     largest = _largest_measured(job, precision, uncertainty)
     if largest is None:
         return (f"no {job.cluster.device.family} device was measured in {precision} formats with all inputs told",)
-    return (*_few_alike(job, precision, uncertainty), *_larger(job.cluster.devices, largest))
+    new = [practice for practice in practices if practice not in practised_by(job, uncertainty)]
+    return (
+        *_few_alike(job, precision, uncertainty),
+        *_larger(job.cluster.devices, largest),
+        *(f"no measured step of the {job.cluster.device.family} family had {practice}" for practice in new),
+    )
 
 
 def _few_alike(job: Job, precision: PrecisionClass, uncertainty: UncertaintyEntry) -> Iterator[str]:
@@ -97,7 +122,7 @@ def width_of(
     return _widest([each for like in as_sure_as for each in _like(of_quantity, like, knowledge, model)])
 
 
-def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry) -> float:
+def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry, *, new: bool) -> float:
     precision = PRECISION_CLASSES[job.precision]
     largest = _largest_measured(job, precision, uncertainty)
     if quantity is not Quantity.STEP_TIME and largest is None:
@@ -109,7 +134,7 @@ def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: Unce
     own = _own(job, precision)
     if own is not None and knowledge is Knowledge.TOLD:
         width = width_with(own, width=width, level=uncertainty.level)
-    unmeasured = math.log(uncertainty.unmeasured) if largest is None else 0.0
+    unmeasured = math.log(uncertainty.unmeasured) if largest is None or new else 0.0
     devices = largest or max((size for sizes in uncertainty.covered.values() for size in sizes.values()), default=1)
     doublings = math.log2(max(job.cluster.devices / devices, 1.0))
     return math.sqrt(width**2 + unmeasured**2 + doublings * (EACH_DOUBLING * width) ** 2)

@@ -110,5 +110,5 @@ def test_the_front_on_the_command_line() -> None:
     words = ["plan", "llama-3.1-8b", "dgx-h100:16", "--global-batch", "64", "--sequence-length", "4096", "--pareto"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "layouts that no other beats in all" in result.stdout
+    assert "evenly cut layouts that no other beats in all" in result.stdout
     assert '"pareto": [' in CliRunner().invoke(app, [*words, "--json"]).stdout

@@ -23,7 +23,7 @@ def choices_document(choices: Sequence[Choice]) -> list[dict[str, Any]]:
 def render_choices(console: Console, choices: Sequence[Choice]) -> None:
     """Print a front, of layouts that are close in time and memory only the fastest."""
     shown = list(_apart(choices))
-    title = f"Time, memory or devices: {len(shown)} of {len(choices)} layouts that no other beats in all"
+    title = f"Time, memory or devices: {len(shown)} of {len(choices)} evenly cut layouts that no other beats in all"
     table = plain_table(title, ["layout"], ["devices", "step", "memory"])
     for choice in shown:
         row = (f"{choice.devices:,}", shown_seconds(choice.step_time_s), shown_bytes(choice.peak_bytes))

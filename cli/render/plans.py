@@ -30,6 +30,7 @@ REASONS_SHOWN = 6
 BETTER = {
     Objective.TIME: "that fits is faster",
     Objective.COST: "that fits is cheaper a token",
+    Objective.ROBUST: "that fits has a lower upper end of its interval",
     Objective.ENERGY: "that fits takes less energy a token",
 }
 

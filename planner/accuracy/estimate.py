@@ -24,6 +24,7 @@ from meshwright.planner.accuracy.case_file import load_cases
 from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
+from meshwright.planner.practices import practices_of
 from meshwright.planner.uncertainty import Interval, Knowledge, Quantity, interval, reasons
 
 
@@ -191,14 +192,19 @@ def _predict(
         memory_breakdown=_rounded_parts(memory, row),
         intervals={
             quantity: interval(
-                value, quantity=quantity, job=job, knowledge=KNOWLEDGE[case.trust], uncertainty=uncertainty
+                value,
+                quantity=quantity,
+                job=job,
+                knowledge=KNOWLEDGE[case.trust],
+                uncertainty=uncertainty,
+                practices=practices_of(table.row(row)),
             )
             for quantity, value in (
                 (Quantity.STEP_TIME, step_time_s),
                 *((Quantity(kind.value), float(peak)) for kind, peak in peaks.items()),
             )
         },
-        wider_because=reasons(job, uncertainty),
+        wider_because=reasons(job, uncertainty, practices_of(table.row(row))),
         assumptions=(*assumptions, *_chosen(case, table.row(row), any_fits=bool(fits.any()))),
     )
 

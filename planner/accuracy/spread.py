@@ -21,6 +21,7 @@ from meshwright.catalog.uncertainty_entry import SpreadEntry, UncertaintyEntry
 from meshwright.planner.accuracy.case import Case
 from meshwright.planner.accuracy.estimate import KNOWLEDGE
 from meshwright.planner.accuracy.rows import Row
+from meshwright.planner.practices import practices_of
 from meshwright.planner.uncertainty import Knowledge, Quantity, width_of
 
 LEVEL = 0.9
@@ -104,6 +105,15 @@ def covered_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[
     return covered
 
 
+def practised_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
+    """Give the practices of measured layouts by device family, in order; of steps as in covered_by."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.quantity is Quantity.STEP_TIME and knowledge_of(row.case) is not Knowledge.UNKNOWN:
+            found[family_of(row.case.cluster.device)].update(practices_of(row.prediction.layout))
+    return {family: tuple(sorted(found[family])) for family in sorted(found)}
+
+
 def coverage_of(rows: Sequence[Row], *, level: float = LEVEL) -> float | None:
     """Give the share of step times within intervals made without their own source, the honest test of intervals.
 
@@ -143,4 +153,5 @@ def uncertainty_of(
         spreads=spreads_of(rows),
         unmeasured=round(unmeasured, DIGITS),
         covered=covered_by(rows, family_of=family_of),
+        practised=practised_by(rows, family_of=family_of),
     )

@@ -1,4 +1,4 @@
-"""The Pareto front of step time and memory, of one number of devices.
+"""The Pareto front of step time and memory, of one number of devices and of models cut evenly into stages.
 
 A layout is on it if none is as fast and needs as little memory. Twigs are opened in the order of their lower bounds of
 time, some at a time; of one with bounds (t, m), of time (bound.py) and memory, nothing is on the front that isn't known

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from meshwright.costmodels.layout import Layout
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
+from meshwright.planner.layout.risk import NO_RISK, Risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Question:
     memory_limit_bytes: what a device may use. top: how many alternatives are asked for. time_limit_s: when to stop, in
     seconds from the start; None for not before everything is proved. limits: what is asked of the layout itself.
     slower_by: for the memory, by how much a layout may be slower than the fastest. slowest_s: no slower step is of use.
+    risk: for the robust, how much longer than predicted steps may take.
     """
 
     objective: Objective
@@ -80,3 +82,4 @@ class Question:
     limits: Limits = field(default_factory=Limits)
     slower_by: float = SLOWER_BY_AT_MOST
     slowest_s: float = math.inf
+    risk: Risk = NO_RISK

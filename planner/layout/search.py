@@ -94,13 +94,13 @@ def attempt(jobs: Sequence[Job], question: Question, *, watch: Watch | None = No
     for space in spaces:
         seen, unopened_s = _explored(space, question, seen, ends=ends, watch=watch)
         if np.isfinite(unopened_s):
-            left = min(left, bound_value(question.objective, unopened_s, devices=space.job.cluster.devices))
+            left = min(left, _bound_value(question, unopened_s, devices=space.job.cluster.devices))
     candidates, rejected = sum(space.candidates for space in spaces), dict(+seen.rejected)
-    ordered = None if seen.front is None else best_first(question.objective, seen.front, slower_by=question.slower_by)
+    ordered = None if seen.front is None else _ordered(question, seen.front)
     ordered = ordered and ordered.take(np.flatnonzero(ordered.step_time_s <= question.slowest_s))
     if not ordered:
         return Unfound(candidates=candidates, feasible=seen.feasible, rejected=rejected)
-    chosen, value = _one_a_mesh(ordered, limit=question.top + 1), float(values(question.objective, ordered)[0])
+    chosen, value = _one_a_mesh(ordered, limit=question.top + 1), _value(question, ordered)
     return SearchResult(
         best=chosen[0],
         alternatives=chosen[1:],
@@ -194,16 +194,34 @@ def _front_of(cut: Cut) -> Front:
 
 
 def _bar_s(question: Question, front: Front | None, *, devices: int) -> float:
-    bar = bar_s(question.objective, front, top=question.top, devices=devices, slower_by=question.slower_by)
+    bar = bar_s(
+        question.objective,
+        front,
+        top=question.top,
+        devices=devices,
+        slower_by=question.slower_by,
+        risk=question.risk,
+    )
     return min(bar, question.slowest_s)
+
+
+def _ordered(question: Question, front: Front) -> Front:
+    return best_first(question.objective, front, slower_by=question.slower_by, risk=question.risk)
+
+
+def _value(question: Question, ordered: Front) -> float:
+    return float(values(question.objective, ordered, risk=question.risk)[0])
+
+
+def _bound_value(question: Question, bound_s: float, *, devices: int) -> float:
+    return bound_value(question.objective, bound_s, devices=devices, risk=question.risk)
 
 
 def _progress(space: Space, question: Question, seen: Seen, least_s: float, *, waiting: int) -> Progress:
     devices, best = space.job.cluster.devices, None
     if seen.front is not None:
-        ordered = best_first(question.objective, seen.front, slower_by=question.slower_by)
-        best = float(values(question.objective, ordered)[0])
-    bound = bound_value(question.objective, float(least_s), devices=devices)
+        best = _value(question, _ordered(question, seen.front))
+    bound = _bound_value(question, float(least_s), devices=devices)
     return Progress(devices=devices, best=best, bound=bound if best is None else min(bound, best), waiting=waiting)
 
 
