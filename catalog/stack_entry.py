@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
 from meshwright.catalog.quantity import Bytes, Seconds
 from meshwright.catalog.schedule import Schedule
@@ -75,7 +76,9 @@ class StackEntry(Entry):
     """One software stack: its switches, and a handful of constants.
 
     frameworks: how published measurements call it; the longest prefix decides.
-    axes, schedules: the parallelisms and pipeline schedules that it runs; the search keeps to them.
+    axes, context_methods, schedules: the parallelisms, ways of context parallelism and pipeline schedules that it runs;
+    the search keeps to them.
+    repeats_key_values: under Ulysses, key heads that are fewer than its ranks are repeated for them.
     splits, recompute_by: how it lets layers be cut into stages, and which be recomputed; the search keeps to them. What
     it recomputes selectively is recomputed in all layers, unless each stage has its own choice.
     fused_attention: attention keeps no score matrix (flash attention).
@@ -135,6 +138,8 @@ class StackEntry(Entry):
     source: Source
     frameworks: tuple[Name, ...] = ()
     axes: tuple[Axis, ...]
+    context_methods: tuple[ContextMethod, ...]
+    repeats_key_values: bool
     schedules: tuple[Schedule, ...]
     splits: Splits
     recompute_by: RecomputeBy

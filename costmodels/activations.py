@@ -23,9 +23,9 @@ from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
     ACTIVATION_BYTES,
+    attended_kv_heads,
     attention_products,
     expert_rows,
-    local_kv_heads,
     tokens_of,
 )
 from meshwright.costmodels.layout import FloatArray, LayoutTable
@@ -162,7 +162,7 @@ def _outside_core_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatAr
 
 def _query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
     heads = attention.heads / layouts.tensor_parallel
-    kv_heads = heads if attention.latent else local_kv_heads(attention, layouts)
+    kv_heads = heads if attention.latent else attended_kv_heads(attention, layouts)
     width = (heads + kv_heads) * attention.head_dim + kv_heads * attention.value_head_dim
     return ACTIVATION_BYTES * tokens_of(job, layouts).computed * width
 

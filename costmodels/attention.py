@@ -30,7 +30,7 @@ On 2,700 forward passes over heads of 128 measured on A100, H100, H200, B200, B3
 (aiconfigurator-core 0.12.0) the law has a median error of 11 to 15 % and a 90 % quantile of 27 to 37 %; without the
 waves that is 31 to 39 %.
 
-A ring of context ranks works on one half block of keys after another, of s / (2 context_parallel) each, which balances
+A ring of context ranks works on one half block of keys after another, of s / (2 r) each, r its ranks, which balances
 causal work, and adds up its output in fp32. Keys go only as far as a window or a chunk makes queries look.
 
 The backward pass adds up query gradients in whatever order blocks finish; a deterministic one makes them wait for each
@@ -49,8 +49,8 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layer_work import ACTIVATION_BYTES, local_kv_heads, tokens_of
-from meshwright.costmodels.layout import CONTEXT_METHODS, BoolArray, ContextMethod, FloatArray, LayoutTable
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attended_kv_heads, ring_ranks, tokens_of
+from meshwright.costmodels.layout import BoolArray, FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s, wide_precision
 from meshwright.costmodels.transformer import Attention
 from meshwright.hardware.device import Device
@@ -61,7 +61,6 @@ SOFTMAX_STEPS = (2, 3)
 SQUARE_TILE_WIDTH = 128
 # Query rows of one tile of fused attention (arXiv 2307.08691, section 3.3).
 TILE_ROWS = 128
-RING = CONTEXT_METHODS.index(ContextMethod.RING)
 # A ring adds each block's 16-bit output to an fp32 sum: read, read and written.
 CORRECTION_BYTES = 2 + 4 + 4
 # Bytes moved for each score: a triangle is half a square.
@@ -99,18 +98,18 @@ def attended_pairs(attention: Attention, sequence_length: int) -> float:
 def ring_blocks(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
     """Count the ranks whose keys a query of a ring sees, itself among them, [layouts]; 1 where there is no ring.
 
-    Each rank holds two blocks of b = s / (2 context_parallel) tokens, one from each half of the sequence, so that
+    Each of r ranks holds two blocks of b = s / (2 r) tokens, one from each half of the sequence, so that
     neighbours in the sequence are neighbours in the ring: chunks of c reach over c / b blocks, windows of w over
     w / b more than the query's own.
     """
-    ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
-    block = job.sequence_length / (2.0 * layouts.context_parallel)
-    reached = np.asarray(layouts.context_parallel, dtype=float)
+    ranks = ring_ranks(layouts)
+    block = job.sequence_length / (2.0 * ranks)
+    reached = np.asarray(ranks, dtype=float)
     if attention.chunk is not None:
         reached = np.minimum(reached, np.ceil(attention.chunk / block))
     if attention.window is not None:
         reached = np.minimum(reached, 1.0 + np.ceil(attention.window / block))
-    return np.where(ring, reached, 1.0)
+    return np.where(ranks > 1, reached, 1.0)
 
 
 def core_flop(job: Job, attention: Attention) -> float:
@@ -154,10 +153,10 @@ def shrunk_tile(attention: Attention) -> float:
 def _fused_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     calibration = job.cluster.device.calibration
     forward_s, backward_s = _long_sequence_s(job, attention)
-    ring = (layouts.context_method == RING) & (layouts.context_parallel > 1)
+    ranks = ring_ranks(layouts)
     blocks = ring_blocks(job, attention, layouts)
     seen = min(attention.window or attention.chunk or job.sequence_length, job.sequence_length)
-    reach = np.minimum(seen, job.sequence_length / np.where(ring, 2.0 * layouts.context_parallel, 1.0))
+    reach = np.minimum(seen, job.sequence_length / np.where(ranks > 1, 2.0 * ranks, 1.0))
     sequences = layouts.micro_batch / (layouts.tensor_parallel * layouts.context_parallel)
     sequences = sequences * (1.0 + calibration.attention_half_length / reach)
     rows = tokens_of(job, layouts).computed * attention.heads / layouts.tensor_parallel
@@ -223,5 +222,5 @@ def softmax_is_chained(job: Job, attention: Attention, layouts: LayoutTable) -> 
 
 def key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
     """Give the bytes of the keys and values of a device's own tokens, which context parallelism passes on."""
-    width = local_kv_heads(attention, layouts) * (attention.head_dim + attention.value_head_dim)
+    width = attended_kv_heads(attention, layouts) * (attention.head_dim + attention.value_head_dim)
     return ACTIVATION_BYTES * tokens_of(job, layouts).computed * width

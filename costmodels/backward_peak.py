@@ -8,6 +8,7 @@ gradients take as they are made.
 import numpy as np
 
 from meshwright.costmodels.activations import input_bytes, is_narrow, layer_activations
+from meshwright.costmodels.context_messages import gathered_bytes
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attention_products, mlp_products, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
@@ -71,9 +72,9 @@ def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArra
 def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
     """Give what the backward pass of one layer needs beside what was kept, of the neediest layer, [layouts, stages].
 
-    That is what it computes again, and, where products don't add to the gradients themselves, its largest weight
-    gradient: as it is computed, of all experts of a rank at once, and in the format of accumulation, one by one.
-    Where gradients are sharded that is among what is gathered.
+    That is what it computes again, gathered keys and values, and, where products don't add to the gradients
+    themselves, its largest weight gradient: as it is computed, of all experts of a rank at once, and in the format of
+    accumulation, one by one. Where gradients are sharded that is among what is gathered.
     """
     whole_gradients = dense_sharding(job, layouts).gradients[:, 0] == 1
     needed = np.zeros(stages.index.shape)
@@ -81,6 +82,8 @@ def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatA
         activations = layer_activations(job, layer, layouts)
         again = np.maximum(activations.whole - activations.kept, 0.0)[:, np.newaxis]
         beside = np.where(stages.recomputed[:, :, kind] > 0, again, 0.0)
+        gathered = gathered_bytes(job, layer.attention, layouts)[:, np.newaxis]
+        beside = beside + np.where(stages.layers[:, :, kind] > 0, gathered, 0.0)
         if not job.stack.fused_accumulation:
             gradient = _largest_weight_gradient_bytes(job, layer, layouts) * whole_gradients
             beside = beside + np.where(stages.layers[:, :, kind] > 0, gradient[:, np.newaxis], 0.0)

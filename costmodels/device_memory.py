@@ -117,6 +117,8 @@ def _communicators(layouts: LayoutTable) -> FloatArray:
     sizes = (
         layouts.tensor_parallel,
         layouts.context_parallel,
+        layouts.ulysses_parallel,
+        np.where(layouts.ulysses_parallel > 1, layouts.context_parallel // layouts.ulysses_parallel, 1),
         layouts.pipeline_parallel,
         layouts.data_parallel,
         layouts.expert_parallel,

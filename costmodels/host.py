@@ -9,6 +9,7 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.attention import softmax_is_chained
+from meshwright.costmodels.context_messages import context_launches
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import NARROW
@@ -35,7 +36,7 @@ def launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     kernels_s = job.stack.layer_launch * np.where(chained, CHAINED_LAUNCHES, 1.0)
     if isinstance(layer.mlp, Experts):
         collectives = collectives + np.where(layouts.expert_parallel > 1, 2, 0)
-    collectives = collectives + np.where(layouts.context_parallel > 1, layouts.context_parallel, 0)
+    collectives = collectives + context_launches(layouts)
     kernels_s = kernels_s + _experts_launch_s(job, layer, layouts)
     return _launches(job.precision) * kernels_s + collectives * job.stack.collective_launch
 

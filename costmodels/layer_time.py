@@ -14,8 +14,9 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.costmodels.attention import core_time_s, key_value_bytes, ring_blocks
+from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
+from meshwright.costmodels.context_messages import context_communication_s
 from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
@@ -26,17 +27,12 @@ from meshwright.costmodels.layer_work import (
     mlp_products,
     tokens_of,
 )
-from meshwright.costmodels.layout import CONTEXT_METHODS, ContextMethod, FloatArray, LayoutTable
+from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s, product_precision
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.recompute import FULL, SELECTIVE, repeated_shares
 from meshwright.costmodels.schedule.codes import SPLIT_BACKWARD
 from meshwright.costmodels.transformer import Experts, Layer
-
-ULYSSES = CONTEXT_METHODS.index(ContextMethod.ULYSSES)
-
-# Ulysses exchanges queries, keys, values and outputs, one after another.
-ULYSSES_MESSAGES = 4
 
 
 class Cause(StrEnum):
@@ -118,18 +114,18 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     matmul_forward, matmul_backward = products_time_s(job, products)
     put_off = np.isin(layouts.schedule, SPLIT_BACKWARD)
     weight_s = np.where(put_off, weight_gradients_s(job, products), 0.0)
-    core_forward, core_backward = core_time_s(job, layer.attention, layouts)
+    core_s = core_time_s(job, layer.attention, layouts)
     device = job.cluster.device
     streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     elementwise = elementwise_bytes(job, layer, layouts) / streaming
     tensor_forward, tensor_backward = _tensor_communication_s(
         job, layer, layouts, products_s=(matmul_forward, matmul_backward - weight_s)
     )
-    context_forward, context_backward = _context_communication_s(job, layer, layouts, core_forward, core_backward)
+    context_forward, context_backward = context_communication_s(job, layer.attention, layouts, core_s)
     expert = _expert_communication_s(job, layer, layouts)
     forward = {
         Cause.MATMUL: matmul_forward,
-        Cause.ATTENTION: core_forward,
+        Cause.ATTENTION: core_s[0],
         Cause.ELEMENTWISE: elementwise,
         Cause.TENSOR: tensor_forward,
         Cause.CONTEXT: context_forward,
@@ -137,7 +133,7 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     }
     backward = {
         Cause.MATMUL: matmul_backward,
-        Cause.ATTENTION: core_backward,
+        Cause.ATTENTION: core_s[1],
         Cause.ELEMENTWISE: 2.0 * elementwise,
         Cause.TENSOR: tensor_backward,
         Cause.CONTEXT: context_backward,
@@ -204,31 +200,6 @@ def _tensor_communication_s(
         exposed_s(total, products_s[0], contention, tail_s=tail_s),
         exposed_s(total, products_s[1], contention, tail_s=tail_s),
     )
-
-
-def _context_communication_s(
-    job: Job, layer: Layer, layouts: LayoutTable, core_forward: FloatArray, core_backward: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Ring attention passes keys and values on while it computes, backward their gradients too; Ulysses swaps heads.
-
-    A ring passes them on as far as queries look: to the ranks of a window or a chunk.
-    """
-    group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
-    attention = layer.attention
-    own = key_value_bytes(job, attention, layouts)
-    reached = ring_blocks(job, attention, layouts)
-    ring = Group(size=reached.astype(np.int64), stride=layouts.tensor_parallel)
-    ring_forward = all_gather_s(job.cluster, ring, own * reached)
-    heads = attention.heads / layouts.tensor_parallel
-    widths = heads * (attention.head_dim + attention.value_head_dim)
-    each = (own + ACTIVATION_BYTES * tokens_of(job, layouts).computed * widths) / ULYSSES_MESSAGES
-    ulysses = ULYSSES_MESSAGES * all_to_all_s(job.cluster, group, each)
-    is_ulysses = layouts.context_method == ULYSSES
-    contention = job.cluster.device.calibration.contention
-    forward = np.where(is_ulysses, ulysses, exposed_s(ring_forward, core_forward, contention))
-    backward = np.where(is_ulysses, ulysses, exposed_s(2.0 * ring_forward, core_backward, contention))
-    several = layouts.context_parallel > 1
-    return np.where(several, forward, 0.0), np.where(several, backward, 0.0)
 
 
 def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:

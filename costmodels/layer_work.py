@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.costmodels.expert_load import busiest_rank_load
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.layout import CONTEXT_METHODS, FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
 from meshwright.costmodels.transformer import Attention, Experts, Mlp
 
 ACTIVATION_BYTES = 2
+ALL_GATHER, ULYSSES, HYBRID = (
+    CONTEXT_METHODS.index(method) for method in (ContextMethod.ALL_GATHER, ContextMethod.ULYSSES, ContextMethod.HYBRID)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,23 @@ def _product(
 def local_kv_heads(attention: Attention, layouts: LayoutTable) -> FloatArray:
     """Give key and value heads on a device: copied where there are fewer of them than tensor ranks."""
     return np.maximum(attention.kv_heads / layouts.tensor_parallel, 1.0)
+
+
+def ulysses_ranks(layouts: LayoutTable) -> IntArray:
+    """Give how many context ranks exchange heads for tokens, [layouts]; the others are a ring or gather."""
+    whole = np.where(layouts.context_method == ULYSSES, layouts.context_parallel, 1)
+    return np.where(layouts.context_method == HYBRID, layouts.ulysses_parallel, whole)
+
+
+def ring_ranks(layouts: LayoutTable) -> IntArray:
+    """Give how many ranks pass keys and values round, [layouts]; 1 where there is no ring."""
+    rest = layouts.context_parallel // ulysses_ranks(layouts)
+    return np.where(layouts.context_method == ALL_GATHER, 1, rest)
+
+
+def attended_kv_heads(attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give the key and value heads that a device's tokens go into attention with: one a rank of Ulysses at least."""
+    return np.maximum(local_kv_heads(attention, layouts), ulysses_ranks(layouts))
 
 
 def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[Matmul, ...]:

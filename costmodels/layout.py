@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 
 IntArray = NDArray[np.int64]
@@ -23,13 +24,6 @@ class Recompute(StrEnum):
     FULL = "full"
 
 
-class ContextMethod(StrEnum):
-    """How attention sees a sequence cut over devices: keys and values around a ring, or heads exchanged (Ulysses)."""
-
-    RING = "ring"
-    ULYSSES = "ulysses"
-
-
 RECOMPUTES = tuple(Recompute)
 SCHEDULES = tuple(Schedule)
 CONTEXT_METHODS = tuple(ContextMethod)
@@ -42,7 +36,8 @@ class Layout:
     """One way to train. Degrees multiply to the world size, expert degrees divide what they borrow from.
 
     tensor_parallel: devices that share each matrix; sequence_parallel: they also share the tokens between matrices.
-    context_parallel: devices that share each sequence.
+    context_parallel: devices that share each sequence. ulysses_parallel: how many neighbours among them exchange heads
+    where context_method is the hybrid one, else 1.
     pipeline_parallel: stages; virtual_pipeline: model chunks a stage (under DualPipe, which has each twice, 1).
     split: layers of each chunk in model order; empty where they are cut as evenly as can be.
     vocabulary_parallel: stages share embedding and head instead of the first and the last having one each.
@@ -67,6 +62,7 @@ class Layout:
     sequence_parallel: bool = False
     context_parallel: int = 1
     context_method: ContextMethod = ContextMethod.RING
+    ulysses_parallel: int = 1
     pipeline_parallel: int = 1
     virtual_pipeline: int = 1
     split: tuple[int, ...] = ()
@@ -122,6 +118,7 @@ class LayoutTable:
     sequence_parallel: IntArray
     context_parallel: IntArray
     context_method: IntArray
+    ulysses_parallel: IntArray
     pipeline_parallel: IntArray
     virtual_pipeline: IntArray
     split: IntArray

@@ -34,6 +34,7 @@ LAYER_COLUMNS = (
     "sequence_parallel",
     "context_parallel",
     "context_method",
+    "ulysses_parallel",
     "expert_parallel",
     "expert_tensor_parallel",
     "micro_batch",

@@ -252,6 +252,8 @@ ROUND_CALIBRATION: dict[str, Any] = {
 
 ROUND_STACK: dict[str, Any] = {
     "axes": ["tensor", "sequence", "context", "pipeline", "expert"],
+    "context_methods": ["ring", "all-gather", "ulysses", "hybrid"],
+    "repeats_key_values": False,
     "schedules": ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-2p"],
     "splits": "any",
     "recompute_by": "stage",

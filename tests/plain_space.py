@@ -2,6 +2,7 @@
 
 import itertools
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputeBy
 from meshwright.costmodels.job import Job
@@ -18,6 +19,19 @@ def divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
+def has_heads(job: Job, ranks: int) -> bool:
+    attention = job.model.layers[0].attention
+    repeated = job.stack.repeats_key_values and ranks % attention.kv_heads == 0
+    return attention.heads % ranks == 0 and (attention.kv_heads % ranks == 0 or repeated)
+
+
+def of_hybrid(job: Job, tensor: int, context: int) -> int:
+    """Give the most neighbours in a node of eight that can exchange heads, some but not all of the context ranks."""
+    in_node = min(8, job.cluster.devices)
+    some = [size for size in divisors(context) if size < context and tensor * size <= in_node]
+    return max([1, *(size for size in some if has_heads(job, tensor * size))])
+
+
 def is_legal(job: Job, layout: Layout) -> bool:
     """Say the rules again, one layout at a time."""
     tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
@@ -25,8 +39,13 @@ def is_legal(job: Job, layout: Layout) -> bool:
     experts = next((layer.mlp for layer in job.model.layers if isinstance(layer.mlp, Experts)), None)
     dense = [layer.mlp.ffn_hidden for layer in job.model.layers if isinstance(layer.mlp, Mlp)]
     micro_batches, rest = divmod(job.global_batch, layout.data_parallel * layout.micro_batch)
+    method, in_node = layout.context_method, min(8, job.cluster.devices)
     broken = [
         rest > 0,
+        context > 1 and method not in job.stack.context_methods,
+        method == "ulysses" and not has_heads(job, tensor * context),
+        method == "hybrid" and layout.ulysses_parallel == 1,
+        method == "hybrid" and tensor * context <= in_node and has_heads(job, tensor * context),
         attention.heads % tensor > 0,
         attention.kv_heads % tensor > 0 and tensor % attention.kv_heads > 0,
         any(width % tensor for width in dense),
@@ -79,10 +98,11 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
             pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
             pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
-        for sequence, (
+        for method, sequence, (
             schedule,
             virtual,
         ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
+            list(ContextMethod) if context > 1 else [ContextMethod.RING],
             [False, True] if tensor > 1 else [False],
             pipelines,
             divisors(experts),
@@ -97,6 +117,8 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
                     tensor_parallel=tensor,
                     sequence_parallel=sequence,
                     context_parallel=context,
+                    context_method=method,
+                    ulysses_parallel=of_hybrid(job, tensor, context) if method == "hybrid" else 1,
                     pipeline_parallel=pipeline,
                     virtual_pipeline=virtual,
                     data_parallel=data,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.lookup import device_named
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.attention import (
@@ -20,7 +21,7 @@ from meshwright.costmodels.attention import (
     softmax_is_chained,
 )
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import ContextMethod, Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.transformer import Attention
 from meshwright.hardware.device import device_of
 

@@ -14,6 +14,7 @@ from meshwright.costmodels.collectives import (
     all_gather_s,
     all_reduce_s,
     all_to_all_s,
+    passed_round_s,
     reduce_scatter_s,
     ring_bus_bytes_per_s,
     send_s,
@@ -196,3 +197,32 @@ def test_a_mesh_sends_to_one_peer_on_one_link(round_cluster: Callable[..., Clust
     assert seconds(send_s, mesh, group(2, 4)) == pytest.approx(7 / 50)
     assert seconds(all_to_all_s, mesh, group(8)) == pytest.approx(7 / 8 / 50 + OWN / 8)
     assert seconds(all_to_all_s, mesh, group(2)) == pytest.approx(1 / 2 / (50 / 7) + OWN / 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "one_way", "both_ways"),
+    [
+        (4, 1, 50, 50),  # a switch's link is full one way
+        (8, 1, 5, 10),  # one NIC of a node of four, or two of them
+        (4, 2, 5, 10),
+        (4, 4, 5, 5),  # a lone NIC is full one way
+    ],
+)
+def test_what_is_passed_round_leads_through_one_neighbour(
+    round_cluster: Callable[..., Cluster], size: int, stride: int, one_way: float, both_ways: float
+) -> None:
+    cluster = round_cluster()
+    crossed = {(4, 1): 3e-6, (8, 1): 6e-6 + 10e-6, (4, 2): 2e-6 + 10e-6, (4, 4): 30e-6}[(size, stride)]
+    for ways, rate in ((False, one_way), (True, both_ways)):
+        expected = (size - 1) / size / rate + OWN / size + crossed
+        found = passed_round_s(cluster, group(size, stride), np.array([GIGA]), both_ways=ways)
+        assert found == pytest.approx([expected])
+    assert passed_round_s(cluster, group(1), np.array([GIGA])).tolist() == [0.0]
+
+
+def test_a_ring_of_links_has_two_ways_round(round_cluster: Callable[..., Cluster]) -> None:
+    ring = round_cluster(8, per_node=8, node={"topology": Topology.RING})
+    one_way, both_ways = (
+        passed_round_s(ring, group(8), np.array([GIGA]), both_ways=ways)[0] - OWN / 8 - 7e-6 for ways in (False, True)
+    )
+    assert (one_way, both_ways) == pytest.approx((7 / 8 / 25, 7 / 8 / 50))

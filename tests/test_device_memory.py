@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from worked_examples import job as shipped_job
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.activations import layer_activations
@@ -244,6 +245,7 @@ def test_the_rank_that_reserves_most_need_not_allocate_most() -> None:
         (Layout(data_parallel=4, tensor_parallel=2), 3),
         (Layout(data_parallel=4, tensor_parallel=2, pipeline_parallel=2), 4),
         (Layout(data_parallel=4, expert_parallel=2, pipeline_parallel=2, context_parallel=2), 6),
+        (Layout(context_parallel=8, context_method=ContextMethod.HYBRID, ulysses_parallel=4, pipeline_parallel=2), 5),
     ],
 )
 def test_each_group_of_ranks_has_buffers(round_job: Callable[..., Job], layout: Layout, groups: int) -> None:

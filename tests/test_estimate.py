@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
-from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
+from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import Experts, Mlp
 from meshwright.planner.accuracy import Case, Estimate, estimate, load_cases
@@ -329,6 +330,8 @@ def test_layout_details(make_case: Callable[..., Case]) -> None:
     assert (three.gradient_shard, three.parameter_shard, three.backward_shard) == (2, 4, 1)
     split = {"context_parallel": 2, "data_parallel": 2, "context_parallel_method": "ulysses_cp_algo"}
     assert only_layout(make_case(layout=split)).context_method is ContextMethod.ULYSSES
+    gathered = split | {"context_parallel_method": "all_gather"}
+    assert only_layout(make_case(layout=gathered)).context_method is ContextMethod.ALL_GATHER
     assert only_layout(make_case(layout=split)).zero_shard == 4
     derived = only_layout(make_case(layout={"data_parallel": None}))
     assert derived.data_parallel == 4

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
@@ -25,7 +26,7 @@ from meshwright.costmodels.layer_work import (
     local_kv_heads,
     mlp_products,
 )
-from meshwright.costmodels.layout import ContextMethod, FloatArray, Layout, LayoutTable, Recompute
+from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.transformer import Experts

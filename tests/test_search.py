@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import Infeasible, SolverFailed
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
@@ -245,6 +246,9 @@ def test_a_layout_in_one_line() -> None:
     layout = Layout(tensor_parallel=2, pipeline_parallel=4, data_parallel=8, zero_stage=1, zero_shard=8, micro_batch=2)
     assert describe(layout) == "tp 2, pp 4, dp 8, ZeRO-1, 1f1b, micro-batch 2"
     assert describe(Layout()) == "one device, micro-batch 1"
+    for method, words in (("ulysses", "Ulysses"), ("hybrid", "Ulysses over 2 and a ring"), ("ring", "ring")):
+        long = Layout(context_parallel=4, context_method=ContextMethod(method), ulysses_parallel=2)
+        assert describe(long) == f"cp 4 by {words}, micro-batch 1"
     uneven = Layout(pipeline_parallel=2, split=(3, 5), vocabulary_parallel=True)
     assert describe(uneven) == "pp 2, 1f1b, chunks of 3-5 layers, vocabulary parallel, micro-batch 1"
     some = Layout(pipeline_parallel=2, recompute=Recompute.FULL, recompute_split=(2, 0))

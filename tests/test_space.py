@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_space import by_loops
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.planner.layout.context import CONTEXT_RULES
 from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.space import Space, space_of, taken
 
@@ -61,17 +63,20 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
 def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
     """Two sequences, eight layers. Micro-batches 1 and 2, four recomputes.
 
-    tensor 2: 2 sequence parallelisms; context 2: 4 ZeRO stages; pipeline 2: 9 schedules and 8 interleaved ones; data 2:
-    4 ZeRO stages: (2 + 4 + 17 x 2 + 4) x 2 x 4 = 352, where the 17 come with a shared vocabulary too. Interleaving with
-    5 chunks or more needs more than 8 layers: 5 x 2 x 2 x 4; with 2 to 4 chunks and one micro-batch it can't fill two
+    tensor 2: 2 sequence parallelisms; context 2: 5 methods and 4 ZeRO stages; pipeline 2: 9 schedules and 8 interleaved
+    ones; data 2: 4 ZeRO stages: (2 + 5 x 4 + 17 x 2 + 4) x 2 x 4 = 480, where the 17 come with a shared vocabulary too.
+    Two context ranks can't be a hybrid: 4 x 2 x 4, and the software has no ring both ways: as many. Interleaving with 5
+    chunks or more needs more than 8 layers: 5 x 2 x 2 x 4; with 2 to 4 chunks and one micro-batch it can't fill two
     stages: 3 x 2 x 4, nor can the five zero-bubble schedules: 5 x 2 x 4, nor two micro-batches the two of DualPipe:
     2 x 2 x 2 x 4. Half of the 96 that are left share the vocabulary, which the software doesn't. Two sequences are more
     than half a batch of two: 4 x 4. Two stages of 4 chunks have one layer each, none or all of which is recomputed.
     """
     space = space_of(toy_job(2, global_batch=2))
-    assert space.candidates == 352
+    assert space.candidates == 480
     table, rejected = grown(space)
     assert rejected == {
+        "the training software has no such method of context parallelism": 32,
+        "no part of the context ranks can exchange heads in a node, or all of them can": 32,
         "there are more pipeline chunks than layers": 80,
         "interleaving needs micro-batches in multiples of the pipeline stages": 24,
         "a zero-bubble schedule needs as many micro-batches as stages": 40,
@@ -80,7 +85,7 @@ def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
         "chunks of one layer recompute it or don't": 1,
         "the micro-batch does not divide the batch of a replica": 16,
     }
-    assert len(table) == 111
+    assert len(table) == 175
 
 
 def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:
@@ -97,7 +102,7 @@ def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:
 
 
 def test_reasons_are_distinct() -> None:
-    assert len({rule.reason for rule in RULES}) == len(RULES)
+    assert len({rule.reason for rule in (*RULES, *CONTEXT_RULES)}) == len(RULES) + len(CONTEXT_RULES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -181,6 +186,46 @@ def test_what_the_stack_lacks_is_not_used(axis: str, column: str, single: int, t
     table, rejected = grown(without)
     assert rejected[f"the training software has no {axis} parallelism"] > 0
     assert without.candidates == len(table) + rejected.total()
+
+
+def methods_of(job: Job) -> set[tuple[int, int, str, int]]:
+    return {
+        (layout.tensor_parallel, layout.context_parallel, str(layout.context_method), layout.ulysses_parallel)
+        for layout in listed(space_of(job))
+        if layout.context_parallel > 1
+    }
+
+
+def test_heads_say_which_methods_of_context_parallelism_there_are(toy_job: MakeJob) -> None:
+    """Nodes of 8, 16 heads, 4 key heads: Ulysses over 4 with whole heads; over more only where key heads are repeated.
+
+    The hybrid is for what Ulysses alone can't do in a node: over 8 and 16 ranks, and beside tensor parallelism.
+    """
+    job = toy_job(16, global_batch=16, heads=16, kv_heads=4, sequence_length=4096)
+    alone = {(tensor, context, method, 1) for tensor in (1, 2, 4, 8, 16) for context in (2, 4, 8, 16)
+             for method in ("ring", "all-gather") if tensor * context <= 16}  # fmt: skip
+    found = methods_of(job)
+    assert alone <= found
+    whole = {(1, 2), (1, 4), (2, 2)}
+    assert found - alone == {(tensor, context, "ulysses", 1) for tensor, context in whole} | {
+        (1, 8, "hybrid", 4),
+        (1, 16, "hybrid", 4),
+        (2, 4, "hybrid", 2),
+        (2, 8, "hybrid", 2),
+    }
+    repeating = replace(job, stack=job.stack.model_copy(update={"repeats_key_values": True}))
+    more = {(1, 8), (1, 16), (2, 4), (2, 8), (4, 2), (4, 4), (8, 2)} | whole
+    assert methods_of(repeating) - alone == {(tensor, context, "ulysses", 1) for tensor, context in more} | {
+        (1, 16, "hybrid", 8),
+        (2, 8, "hybrid", 4),
+        (4, 4, "hybrid", 2),
+    }
+
+
+def test_only_the_stack_s_methods_of_context_parallelism_are_used(toy_job: MakeJob) -> None:
+    job = toy_job(8, global_batch=8)
+    stack = job.stack.model_copy(update={"context_methods": (ContextMethod.BIDIRECTIONAL_RING,)})
+    assert {method for *_, method, _ in methods_of(replace(job, stack=stack))} == {"bidirectional-ring"}
 
 
 def test_only_the_stack_s_schedules_are_used(toy_job: MakeJob) -> None:

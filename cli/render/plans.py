@@ -22,7 +22,7 @@ from meshwright.cli.render.units import (
     shown_tokens,
 )
 from meshwright.planner import Plan
-from meshwright.planner.layout.description import describe, narrower_shards, recomputed_part
+from meshwright.planner.layout.description import context_words, describe, narrower_shards, recomputed_part
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
 from meshwright.planner.plan_schema import StageSection, TrainingSection, UnrestrictedSection
 
@@ -148,7 +148,7 @@ def _render_layout(console: Console, plan: Plan) -> None:
         "with sequence parallelism" if layout.sequence_parallel else "",
     )
     if layout.context_parallel > 1:
-        add_row(table, "context parallel", layout.context_parallel, layout.context_method)
+        add_row(table, "context parallel", layout.context_parallel, f"by {context_words(layout.layout())}")
     add_row(table, "pipeline parallel", layout.pipeline_parallel, _schedule(plan))
     add_row(table, "data parallel", layout.data_parallel, "")
     if plan.inputs.model.entry.experts is not None:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.stack_entry import RecomputedModule
-from meshwright.costmodels.layout import RECOMPUTES, WIDER_SHARDS, ContextMethod, Layout, Recompute
+from meshwright.costmodels.layout import RECOMPUTES, WIDER_SHARDS, Layout, Recompute
 from meshwright.planner.accuracy.case import Case, CaseLayout
 from meshwright.planner.accuracy.case_pipeline import (
     pipeline_assumptions,
@@ -16,7 +17,18 @@ from meshwright.planner.accuracy.case_pipeline import (
     virtual_pipeline_of_case,
 )
 
-ULYSSES_NAMES = ("a2a", "ulysses_cp_algo", "ulysses")
+# How methods of context parallelism are called in launch scripts.
+METHOD_NAMES = {
+    "p2p": ContextMethod.RING,
+    "megatron_cp_algo": ContextMethod.RING,
+    "ring": ContextMethod.RING,
+    "all_gather": ContextMethod.ALL_GATHER,
+    "allgather": ContextMethod.ALL_GATHER,
+    "kvallgather_cp_algo": ContextMethod.ALL_GATHER,
+    "a2a": ContextMethod.ULYSSES,
+    "ulysses_cp_algo": ContextMethod.ULYSSES,
+    "ulysses": ContextMethod.ULYSSES,
+}
 SHARDED_PARAMETERS = 3
 # How recomputation's modules are called in launch scripts.
 MODULE_WORDS = {
@@ -32,7 +44,6 @@ MODULE_WORDS = {
     "moe": RecomputedModule.EXPERTS,
     "shared_experts": RecomputedModule.SHARED_EXPERTS,
 }
-RING_NAMES = ("p2p", "megatron_cp_algo", "ring")
 
 
 def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
@@ -145,7 +156,7 @@ def _shards(given: CaseLayout, layout: Layout, *, defers_synchronisation: bool) 
 
 
 def _context_method(given: CaseLayout) -> ContextMethod:
-    return ContextMethod.ULYSSES if given.context_parallel_method in ULYSSES_NAMES else ContextMethod.RING
+    return METHOD_NAMES.get(given.context_parallel_method or "", ContextMethod.RING)
 
 
 def _recomputes(given: CaseLayout) -> tuple[Recompute, ...]:
@@ -195,7 +206,7 @@ def _powers_of_two_in(share: int) -> Iterator[int]:
 
 def _assumptions(given: CaseLayout) -> Iterator[str]:
     method = given.context_parallel_method
-    if given.context_parallel > 1 and method is not None and method not in ULYSSES_NAMES + RING_NAMES:
+    if given.context_parallel > 1 and method is not None and method not in METHOD_NAMES:
         yield f"context parallelism by {method!r:.40} is taken to be a ring"
     yield from pipeline_assumptions(given)
     if given.optimizer is not None and "muon" in str(given.optimizer).casefold():

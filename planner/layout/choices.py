@@ -1,6 +1,7 @@
 """The choices that make a layout, in the order in which they are made.
 
     mesh        tensor x context x pipeline x data = devices, every ordered factorisation
+    context     each method, where context > 1
     sequence    sequence parallelism off; or on, where tensor > 1
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
@@ -25,10 +26,11 @@ import numpy as np
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
+from meshwright.planner.layout.context import CONTEXT_RULES
 from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
 from meshwright.planner.layout.rules import (
     BATCH_RULES,
@@ -113,6 +115,9 @@ def divisors_of(number: int) -> IntArray:
 def branch_choices(job: Job) -> tuple[Choice, ...]:
     """Give the choices that make branches of meshes, in order."""
     return (
+        Choice(
+            options={"context_method": np.arange(len(CONTEXT_METHODS))}, axes=("context_parallel",), rules=CONTEXT_RULES
+        ),
         Choice(options={"sequence_parallel": _column((0, 1))}, axes=("tensor_parallel",), rules=SEQUENCE_RULES),
         _expert_choice(job),
         Choice(options={"micro_batch": _micro_batches(job.global_batch)}, rules=BATCH_RULES),

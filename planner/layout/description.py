@@ -1,6 +1,14 @@
 """A layout in words."""
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.costmodels.layout import Layout, Recompute
+
+CONTEXT_WORDS = {
+    ContextMethod.RING: "ring",
+    ContextMethod.BIDIRECTIONAL_RING: "a ring both ways",
+    ContextMethod.ALL_GATHER: "all-gather",
+    ContextMethod.ULYSSES: "Ulysses",
+}
 
 
 def describe(layout: Layout) -> str:
@@ -14,7 +22,8 @@ def describe(layout: Layout) -> str:
         ("ep", layout.expert_parallel),
         ("etp", layout.expert_tensor_parallel),
     )
-    words = [f"{name} {degree}" for name, degree in degrees if degree > 1] or ["one device"]
+    by = {"cp": f" by {context_words(layout)}"}
+    words = [f"{name} {degree}{by.get(name, '')}" for name, degree in degrees if degree > 1] or ["one device"]
     words += ["sequence parallel"] if layout.sequence_parallel else []
     words += _sharding_words(layout) if layout.zero_stage else []
     words += _recompute_words(layout)
@@ -22,6 +31,13 @@ def describe(layout: Layout) -> str:
     words += [f"chunks of {'-'.join(map(str, layout.split))} layers"] if layout.split else []
     words += ["vocabulary parallel"] if layout.vocabulary_parallel else []
     return ", ".join([*words, f"micro-batch {layout.micro_batch}"])
+
+
+def context_words(layout: Layout) -> str:
+    """Give in words what context ranks exchange."""
+    if layout.context_method is ContextMethod.HYBRID:
+        return f"Ulysses over {layout.ulysses_parallel} and a ring"
+    return CONTEXT_WORDS[layout.context_method]
 
 
 def _recompute_words(layout: Layout) -> list[str]:

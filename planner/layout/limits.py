@@ -1,7 +1,7 @@
 """What a user asks of the layout itself: some fields fixed, some values forbidden, some degrees at most so large.
 
     fix      {"tensor_parallel": 8}             no other value
-    forbid   {"schedule": ["gpipe"]}            none of these values; what isn't a pipeline has no schedule to forbid
+    forbid   {"schedule": ["gpipe"]}            none of these; what is no pipeline has no schedule to forbid, and so on
     max      {"pipeline_parallel": 8}           no larger value
 
 Limits are rules (rules.py) of the columns they name, and applied as soon as those are made.
@@ -17,7 +17,7 @@ from meshwright.catalog.entry import Entry, field_error
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.names import match_name
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, BoolArray, Layout, LayoutTable
+from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, SCHEDULES, BoolArray, Layout, LayoutTable
 from meshwright.planner.layout.rules import Columns, Rule
 
 Value = bool | int | str
@@ -37,6 +37,7 @@ CLOSED: Mapping[str, tuple[Value, ...]] = {
     "sequence_parallel": (False, True),
     "vocabulary_parallel": (False, True),
     "zero_stage": (0, 1, 2, 3),
+    "context_method": tuple(map(str, CONTEXT_METHODS)),
     "recompute": tuple(map(str, RECOMPUTES)),
     "schedule": tuple(map(str, SCHEDULES)),
 }
@@ -51,6 +52,8 @@ SHORT = {
     "ep": "expert_parallel",
     "etp": "expert_tensor_parallel",
 }
+# What has no such field where that degree is 1.
+MOOT = {"schedule": "pipeline_parallel", "context_method": "context_parallel"}
 LARGEST = 10**9
 
 
@@ -249,7 +252,7 @@ def _equal_to(field: str, value: Value) -> Keeps:
 
 def _other_than(field: str, value: Value) -> Keeps:
     def keeps(columns: Columns) -> BoolArray:
-        moot = columns["pipeline_parallel"] == 1 if field == "schedule" else False
+        moot = columns[MOOT[field]] == 1 if field in MOOT else False
         return np.asarray(moot | (columns[field] != code_of(field, value)))
 
     return keeps

@@ -28,6 +28,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.planner.layout.bound import branch_bound_s, twig_bound_s
 from meshwright.planner.layout.cuts import cut_problems
+from meshwright.planner.layout.dominance import is_dominated, settings_of
 from meshwright.planner.layout.evaluation import NO_MEMORY, Seen, evaluated
 from meshwright.planner.layout.front import Front, mesh_numbers
 from meshwright.planner.layout.infeasible import infeasible
@@ -37,6 +38,7 @@ from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
 from meshwright.planner.stages.cut import Cut, best_cut
 
+DOMINATED = "another method of context parallelism is as good in every way"
 SLOWER = "its lower bound is above the step times listed"
 UNTRIED = "the time limit came first"
 THREADS = min(4, os.cpu_count() or 1)
@@ -124,15 +126,17 @@ def _explored(
     if not len(space.branches):
         return seen, np.inf
     bound_s = branch_bound_s(job, space.table(branches))
-    order = np.argsort(bound_s, kind="stable")
-    reached, waiting = 0, _twigs(space, question, order[:0])[0]
+    order, settings = np.argsort(bound_s, kind="stable"), settings_of(branches)
+    reached, waiting = 0, _twigs(space, question, taken(branches, order[:0]))[0]
     opened = waiting
     while True:
         bar = (1 + ROUNDING) * _bar_s(question, seen.front, devices=job.cluster.devices)
         fresh = order[reached : reached + BRANCHES]
         fresh = fresh[bound_s[fresh] <= bar]
         reached += len(fresh)
-        more, rejected = _twigs(space, question, fresh)
+        kept = _undominated(space, settings, fresh)
+        more, rejected = _twigs(space, question, taken(branches, kept))
+        rejected[DOMINATED] = int(space.below_branches(taken(branches, np.setdiff1d(fresh, kept))).sum())
         waiting = waiting.with_(more).best_first()
         useful = int(np.searchsorted(waiting.bound_s, bar, side="right"))
         rejected[SLOWER] = _below(space, waiting.take(slice(useful, None)))
@@ -225,12 +229,19 @@ def _progress(space: Space, question: Question, seen: Seen, least_s: float, *, w
     return Progress(devices=devices, best=best, bound=bound if best is None else min(bound, best), waiting=waiting)
 
 
-def _twigs(space: Space, question: Question, branches: IntArray) -> tuple[_Waiting, Counter[str]]:
+def _undominated(space: Space, settings: IntArray, fresh: IntArray) -> IntArray:
+    """Give which of some branches no other branch of the space is as good as, in order."""
+    peers = np.flatnonzero(np.isin(settings, settings[fresh]))
+    table = space.table(taken(space.branches.rows, peers))
+    return fresh[~np.isin(fresh, peers[is_dominated(space.job, table, settings[peers])])]
+
+
+def _twigs(space: Space, question: Question, branches: Columns) -> tuple[_Waiting, Counter[str]]:
     """Give the twigs of some branches that something may fit of, and why how many candidates of the others are out."""
-    grown = space.twigs(taken(space.branches.rows, branches))
+    grown = space.twigs(branches)
     twigs, rejected = grown.rows, Counter(grown.rejected)
     bound_s = np.zeros(0)
-    if len(branches):
+    if len(twigs["zero_stage"]):
         bound_s = twig_bound_s(space.job, space.table(twigs), memory_limit_bytes=question.memory_limit_bytes)
     waiting, fits = _Waiting(twigs=twigs, bound_s=bound_s), np.isfinite(bound_s)
     rejected[NO_MEMORY] += _below(space, waiting.take(np.flatnonzero(~fits)))

@@ -19,8 +19,9 @@ import numpy as np
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import CONTEXT_METHODS, SCHEDULES, ContextMethod, IntArray, LayoutTable, Split
+from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray, LayoutTable, Split
 from meshwright.planner.layout.choices import Choice, branch_choices, leaf_choices, meshes, twig_choices
+from meshwright.planner.layout.context import hybrid_ulysses
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.partitions import shard_columns
 from meshwright.planner.layout.rules import MESH_RULES, Columns, Rule
@@ -89,7 +90,7 @@ class Space:
         columns = {
             **decided,
             **shard_columns(self.job.cluster, decided, partition),
-            "context_method": nothing + CONTEXT_METHODS.index(ContextMethod.RING),
+            "ulysses_parallel": hybrid_ulysses(self.job, decided),
             "split": nothing,
         }
         return LayoutTable(**columns, splits=(Split(),))
@@ -107,7 +108,7 @@ def space_of(job: Job, limits: Limits | None = None) -> Space:
     return Space(job=job, candidates=candidates, branches=branches, limits=limits)
 
 
-def taken(rows: Columns, index: IntArray | slice) -> Columns:
+def taken(rows: Columns, index: IntArray | BoolArray | slice) -> Columns:
     """Give some rows of columns."""
     return {name: column[index] for name, column in rows.items()}
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import SCHEDULES, ContextMethod, FloatArray, Layout, LayoutTable, Recompute
+from meshwright.costmodels.layout import SCHEDULES, FloatArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.prediction import Reading
 from meshwright.costmodels.recompute import FULL
@@ -117,11 +118,14 @@ def layouts(draw: st.DrawFn) -> Layout:
     by_chunk = recompute is not Recompute.NONE and draw(st.booleans())
     chunks = pipeline * virtual
     counts = st.lists(st.integers(0, LAYERS // chunks), min_size=chunks, max_size=chunks).map(tuple)
+    method = draw(st.sampled_from(ContextMethod))
+    hybrid = method is ContextMethod.HYBRID
     return Layout(
         tensor_parallel=tensor,
         sequence_parallel=tensor > 1 and draw(st.booleans()),
         context_parallel=context,
-        context_method=draw(st.sampled_from(ContextMethod)),
+        context_method=method,
+        ulysses_parallel=draw(st.sampled_from([size for size in (1, 2, 4) if context % size == 0])) if hybrid else 1,
         pipeline_parallel=pipeline,
         virtual_pipeline=virtual,
         vocabulary_parallel=draw(st.booleans()),
