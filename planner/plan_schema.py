@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.entry import Count, Entry, Name, Natural, field_error
 from meshwright.catalog.model_entry import ModelEntry
@@ -15,7 +16,7 @@ from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
-from meshwright.costmodels.layout import ContextMethod, Layout, Recompute
+from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.ranks import Axis, RankPlan, rank_plan
@@ -122,6 +123,7 @@ class LayoutSection(Section):
     sequence_parallel: Annotated[bool, Field(strict=True)]
     context_parallel: Count
     context_method: ContextMethod
+    ulysses_parallel: Count
     pipeline_parallel: Count
     virtual_pipeline: Count
     split: tuple[Natural, ...]
