@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, duration, file_path, token_count
 
@@ -76,6 +77,10 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.layout.limits import limits_of
     from meshwright.planner.pareto import pareto_of
 
+    if pareto and time_limit is not None:
+        raise InputError(
+            "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
+        )
     inputs = inputs_of(
         model,
         cluster,

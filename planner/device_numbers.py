@@ -1,7 +1,5 @@
 """How many of a cluster's devices a plan may use."""
 
-from collections.abc import Iterator
-
 from meshwright.catalog.errors import MissingData
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.objective import BY_DEVICE_SECONDS, Objective
@@ -12,9 +10,10 @@ from meshwright.planner.plan_schema import Inputs
 def device_numbers(inputs: Inputs) -> tuple[int, ...]:
     """List the numbers of devices to search, each below what the cluster has or that.
 
-    Where nothing else is asked that is all devices; for the least price or energy of a token also halves of halves, as
-    long as nodes stay whole; for the fewest devices all whole nodes, from one up. Where no layout of all devices is
-    legal, whatever the limits (13 devices for 64 sequences), the largest number of which one is takes their place.
+    Where nothing else is asked that is all devices, with the next rounder numbers of nodes where they factor badly; for
+    the least price or energy of a token round numbers of nodes below; for the fewest all whole nodes, from one up.
+    Where no layout of all devices is legal, whatever the limits (13 devices for 64 sequences), the largest number of
+    which one is takes their place.
 
     Raises MissingData where a price is needed and the catalog has none.
     """
@@ -27,12 +26,23 @@ def device_numbers(inputs: Inputs) -> tuple[int, ...]:
     devices, node = inputs.cluster.entry.devices, inputs.cluster.entry.devices_per_node
     if objective is Objective.DEVICES:
         return (*range(node, devices, node), devices)
-    return halved_numbers(inputs) if objective in BY_DEVICE_SECONDS else (_largest_usable(inputs),)
+    return round_numbers(inputs) if objective in BY_DEVICE_SECONDS else _usable_and_round(inputs)
 
 
-def halved_numbers(inputs: Inputs) -> tuple[int, ...]:
-    """List the largest usable number of devices and its halves, as long as nodes stay whole."""
-    return tuple(_halves(_largest_usable(inputs), inputs.cluster.entry.devices_per_node))
+def round_numbers(inputs: Inputs) -> tuple[int, ...]:
+    """List the largest usable number of devices, and below it whole nodes in powers of two and three times those."""
+    usable, node = _largest_usable(inputs), inputs.cluster.entry.devices_per_node
+    below = {node * times * 2**power for times in (1, 3) for power in range((usable // node).bit_length())}
+    return (usable, *sorted((number for number in below if number < usable), reverse=True))
+
+
+def _usable_and_round(inputs: Inputs) -> tuple[int, ...]:
+    """List the largest usable number and, where it factors badly, the two largest round ones, which may be faster."""
+    usable, *others = round_numbers(inputs)
+    nodes, rest = divmod(usable, inputs.cluster.entry.devices_per_node)
+    is_round = not rest and (nodes & (nodes - 1) == 0 or (nodes % 3 == 0 and (nodes // 3) & (nodes // 3 - 1) == 0))
+    is_small = usable <= inputs.cluster.entry.devices_per_node
+    return (usable,) if is_round or is_small else (usable, *others[:2])
 
 
 def _largest_usable(inputs: Inputs) -> int:
@@ -42,10 +52,3 @@ def _largest_usable(inputs: Inputs) -> int:
 
 def _has_layouts(inputs: Inputs, devices: int) -> bool:
     return len(space_of(job_of(inputs, devices=devices)).branches) > 0
-
-
-def _halves(devices: int, node: int) -> Iterator[int]:
-    yield devices
-    while devices % (2 * node) == 0:
-        devices //= 2
-        yield devices

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshwright.costmodels.layout import Layout
-from meshwright.planner.device_numbers import halved_numbers
+from meshwright.planner.device_numbers import round_numbers
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.pareto import pareto_front
 from meshwright.planner.plan_schema import Inputs
@@ -28,7 +28,7 @@ def pareto_of(inputs: Inputs) -> tuple[Choice, ...]:
     isn't on the front (layout/pareto.py).
     """
     found: list[Choice] = []
-    for devices in reversed(halved_numbers(inputs)):
+    for devices in reversed(round_numbers(inputs)):
         own = [one for one in _choices(inputs, devices) if not _is_beaten(one, found)]
         found = [*own, *found]
     return tuple(found)

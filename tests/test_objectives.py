@@ -149,11 +149,27 @@ def test_the_fewest_devices_for_all_tokens(toy_model: MakeModel, toy_cluster: Ma
 def test_devices_that_no_layout_can_use(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
     """13 devices: 8 heads, 16 sequences and 4 layers have no factor of 13, but of 12."""
     made = plan(toy_model(layers=4, heads=8), toy_cluster(13), global_batch=16, sequence_length=2048)
-    sizes = [number for number in range(1, 14) if _is_usable(number)]
-    assert made.mesh.devices == max(sizes)
-    assert made.mesh.idle == 13 - made.mesh.devices
+    usable = max(number for number in range(1, 14) if _is_usable(number))
     inputs = inputs_of(toy_model(layers=4, heads=8), toy_cluster(13), **JOB)
-    assert device_numbers(inputs) == (made.mesh.devices,)
+    assert device_numbers(inputs) == (usable, 8)
+    alone = [plan(toy_model(layers=4, heads=8), toy_cluster(n), global_batch=16, sequence_length=2048) for n in (12, 8)]
+    assert usable == 12
+    assert made.predicted.step_time_s == min(one.predicted.step_time_s for one in alone)
+    assert made.mesh.idle == 13 - made.mesh.devices
+
+
+@pytest.mark.parametrize(
+    ("devices", "numbers"), [(64, (64,)), (96, (96,)), (7, (7,)), (17, (17, 16, 8)), (223 * 8, (1784, 1536, 1024))]
+)
+def test_rounder_numbers_are_searched_where_devices_factor_badly(
+    toy_model: MakeModel, toy_cluster: MakeCluster, devices: int, numbers: tuple[int, ...]
+) -> None:
+    job = JOB | {"global_batch": 1784 * 17 * 7 * 3}
+    assert device_numbers(inputs_of(toy_model(layers=4, heads=8), toy_cluster(devices), **job)) == numbers
+
+
+def test_a_plan_that_leaves_devices_idle_holds_together(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
+    made = plan(toy_model(layers=4, heads=8), toy_cluster(13), global_batch=16, sequence_length=2048)
     assert list(contradictions(made)) == []
 
 
@@ -255,8 +271,8 @@ def test_idle_devices_are_said_loudly() -> None:
     words = [*WORDS[:2], "dgx-h100:41", *WORDS[3:]]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "warning: no layout can use all 41 devices: this one uses 40" in result.stderr
-    assert "leaves 1 idle" in result.stdout
+    assert "warning: this layout uses 32 of 41 devices and leaves 9 idle" in result.stderr
+    assert "leaves 9 idle" in result.stdout
 
 
 def test_no_bound_is_above_what_it_bounds(jobs: list[Job], loops: list[list[tuple[float, float]]]) -> None:

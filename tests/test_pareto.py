@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.cli.app import app
 from meshwright.costmodels.job import Job
@@ -112,3 +113,10 @@ def test_the_front_on_the_command_line() -> None:
     assert result.exit_code == 0, result.output
     assert "evenly cut layouts that no other beats in all" in result.stdout
     assert '"pareto": [' in CliRunner().invoke(app, [*words, "--json"]).stdout
+
+
+def test_a_front_is_not_stopped_early() -> None:
+    words = ["plan", "llama-3.1-8b", "dgx-h100:8", "--global-batch", "64", "--sequence-length", "4096", "--pareto"]
+    result = CliRunner().invoke(app, [*words, "--time-limit", "5"])
+    assert isinstance(result.exception, InputError)
+    assert "--pareto can't be stopped early" in str(result.exception)

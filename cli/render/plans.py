@@ -77,8 +77,8 @@ def warnings(plan: Plan) -> Iterator[str]:
     if plan.mesh.idle and plan.inputs.job.objective in (Objective.TIME, Objective.MEMORY):
         devices = plan.inputs.cluster.entry.devices
         yield (
-            f"no layout can use all {devices:,} devices: this one uses {plan.mesh.devices:,}, "
-            f"the most that one can, and leaves {plan.mesh.idle:,} idle"
+            f"this layout uses {plan.mesh.devices:,} of {devices:,} devices and leaves {plan.mesh.idle:,} idle: "
+            "none of those that could use more is better"
         )
 
 

@@ -2,7 +2,7 @@
 
     time     least step time
     memory   least peak memory among the layouts that are so much slower than the fastest at most
-    cost     least price of a token, over the whole cluster and its halves, quarters, ... of whole nodes
+    cost     least price of a token, over all devices and 1, 2, 3, 4, 6, 8, 12, ... nodes
     energy   least energy of a token, over the same; devices are taken to draw their power limit all the time, so that
              energy and price rank layouts alike, by devices x step time
     robust   least upper end of the prediction interval, which is wider for what no measurement covers (risk.py)
