@@ -118,9 +118,9 @@ def test_no_price_no_cost(
 def test_least_cost_keeps_nodes_whole(
     toy_model: Callable[..., ModelEntry], toy_cluster: Callable[..., ClusterEntry]
 ) -> None:
-    """A model this small is cheapest on as little as may be used of 48 devices: 24, since 12 would cut a node of 8."""
+    """A model this small is cheapest on as little as may be used of 48 devices: one node of 8."""
     made = plan(toy_model(), toy_cluster(48), global_batch=96, sequence_length=2048, objective="cost")
-    assert made.mesh.devices == made.layout.layout().world_size == 24
+    assert made.mesh.devices == made.layout.layout().world_size == 8
     assert made.inputs.cluster.entry.devices == 48
 
 

@@ -58,6 +58,14 @@ from meshwright.planner.layout.busiest import least_busiest_s
 from meshwright.planner.layout.needs import LayerNeeds, heaviest_of, layer_counts, layer_needs, room_bytes
 
 ROUNDING = 1e-9
+# Schedules that place chunk c on stage c mod P, so that the last one has the head.
+IN_ROUNDS = {
+    Schedule.GPIPE,
+    Schedule.ONE_F_ONE_B,
+    Schedule.INTERLEAVED,
+    Schedule.ZERO_BUBBLE_H1,
+    Schedule.ZERO_BUBBLE_2P,
+}
 DUAL_SCHEDULES = tuple(SCHEDULES[code] for code in DUAL)
 
 
@@ -129,7 +137,10 @@ def twig_bound_s(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int) -> Fl
     That is infinity where nothing fits in `memory_limit_bytes`. Schedule and recomputation of the table are ignored.
     """
     parts = _twig_parts(job, twigs, memory_limit_bytes, most=None)
-    return micro_batches(job.global_batch, twigs) * parts.work_s / twigs.pipeline_parallel + parts.rest_s
+    stage_s = parts.work_s / twigs.pipeline_parallel
+    if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
+        stage_s = np.maximum(stage_s, _least_busiest_s(job, twigs))
+    return micro_batches(job.global_batch, twigs) * stage_s + parts.rest_s
 
 
 def cut_bound_s(
