@@ -49,7 +49,8 @@ def _answer(plan: "Plan", fix: list[str], *, json: bool) -> None:
     from meshwright.catalog.document import validate
     from meshwright.cli.console import busy, output_console, print_json
     from meshwright.cli.render.explanations import render_why_not, why_not_document
-    from meshwright.planner.layout.limits import Limits, limits_of
+    from meshwright.planner.layout.limit_words import limits_of
+    from meshwright.planner.layout.limits import Limits
     from meshwright.planner.why_not import why_not
 
     limits = validate(Limits, limits_of(fix=fix, option="--why-not"), file="", path="why_not")

@@ -74,7 +74,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.cli.render.plans import plan_document, render_plan, warnings
     from meshwright.cli.render.progress import shown_progress
     from meshwright.planner import inputs_of, plan_of, write_plan
-    from meshwright.planner.layout.limits import limits_of
+    from meshwright.planner.layout.limit_words import limits_of
     from meshwright.planner.pareto import pareto_of
 
     if pareto and time_limit is not None:

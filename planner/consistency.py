@@ -55,11 +55,11 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     yield from _shards(path, layout)
     if layout.recompute_layers is not None and (layout.recompute is Recompute.NONE or layout.recompute_split):
         yield f"{path}.recompute_layers", "is of layouts that recompute the same number of layers of each chunk"
-    for option in limits_under(inputs.job.target, inputs.job.limits).broken_by(layout):
-        yield path, f"isn't within what {option} asks for"
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
         yield f"{path}.pipeline_parallel", f"{layers} layers don't fill each chunk of each stage"
         return
+    for option in limits_under(inputs.job.target, inputs.job.limits).broken_by(layout, layers=layers):
+        yield path, f"isn't within what {option} asks for"
     try:
         stage_chunks(layers, replace(layout, recompute_split=()))
     except ValueError as error:

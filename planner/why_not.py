@@ -39,7 +39,8 @@ def why_not(plan: Plan, limits: Limits) -> WhyNot:
 
     Raises MissingData, and InputError where the limits contradict one another or the plan's target.
     """
-    asked, already = limits.options(), not limits.broken_by(plan.layout.layout())
+    layers = plan.inputs.model.entry.layers
+    asked, already = limits.options(), not limits.broken_by(plan.layout.layout(), layers=layers)
     within = limits_under(plan.inputs.job.target, plan.inputs.job.limits.with_(limits))
     question = replace(question_of(plan.inputs), top=0, limits=within, time_limit_s=None)
     if question.objective is Objective.DEVICES:

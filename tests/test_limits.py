@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.document import validate
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.stack_entry import Partition, RecomputeBy, Splits
 from meshwright.cli.app import app
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import check_plan, plan
 from meshwright.planner.consistency import contradictions
 from meshwright.planner.layout.cuts import cut_problems
 from meshwright.planner.layout.least_recomputed import every_count
-from meshwright.planner.layout.limits import Limits, limits_of
+from meshwright.planner.layout.limit_words import limits_of
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.question import Question
 from meshwright.planner.layout.search import search
@@ -35,7 +38,7 @@ def limits(**given: object) -> Limits:
 
 def layouts_of(job: Job, limits: Limits | None = None) -> list[Layout]:
     space = space_of(job, limits)
-    table, _ = every_count(job, space.table(space.leaves(space.twigs(space.branches.rows).rows).rows))
+    table, _ = every_count(job, space.table(space.leaves(space.twigs(space.branches.rows).rows).rows), limits=limits)
     return [table.row(row) for row in range(len(table))]
 
 
@@ -61,7 +64,112 @@ CASES: list[tuple[dict[str, Any], Callable[[Layout], bool]]] = [
         {"fix": {"pp": 2, "virtual-pipeline": 2}, "max": {"micro_batch": 3}},
         lambda one: (one.pipeline_parallel, one.virtual_pipeline) == (2, 2) and one.micro_batch <= 3,
     ),
+    ({"fix": {"recompute_layers": 2}}, lambda layout: recomputed(layout) == 2),
+    ({"max": {"recompute_layers": 3}}, lambda layout: recomputed(layout) <= 3),
+    (
+        {"forbid": {"recompute_layers": [1, 2, 8]}, "fix": {"recompute": "full"}},
+        lambda one: one.recompute == "full" and recomputed(one) not in {1, 2, 8},
+    ),
 ]
+
+
+def recomputed(layout: Layout) -> int:
+    """Give how many layers of the largest of the chunks of eight layers are computed again whole."""
+    if layout.recompute != "full":
+        return 0
+    return layout.recompute_layers or -(-8 // (layout.pipeline_parallel * layout.virtual_pipeline))
+
+
+def over(layout: Layout, shard: str) -> int:
+    """Give over how many devices what the ZeRO stage shards is."""
+    sharded = layout.zero_stage >= {"zero_shard": 1, "gradient_shard": 2}.get(shard, 3)
+    return {"zero_shard": layout.zero_shard, **layout.shards}[shard] if sharded else 1
+
+
+@pytest.mark.parametrize(
+    ("given", "keeps"),
+    [
+        ({"fix": {"ulysses_parallel": 2}}, lambda layout: layout.ulysses_parallel == 2),
+        ({"fix": {"zero_shard": 4}}, lambda one: over(one, "zero_shard") == 4),
+        ({"fix": {"gradient_shard": 4}}, lambda one: over(one, "gradient_shard") == 4),
+        ({"fix": {"parameter_shard": 1, "zero_stage": 2}}, lambda one: one.zero_stage == 2),
+        ({"max": {"backward_shard": 4}}, lambda one: over(one, "backward_shard") <= 4),
+        (
+            {"forbid": {"zero_shard": [4, 16], "parameter_shard": 1}},
+            lambda one: over(one, "zero_shard") not in {4, 16} and over(one, "parameter_shard") > 1,
+        ),
+        (
+            {"fix": {"zero_shard": 16, "backward_shard": 8}, "max": {"parameter_shard": 8}},
+            lambda one: (
+                [over(one, name) for name in ("zero_shard", "backward_shard")] == [16, 8]
+                and over(one, "parameter_shard") <= 8
+            ),
+        ),
+    ],
+)
+def test_shards_are_limited_by_what_is_sharded(
+    toy_job: MakeJob, given: dict[str, Any], keeps: Callable[[Layout], bool]
+) -> None:
+    """Two nodes of eight: over the replicas of a node, over all, and the levels between."""
+    plain = toy_job(16, global_batch=16, heads=2, kv_heads=2, layers=2)
+    job = replace(plain, stack=plain.stack.model_copy(update={"partitions": tuple(Partition)}))
+    every, asked = layouts_of(job), limits(**given)
+    kept = [layout for layout in every if keeps(layout)]
+    assert 0 < len(kept) < len(every)
+    assert layouts_of(job, asked) == kept
+    assert [layout for layout in every if not asked.broken_by(layout, layers=2)] == kept
+
+
+def test_a_fixed_split_is_that_of_every_layout(job: Job) -> None:
+    sizes = (1, 3, 2, 2)
+    found = layouts_of(job, limits(fix={"split": "1-3-2-2"}))
+    assert {(layout.pipeline_parallel, layout.virtual_pipeline) for layout in found} == {(4, 1), (2, 2)}
+    assert {layout.split for layout in found} == {sizes}
+    # The largest chunk has three layers, of which two at most are recomputed while one isn't.
+    assert {layout.recompute_layers for layout in found} == {None, 1, 2}
+    evenly = [layout for layout in layouts_of(job) if layout.pipeline_parallel * layout.virtual_pipeline == 4]
+    assert {replace(layout, split=()) for layout in found if layout.recompute_layers is None} == {
+        layout for layout in evenly if layout.recompute_layers is None
+    }
+    assert layouts_of(job, limits(fix={"split": [2, 2, 2, 2]})) == evenly
+    assert layouts_of(job, limits(fix={"split": "even"})) == layouts_of(job)
+    asked = limits(fix={"split": "1-3-2-2"})
+    assert asked.broken_by(evenly[0], layers=8) == ("--fix split=1-3-2-2",)
+    assert asked.broken_by(found[0], layers=8) == ()
+
+
+@pytest.mark.parametrize("by", list(RecomputeBy))
+def test_the_best_of_a_fixed_split_is_that_of_every_choice_by_stage(job: Job, by: RecomputeBy) -> None:
+    sizes, modes = (3, 5), [None, *product(range(4), range(6))]
+    stack = job.stack.model_copy(update={"recompute_by": by, "partitions": (Partition.UNIFORM,)})
+    job = replace(job, stack=stack, global_batch=64, sequence_length=8192)
+    fix = {"split": "3-5", "pipeline_parallel": 2, "tp": 4, "schedule": "1f1b", "vocabulary_parallel": False}
+    result = search(
+        [job], Question(objective=Objective.TIME, memory_limit_bytes=LIMIT // 5, top=0, limits=limits(fix=fix))
+    )
+
+    def choices(layout: Layout) -> list[Layout]:
+        if by is not RecomputeBy.STAGE or layout.recompute == "none" or layout.recompute_layers:
+            return [layout]
+        return [replace(layout, recompute_split=counts) for counts in modes if counts is None or any(counts)]
+
+    every = [one for layout in layouts_of(job, limits(fix=fix)) for one in choices(layout)]
+    every = [replace(one, recompute_split=one.recompute_split or ()) for one in every]
+    table = LayoutTable.of(every)
+    fits = predict_memory(job, table).nvidia_smi_bytes <= LIMIT // 5
+    times = predict_time(job, table).step_time_s[fits]
+    assert result.best.layout.split == sizes
+    assert result.best.step_time_s == result.lower_bound == float(f"{times.min():.9g}")
+
+
+def test_software_that_cuts_evenly_has_no_other_split(job: Job) -> None:
+    evenly = replace(job, stack=job.stack.model_copy(update={"splits": Splits.EVEN}))
+    question = Question(objective=Objective.TIME, memory_limit_bytes=LIMIT, top=0, limits=limits(fix={"split": "3-5"}))
+    with pytest.raises(Infeasible) as caught:
+        search([evenly], question)
+    assert "the training software cuts layers evenly alone" in caught.value.rejected
+    assert caught.value.hint == "with the rest as it is, legal would be split=even"
+    assert search([job], question).best.layout.split == (3, 5)
 
 
 @pytest.mark.parametrize(("given", "keeps"), CASES)
@@ -71,7 +179,7 @@ def test_limits_keep_what_a_loop_keeps(job: Job, given: dict[str, Any], keeps: C
     asked = limits(**given)
     assert 0 < len(kept) < len(every)
     assert layouts_of(job, asked) == kept
-    assert [layout for layout in every if not asked.broken_by(layout)] == kept
+    assert [layout for layout in every if not asked.broken_by(layout, layers=8)] == kept
 
 
 @pytest.mark.parametrize(("given", "keeps"), CASES)
@@ -114,6 +222,12 @@ def test_fixed_experts(toy_job: MakeJob) -> None:
         ({"forbid": {"zero_stage": [0, 1]}, "max": {"zero_stage": 1}}, "limits.forbid.zero_stage", "leaves no value"),
         ({"forbid": {"tp": [1, 2]}, "max": {"tp": 2}}, "limits.forbid.tensor_parallel", "leaves no value"),
         ({"fix": 3}, "limits.fix", "must be keys with values"),
+        ({"fix": {"recompute_split": "1-2"}}, "limits.fix.recompute_split", "limit one of those"),
+        ({"fix": {"zero_shard": 0}}, "limits.fix.zero_shard", "from 1 to"),
+        ({"fix": {"split": "4"}}, "limits.fix.split", "must be even, or the layers of each chunk"),
+        ({"fix": {"split": "0-4"}}, "limits.fix.split", "not 0-4"),
+        ({"forbid": {"split": "even"}}, "limits.forbid.split", "can't be forbidden"),
+        ({"max": {"split": 4}}, "limits.max.split", "has no order; fix one"),
         ({"least": {}}, "limits.least", "is not a known key"),
     ],
 )
@@ -153,6 +267,10 @@ def test_what_would_be_possible_is_said(job: Job) -> None:
     assert three.rejected == {"--fix tensor_parallel=3 asks otherwise": space_of(job).candidates}
     flat = refused(fix={"schedule": "gpipe"}, max={"pp": 1})
     assert flat.hint == "with the rest as it is, legal would be pipeline_parallel=2|4|8, or schedule=1f1b"
+    assert refused(fix={"recompute_layers": 99}).hint == (
+        "with the rest as it is, legal would be recompute_layers=1|2|3|4|5|6|7|8"
+    )
+    assert refused(fix={"zero_shard": 3}).hint == "with the rest as it is, legal would be zero_shard=1|2|4|8"
     assert "leave out more than one" in refused(fix={"tp": 8, "pp": 8, "dp": 8}).hint
 
 

@@ -16,6 +16,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import RECOMPUTES, SCHEDULES, FloatArray, LayoutTable, Recompute
 from meshwright.costmodels.schedule import micro_batches
 from meshwright.planner.layout.bound import cut_bound_s, mode_bound_s
+from meshwright.planner.layout.limited_fields import RECOMPUTED
 from meshwright.planner.layout.limits import Limits
 
 IN_TURN = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)
@@ -37,7 +38,9 @@ def cut_problems(
     job: Job, twigs: LayoutTable, *, memory_limit_bytes: int, below_s: float, limits: Limits
 ) -> CutProblems:
     """Give the problems of some twigs that may take less than `below_s`; none where the software cuts evenly alone."""
-    layouts = twigs.take(np.flatnonzero(twigs.pipeline_parallel > 1))
+    asked = limits.sizes(len(job.model.layers))
+    several = twigs.pipeline_parallel == len(asked) if asked else twigs.pipeline_parallel > 1
+    layouts = twigs.take(np.flatnonzero(several))
     bound_s = np.zeros(len(layouts))
     whole = limits.allows("virtual_pipeline", value=1) and limits.allows("vocabulary_parallel", value=False)
     if job.stack.splits is Splits.ANY and len(layouts) and whole:
@@ -94,9 +97,12 @@ def _below(
 def _modes(job: Job, limits: Limits) -> tuple[Recompute, ...]:
     """Give the modes to solve for; full recomputation of no layers is none, where layers are counted.
 
-    Where they are, a mode that limits force on all can't be told from none of it: then there are no problems.
+    Where they are, a mode that limits force on all can't be told from none of it: then there are no problems. Under
+    limits on the number of recomputed layers, which is the same in all chunks, none are recomputed here.
     """
     allowed = tuple(mode for mode in Recompute if limits.allows("recompute", value=str(mode)))
+    if RECOMPUTED in limits.fields():
+        allowed = tuple(mode for mode in allowed if mode is not Recompute.FULL and RECOMPUTED not in limits.fix)
     if job.stack.recompute_by is RecomputeBy.ALL:
         return allowed
     if Recompute.NONE not in allowed:

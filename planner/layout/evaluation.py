@@ -45,9 +45,10 @@ def evaluated(space: Space, twigs: Columns, question: Question) -> Seen:
     leaves = space.leaves(twigs)
     layouts, leaf = space.table(leaves.rows), np.arange(len(leaves))
     if question.objective is Objective.MEMORY:
-        layouts, leaf = every_count(space.job, layouts)
+        layouts, leaf = every_count(space.job, layouts, limits=space.limits)
     else:
-        layouts = least_recomputed(space.job, layouts, limit_bytes=question.memory_limit_bytes)
+        limit_bytes = question.memory_limit_bytes
+        layouts = least_recomputed(space.job, layouts, limit_bytes=limit_bytes, limits=space.limits)
     peak = rounded(predict_memory(space.job, layouts).nvidia_smi_bytes)
     fits = peak <= question.memory_limit_bytes
     kept = layouts.take(fits)

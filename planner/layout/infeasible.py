@@ -49,8 +49,10 @@ def _nearest_miss(space: Space) -> tuple[Layout, float] | None:
     nearest: tuple[Layout, float] | None = None
     for start in range(0, len(smallest), BRANCHES):
         twigs = space.twigs(taken(branches, smallest[start : start + BRANCHES])).rows
-        sharded = np.flatnonzero((twigs["zero_stage"] == twigs["zero_stage"].max()) | (twigs["zero_stage"] == 0))
-        layouts = least_recomputed(space.job, space.table(space.leaves(taken(twigs, sharded)).rows), limit_bytes=0)
+        stage = twigs["zero_stage"]
+        sharded = np.flatnonzero((stage == stage.max(initial=0)) | (stage == 0))
+        leaves = space.table(space.leaves(taken(twigs, sharded)).rows)
+        layouts = least_recomputed(space.job, leaves, limit_bytes=0, limits=space.limits)
         peak = predict_memory(space.job, layouts).nvidia_smi_bytes
         if len(peak) and (nearest is None or peak.min() < nearest[1]):
             nearest = layouts.row(int(peak.argmin())), float(peak.min())

@@ -17,31 +17,39 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, IntArray, LayoutTable
 from meshwright.costmodels.predict import predict_memory
 from meshwright.planner.layout.choices import AS_FEW_AS_FIT
+from meshwright.planner.layout.limits import Limits
 
 
-def least_recomputed(job: Job, layouts: LayoutTable, *, limit_bytes: int) -> LayoutTable:
-    """Give layouts with the number in the place of AS_FEW_AS_FIT."""
+def least_recomputed(job: Job, layouts: LayoutTable, *, limit_bytes: int, limits: Limits | None = None) -> LayoutTable:
+    """Give layouts with the number in the place of AS_FEW_AS_FIT, of those that limits leave, each at least one."""
     asked = layouts.recompute_layers == AS_FEW_AS_FIT
     if not asked.any():
         return layouts
     chosen = layouts.take(asked)
-    least, most = np.ones(len(chosen), dtype=np.int64), _most(job, chosen)
+    largest = _most(job, chosen)
+    numbers = _numbers(largest, limits)
+    least, most = np.zeros(len(chosen), dtype=np.int64), np.searchsorted(numbers, largest, side="right") - 1
     while (open_rows := np.flatnonzero(least < most)).size:
         middle = (least[open_rows] + most[open_rows]) // 2
-        fits = _fits(job, chosen.take(open_rows), middle, limit_bytes)
+        fits = _fits(job, chosen.take(open_rows), numbers[middle], limit_bytes)
         most[open_rows] = np.where(fits, middle, most[open_rows])
         least[open_rows] = np.where(fits, least[open_rows], middle + 1)
     counts = layouts.recompute_layers.copy()
-    counts[asked] = least
+    counts[asked] = numbers[least]
     return replace(layouts, recompute_layers=counts)
 
 
-def every_count(job: Job, layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
-    """Give layouts once for every number from 1 to n - 1 in the place of AS_FEW_AS_FIT, and which each was."""
+def every_count(job: Job, layouts: LayoutTable, *, limits: Limits | None = None) -> tuple[LayoutTable, IntArray]:
+    """Give layouts once for every number in the place of AS_FEW_AS_FIT, and which each was.
+
+    Numbers are those from 1 to n - 1 that limits leave.
+    """
     asked = layouts.recompute_layers == AS_FEW_AS_FIT
-    counts = np.where(asked, _most(job, layouts), 1)
+    largest = _most(job, layouts)
+    numbers = _numbers(largest, limits)
+    counts = np.where(asked, np.searchsorted(numbers, largest, side="right"), 1)
     rows = np.repeat(np.arange(len(layouts)), counts)
-    number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+    number = np.append(numbers, 0)[np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)]
     repeated = layouts.take(rows)
     return replace(repeated, recompute_layers=np.where(asked[rows], number, repeated.recompute_layers)), rows
 
@@ -49,7 +57,13 @@ def every_count(job: Job, layouts: LayoutTable) -> tuple[LayoutTable, IntArray]:
 def _most(job: Job, layouts: LayoutTable) -> IntArray:
     """Give the layers of the largest chunk, less one, [layouts]."""
     chunks = layouts.pipeline_parallel * layouts.virtual_pipeline
-    return -(-len(job.model.layers) // chunks) - 1
+    largest = np.array([max(split.sizes, default=0) for split in layouts.splits])[layouts.split]
+    return np.where(largest > 0, largest, -(-len(job.model.layers) // chunks)) - 1
+
+
+def _numbers(most: IntArray, limits: Limits | None) -> IntArray:
+    """Give the numbers of layers that may be recomputed of a chunk, ascending, up to the largest of some."""
+    return (limits or Limits()).recompute_counts(int(most.max(initial=0)))
 
 
 def _fits(job: Job, layouts: LayoutTable, counts: IntArray, limit_bytes: int) -> BoolArray:

@@ -4,57 +4,60 @@
     forbid   {"schedule": ["gpipe"]}            none of these; what is no pipeline has no schedule to forbid, and so on
     max      {"pipeline_parallel": 8}           no larger value
 
-Limits are rules (rules.py) of the columns they name, and applied as soon as those are made.
+Limits are rules (rules.py) of what columns say of a field (told.py), and applied as soon as those are made.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from meshwright.catalog.entry import Entry, field_error
-from meshwright.catalog.errors import InputError
-from meshwright.catalog.names import match_name
+from meshwright.catalog.stack_entry import Splits
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, SCHEDULES, BoolArray, Layout, LayoutTable
-from meshwright.planner.layout.rules import Columns, Rule
-
-Value = bool | int | str
-Keeps = Callable[[Columns], BoolArray]
-
-DEGREES = (
-    "tensor_parallel",
-    "context_parallel",
-    "pipeline_parallel",
-    "virtual_pipeline",
-    "data_parallel",
-    "expert_parallel",
-    "expert_tensor_parallel",
-    "micro_batch",
+from meshwright.costmodels.layout import COLUMNS, BoolArray, IntArray, Layout, LayoutTable
+from meshwright.costmodels.stages import chunk_sizes
+from meshwright.planner.layout.choices import AS_FEW_AS_FIT
+from meshwright.planner.layout.limited_fields import (
+    EVEN,
+    FIELDS,
+    LARGEST,
+    ORDERED,
+    RECOMPUTED,
+    SHARDS,
+    SPLIT,
+    Value,
+    checked,
+    code_of,
+    field_named,
+    leaves_some,
+    shown,
+    split_sizes,
 )
-CLOSED: Mapping[str, tuple[Value, ...]] = {
-    "sequence_parallel": (False, True),
-    "vocabulary_parallel": (False, True),
-    "zero_stage": (0, 1, 2, 3),
-    "context_method": tuple(map(str, CONTEXT_METHODS)),
-    "recompute": tuple(map(str, RECOMPUTES)),
-    "schedule": tuple(map(str, SCHEDULES)),
-}
-FIELDS = (*DEGREES, *CLOSED)
-ORDERED = (*DEGREES, "zero_stage")
-SHORT = {
-    "tp": "tensor_parallel",
-    "cp": "context_parallel",
-    "pp": "pipeline_parallel",
-    "vp": "virtual_pipeline",
-    "dp": "data_parallel",
-    "ep": "expert_parallel",
-    "etp": "expert_tensor_parallel",
-}
+from meshwright.planner.layout.rules import Columns, Rule
+from meshwright.planner.layout.told import KNOWN_WITH, recomputed_layers, sharded_over, told
+
+Keeps = Callable[[IntArray], BoolArray]
+
 # What has no such field where that degree is 1.
 MOOT = {"schedule": "pipeline_parallel", "context_method": "context_parallel"}
-LARGEST = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """One limit on a field, as an option: which values it keeps, and the degree of which 1 makes it moot, if any."""
+
+    option: str
+    keeps: Keeps
+    moot: str = ""
+
+    def kept(self, columns: Columns, values: IntArray) -> BoolArray:
+        """Give where a column of values keeps it, [rows]."""
+        kept = np.asarray(self.keeps(values))
+        return kept | (columns[self.moot] == 1) if self.moot else kept
 
 
 class Limits(Entry):
@@ -70,18 +73,22 @@ class Limits(Entry):
         if not isinstance(given, Mapping):
             return given
         for name in given:
-            if info.field_name == "max" and _field(name) not in ORDERED:
-                raise field_error(f"{name:.80}", "has no order; forbid values of it, or fix one")
-        return {(field := _field(name)): _value(field, value, key=name) for name, value in given.items()}
+            if info.field_name == "max" and field_named(name) not in ORDERED:
+                instead = "fix one" if field_named(name) == SPLIT else "forbid values of it, or fix one"
+                raise field_error(f"{name:.80}", f"has no order; {instead}")
+        return {(field := field_named(name)): checked(field, value, key=name) for name, value in given.items()}
 
     @field_validator("forbid", mode="before")
     @classmethod
     def _some_values_each(cls, given: Any) -> Any:  # noqa: ANN401 - what a file holds
         if not isinstance(given, Mapping):
             return given
+        for name in given:
+            if field_named(name) == SPLIT:
+                raise field_error(f"{name:.80}", "can't be forbidden; fix one", hint="such as split=even")
         several = {name: values if isinstance(values, list | tuple) else [values] for name, values in given.items()}
         return {
-            (field := _field(name)): tuple(dict.fromkeys(_value(field, value, key=name) for value in values))
+            (field := field_named(name)): tuple(dict.fromkeys(checked(field, value, key=name) for value in values))
             for name, values in several.items()
         }
 
@@ -89,11 +96,11 @@ class Limits(Entry):
     def _leave_something(self) -> Self:
         for field, value in self.fix.items():
             if field in self.max and int(value) > self.max[field]:
-                raise field_error(f"fix.{field}", f"is {_shown(value)}, but at most {self.max[field]} is asked for too")
+                raise field_error(f"fix.{field}", f"is {shown(value)}, but at most {self.max[field]} is asked for too")
             if value in self.forbid.get(field, ()):
-                raise field_error(f"fix.{field}", f"is {_shown(value)}, which is forbidden too")
+                raise field_error(f"fix.{field}", f"is {shown(value)}, which is forbidden too")
         for field, forbidden in self.forbid.items():
-            if not _left(field, forbidden, self.max.get(field, LARGEST)):
+            if not leaves_some(field, forbidden, self.max.get(field, LARGEST)):
                 raise field_error(f"forbid.{field}", "leaves no value of it")
         return self
 
@@ -121,8 +128,8 @@ class Limits(Entry):
     def options(self) -> tuple[str, ...]:
         """Give the limits as options of the command line."""
         return (
-            *(f"--fix {field}={_shown(value)}" for field, value in self.fix.items()),
-            *(f"--forbid {field}={_shown(value)}" for field, values in self.forbid.items() for value in values),
+            *(f"--fix {field}={shown(value)}" for field, value in self.fix.items()),
+            *(f"--forbid {field}={shown(value)}" for field, values in self.forbid.items() for value in values),
             *(f"--max {field}={value}" for field, value in self.max.items()),
         )
 
@@ -135,131 +142,113 @@ class Limits(Entry):
         )
 
     def rules(self, columns: Iterable[str]) -> tuple[Rule, ...]:
-        """Give the rules of the limits on some columns."""
-        return tuple(_rule(option, keeps) for column in columns for option, keeps in self._kept(column))
+        """Give the rules of the limits on what is known once some columns are."""
+        fields = [field for column in columns for field in (column, *KNOWN_WITH.get(column, ()))]
+        return tuple(rule for field in fields for rule in self._rules(field))
 
-    def broken_by(self, layout: Layout) -> tuple[str, ...]:
-        """Give the limits, as options, that a layout doesn't keep."""
+    def broken_by(self, layout: Layout, *, layers: int) -> tuple[str, ...]:
+        """Give the limits, as options, that a layout of a model of so many layers doesn't keep."""
         table = LayoutTable.of([layout])
-        columns = {field: getattr(table, field) for field in FIELDS}
-        return tuple(option for field in FIELDS for option, keeps in self._kept(field) if not keeps(columns).all())
+        columns = {name: getattr(table, name) for name in COLUMNS}
+        sizes = layout.split or chunk_sizes(layers, layout.pipeline_parallel * layout.virtual_pipeline)
+        own = {field: sharded_over(columns, table.zero_stage, field) for field in SHARDS}
+        most = np.array([max(layout.recompute_split or sizes)])
+        own[RECOMPUTED] = recomputed_layers(columns, most)
+        broken = [
+            limit.option
+            for field in FIELDS
+            for limit in self._on(field)
+            if not limit.kept(columns, own.get(field, columns[field])).all()
+        ]
+        if SPLIT in self.fix and sizes != self.cut(layers, len(sizes)):
+            broken.append(f"--fix {SPLIT}={self.fix[SPLIT]}")
+        return tuple(broken)
+
+    def sizes(self, layers: int) -> tuple[int, ...]:
+        """Give the layers of each chunk that are asked for, empty where that is nothing or an even cut of `layers`."""
+        sizes = split_sizes(self.fix.get(SPLIT, EVEN))
+        return () if sizes and sizes == chunk_sizes(layers, len(sizes)) else sizes
+
+    def cut(self, layers: int, chunks: int) -> tuple[int, ...] | None:
+        """Give the layers of each of so many chunks that are asked for; None where nothing is asked of them."""
+        return (split_sizes(self.fix[SPLIT]) or chunk_sizes(layers, chunks)) if SPLIT in self.fix else None
+
+    def recompute_counts(self, most: int) -> IntArray:
+        """Give the numbers from 1 to `most` of layers that may be recomputed of a chunk."""
+        counts = np.arange(1, most + 1)
+        kept = [limit.keeps(counts) for limit in self._on(RECOMPUTED)]
+        return counts[np.logical_and.reduce(kept)] if kept else counts
 
     def _by_kind(self) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield from (("fix", self.fix), ("forbid", self.forbid), ("max", self.max))
 
-    def _kept(self, field: str) -> Iterator[tuple[str, Keeps]]:
+    def _on(self, field: str) -> Iterator[_Limit]:
+        if field == SPLIT:
+            return
+        moot = MOOT.get(field, "")
         if field in self.fix:
-            yield f"--fix {field}={_shown(self.fix[field])}", _equal_to(field, self.fix[field])
+            code = code_of(field, self.fix[field])
+            yield _Limit(option=f"--fix {field}={shown(self.fix[field])}", keeps=lambda values: values == code)
         for value in self.forbid.get(field, ()):
-            yield f"--forbid {field}={_shown(value)}", _other_than(field, value)
+            keeps = partial(np.not_equal, code_of(field, value))
+            yield _Limit(option=f"--forbid {field}={shown(value)}", keeps=keeps, moot=moot)
         if field in self.max:
-            yield f"--max {field}={self.max[field]}", _at_most(field, self.max[field])
+            most = self.max[field]
+            yield _Limit(option=f"--max {field}={most}", keeps=lambda values: values <= most)
+
+    def _rules(self, field: str) -> Iterator[Rule]:
+        if field == SPLIT and SPLIT in self.fix:
+            yield from _split_rules(self.fix[SPLIT])
+        elif field == RECOMPUTED and (limits := tuple(self._on(field))):
+            yield _recompute_rule(self, " ".join(limit.option for limit in limits))
+        else:
+            yield from (_rule(limit, field) for limit in self._on(field))
 
 
-def limits_of(
-    *, fix: Sequence[str] = (), forbid: Sequence[str] = (), most: Sequence[str] = (), option: str = "--fix"
-) -> dict[str, dict[str, Any]]:
-    """Give what limits in words ("tensor_parallel=8") say, for Limits to check; `option` is where `fix` is from.
-
-    Raises InputError where one isn't of that form or contradicts another.
-    """
-    forbidden: dict[str, list[Value]] = {}
-    for field, value in _pairs("--forbid", forbid):
-        forbidden.setdefault(field, []).append(value)
-    return {"fix": _single(option, fix), "forbid": forbidden, "max": _single("--max", most)}
+def largest_chunk(job: Job, limits: Limits, columns: Columns) -> IntArray:
+    """Give the layers of the largest chunk, [rows]."""
+    chunks, layers = columns["pipeline_parallel"] * columns["virtual_pipeline"], len(job.model.layers)
+    asked = split_sizes(limits.fix.get(SPLIT, EVEN))
+    return np.where(chunks == len(asked), max(asked, default=0), -(-layers // chunks))
 
 
-def code_of(field: str, value: Value) -> int:
-    """Give the value as the column of a LayoutTable holds it."""
-    return CLOSED[field].index(value) if field in CLOSED else int(value)
+def _rule(limit: _Limit, field: str) -> Rule:
+    def keeps(job: Job, columns: Columns) -> BoolArray:
+        return limit.kept(columns, told(job, columns, field))
+
+    return Rule(reason=f"{limit.option} asks otherwise", keeps=keeps)
 
 
-def value_of(field: str, code: int) -> Value:
-    """Give what a column holds as its value."""
-    return CLOSED[field][code] if field in CLOSED else int(code)
+def _recompute_rule(limits: Limits, options: str) -> Rule:
+    """Give the rule of the numbers of recomputed layers; of as few as fit one has to be among them."""
+
+    def keeps(job: Job, columns: Columns) -> BoolArray:
+        largest = largest_chunk(job, limits, columns)
+        allowed = np.zeros(largest.max(initial=0) + 1, dtype=bool)
+        allowed[limits.recompute_counts(len(allowed) - 1)] = True
+        allowed[0] = RECOMPUTED not in limits.fix
+        some = np.cumsum(allowed) > allowed[0]
+        few = columns[RECOMPUTED] == AS_FEW_AS_FIT
+        return np.where(few, some[largest - 1], allowed[recomputed_layers(columns, largest)])
+
+    return Rule(reason=f"{options} asks otherwise", keeps=keeps)
 
 
-def shown_limit(field: str, code: int) -> str:
-    """Show what a column holds as users write it."""
-    return _shown(value_of(field, code))
+def _split_rules(value: Value) -> Iterator[Rule]:
+    sizes = split_sizes(value)
+    if not sizes:
+        return
 
+    def fits(job: Job, columns: Columns) -> BoolArray:
+        pipeline = columns["pipeline_parallel"]
+        whole = sum(sizes) == len(job.model.layers)
+        if "virtual_pipeline" not in columns:
+            return np.asarray((len(sizes) % pipeline == 0) & whole)
+        return np.asarray((pipeline * columns["virtual_pipeline"] == len(sizes)) & whole)
 
-def _single(option: str, words: Sequence[str]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for field, value in _pairs(option, words):
-        if found.setdefault(field, value) != value:
-            raise InputError(f"is given as both {_shown(found[field])} and {_shown(value)}", path=f"{option} {field}")
-    return found
+    def is_cut(job: Job, columns: Columns) -> BoolArray:
+        any_way = job.stack.splits is Splits.ANY or sizes == chunk_sizes(sum(sizes), len(sizes))
+        return np.full(len(columns["pipeline_parallel"]), any_way)
 
-
-def _pairs(option: str, words: Sequence[str]) -> Iterator[tuple[str, Value]]:
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise InputError(f"must be FIELD=VALUE, not {word!r:.60}", path=option, hint="such as tensor_parallel=8")
-        field = name.strip().replace("-", "_")
-        yield SHORT.get(field, field), _read(value.strip())
-
-
-def _read(text: str) -> Value:
-    if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20:
-        return int(text)
-    return {"true": True, "false": False}.get(text.casefold(), text)
-
-
-def _field(name: object) -> str:
-    try:
-        return SHORT.get(str(name)) or match_name(str(name), FIELDS, kind="field of a layout")
-    except InputError as error:
-        raise field_error(f"{name:.80}", error.message, hint=error.hint) from None
-
-
-def _value(field: str, value: object, *, key: object) -> Value:
-    if field in CLOSED:
-        for known in CLOSED[field]:
-            if value == known and type(value) is type(known):
-                return known
-        every = ", ".join(map(_shown, CLOSED[field]))
-        raise field_error(f"{key}", f"must be one of {every}, not {_shown(value)}")
-    if type(value) is not int or not 1 <= value <= LARGEST:
-        raise field_error(f"{key}", f"must be a whole number from 1 to {LARGEST:,}, not {_shown(value)}")
-    return value
-
-
-def _left(field: str, forbidden: tuple[Value, ...], most: int) -> bool:
-    if field not in CLOSED:
-        return sum(int(value) <= most for value in forbidden) < most
-    return any(value not in forbidden and (field not in ORDERED or int(value) <= most) for value in CLOSED[field])
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value!s:.60}"
-
-
-def _rule(option: str, keeps: Keeps) -> Rule:
-    def rule(_: Job, columns: Columns) -> BoolArray:
-        return keeps(columns)
-
-    return Rule(reason=f"{option} asks otherwise", keeps=rule)
-
-
-def _equal_to(field: str, value: Value) -> Keeps:
-    def keeps(columns: Columns) -> BoolArray:
-        return np.asarray(columns[field] == code_of(field, value))
-
-    return keeps
-
-
-def _other_than(field: str, value: Value) -> Keeps:
-    def keeps(columns: Columns) -> BoolArray:
-        moot = columns[MOOT[field]] == 1 if field in MOOT else False
-        return np.asarray(moot | (columns[field] != code_of(field, value)))
-
-    return keeps
-
-
-def _at_most(field: str, most: int) -> Keeps:
-    def keeps(columns: Columns) -> BoolArray:
-        return np.asarray(columns[field] <= most)
-
-    return keeps
+    yield Rule(reason=f"--fix {SPLIT}={value} asks otherwise", keeps=fits)
+    yield Rule(reason="the training software cuts layers evenly alone", keeps=is_cut)

@@ -1,8 +1,12 @@
 """What would be legal where limits leave nothing."""
 
 from meshwright.costmodels.job import Job
-from meshwright.planner.layout.limits import Limits, shown_limit
-from meshwright.planner.layout.space import space_of, taken
+from meshwright.planner.layout.choices import AS_FEW_AS_FIT
+from meshwright.planner.layout.limited_fields import EVEN, RECOMPUTED, SPLIT, shown_code
+from meshwright.planner.layout.limits import Limits, largest_chunk
+from meshwright.planner.layout.rules import Columns
+from meshwright.planner.layout.space import Space, space_of, taken
+from meshwright.planner.layout.told import recomputed_layers, told
 
 # Fields that only leaves have are looked at in so many branches: legal values of those don't depend on many degrees.
 BRANCHES = 1024
@@ -24,6 +28,17 @@ def _values(job: Job, limits: Limits, field: str) -> str:
     if not len(leaves):
         return ""
     rows = leaves.rows if field not in branches or len(space.branches) <= BRANCHES else branches
-    found = sorted({int(code) for code in rows[field]})
-    shown = [shown_limit(field, code) for code in found[:VALUES_SHOWN]] + ["..."] * (len(found) > VALUES_SHOWN)
+    if field == SPLIT:
+        return f"{SPLIT}={EVEN}"
+    found = sorted(_codes(space, rows, field))
+    shown = [shown_code(field, code) for code in found[:VALUES_SHOWN]] + ["..."] * (len(found) > VALUES_SHOWN)
     return f"{field}={'|'.join(shown)}"
+
+
+def _codes(space: Space, rows: Columns, field: str) -> set[int]:
+    if field != RECOMPUTED:
+        return {int(code) for code in told(space.job, rows, field)}
+    largest = largest_chunk(space.job, space.limits, rows)
+    few = largest[rows[RECOMPUTED] == AS_FEW_AS_FIT]
+    whole = recomputed_layers(rows, largest)[rows[RECOMPUTED] == 0]
+    return {*range(1, int(few.max(initial=1))), *map(int, whole[whole > 0])}

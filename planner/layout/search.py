@@ -185,7 +185,9 @@ def _cut(
             watch(_progress(space, question, seen, bound_s, waiting=len(problems) - number))
         if ends is not None and monotonic() > ends:
             return seen, min(left_s, float(bound_s))
-        cut = best_cut(job, problems.layouts.row(number), memory_limit_bytes=limit, below_s=bar)
+        layout = problems.layouts.row(number)
+        split = limits.cut(len(job.model.layers), layout.pipeline_parallel)
+        cut = best_cut(job, layout, memory_limit_bytes=limit, below_s=bar, split=split)
         if cut is not None:
             seen = seen.with_([Seen(front=_front_of(cut))])
             left_s = left_s if cut.is_optimal else min(left_s, cut.bound_s)

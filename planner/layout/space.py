@@ -93,7 +93,11 @@ class Space:
             "ulysses_parallel": hybrid_ulysses(self.job, decided),
             "split": nothing,
         }
-        return LayoutTable(**columns, splits=(Split(),))
+        asked = self.limits.sizes(len(self.job.model.layers))
+        if not asked or "schedule" not in rows:
+            return LayoutTable(**columns, splits=(Split(),))
+        columns["split"] = nothing + 1
+        return LayoutTable(**columns, splits=(Split(), Split(sizes=asked)))
 
 
 def space_of(job: Job, limits: Limits | None = None) -> Space:

@@ -59,7 +59,9 @@ class Cut:
         return self.bound_s >= self.step_time_s * (1 - ROUNDING)
 
 
-def best_cut(job: Job, layout: Layout, *, memory_limit_bytes: float, below_s: float) -> Cut | None:
+def best_cut(
+    job: Job, layout: Layout, *, memory_limit_bytes: float, below_s: float, split: tuple[int, ...] | None = None
+) -> Cut | None:
     """Find the split and the recomputation by stage with the least step time, below `below_s`.
 
     None where no split fits the memory limit, or where it is certain that none takes less than `below_s`. A split that
@@ -71,6 +73,7 @@ def best_cut(job: Job, layout: Layout, *, memory_limit_bytes: float, below_s: fl
             zb-2p, of several stages. Recomputation that it asks for may be of some layers or none.
         memory_limit_bytes: what a device may use, as nvidia-smi counts it.
         below_s: a step time that is of no use any more.
+        split: layers of each stage, where they aren't to be chosen.
 
     Raises MissingData as predict_time does.
 
@@ -83,7 +86,7 @@ def best_cut(job: Job, layout: Layout, *, memory_limit_bytes: float, below_s: fl
     best: Cut | None = None
     left_s = below_s
     for options in options_of(
-        job, layout, kinds, memory_limit_bytes=memory_limit_bytes, longest=longest, below_s=below_s
+        job, layout, kinds, memory_limit_bytes=memory_limit_bytes, longest=longest, below_s=below_s, split=split
     ):
         best, unseen_s = _Problem.of(job, layout, options, below_s=below_s).better(best)
         left_s = min(left_s, unseen_s)

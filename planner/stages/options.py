@@ -49,6 +49,13 @@ class Options:
     figures: Figures
     is_open: BoolArray
 
+    def only(self, split: Sequence[int]) -> Self:
+        """Close all but those of stages that hold so many layers each."""
+        stage, start = np.arange(len(split))[:, np.newaxis, np.newaxis], np.arange(self.is_open.shape[1])[:, np.newaxis]
+        ends = np.cumsum(split)
+        fitting = (start == (ends - split)[stage]) & (start + self.sizes == ends[stage])
+        return replace(self, is_open=self.is_open & fitting)
+
     def without_excess(self, end_s: float) -> Self:
         """Close what recomputes more layers than one that ends a step in `end_s`, which none can end it before."""
         stages, layers, count = self.is_open.shape
@@ -62,7 +69,14 @@ class Options:
 
 
 def options_of(
-    job: Job, layout: Layout, kinds: Sequence[LayerTime], *, memory_limit_bytes: float, longest: int, below_s: float
+    job: Job,
+    layout: Layout,
+    kinds: Sequence[LayerTime],
+    *,
+    memory_limit_bytes: float,
+    longest: int,
+    below_s: float,
+    split: tuple[int, ...] | None = None,
 ) -> Iterator[Options]:
     """Give the options of a problem, once for each recomputation that all stages have to share.
 
@@ -73,6 +87,7 @@ def options_of(
         memory_limit_bytes: what a device may use, as nvidia-smi counts it.
         longest: layers of a stage at most.
         below_s: what a step takes at most that matters.
+        split: layers of each stage, where they aren't to be chosen.
 
     """
     segments = Segments.of(job.model, longest=longest)
@@ -81,8 +96,11 @@ def options_of(
     recomputed = _recomputed(job, layout, most)
     figures = figures_of(job, layout, kinds, segments, recomputed, below_s=below_s)
     fits = rounded(figures.peak_bytes) <= memory_limit_bytes
+    if job.stack.splits is Splits.EVEN:
+        split = chunk_sizes(len(job.model.layers), layout.pipeline_parallel)
     for choice in _choices(job, layout, most, fits, figures):
-        yield _options(job, layout, segments, figures=figures, recomputed=recomputed, fits=fits, choice=choice)
+        options = _options(layout, segments, figures=figures, recomputed=recomputed, fits=fits, choice=choice)
+        yield options if split is None else options.only(split)
 
 
 def recompute_by(job: Job, layout: Layout) -> RecomputeBy:
@@ -116,7 +134,6 @@ def _choices(job: Job, layout: Layout, most: IntArray, fits: BoolArray, figures:
 
 
 def _options(
-    job: Job,
     layout: Layout,
     segments: Segments,
     *,
@@ -135,10 +152,6 @@ def _options(
     end = start + sizes
     is_open = fits[stage, run, picked] & (start >= stage) & (end <= layers - (stages - 1 - stage))
     is_open &= ((stage > 0) | (start == 0)) & ((stage < stages - 1) | (end == layers))
-    if job.stack.splits is Splits.EVEN:
-        ends = np.cumsum(chunk_sizes(layers, stages))
-        starts = ends - chunk_sizes(layers, stages)
-        is_open &= (start == starts[stage]) & (end == ends[stage])
     return Options(
         sizes=sizes,
         recomputed=recomputed[stage, run, picked],
