@@ -88,7 +88,7 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
         top: how many alternatives to give.
         memory_headroom: share of device memory to leave free.
         limits: what is asked of the layout itself, such as {"fix": {"tensor_parallel": 8}, "forbid": {"schedule":
-            ["gpipe"]}, "max": {"pipeline_parallel": 8}}; layout/limits.py lists the fields.
+            ["gpipe"]}, "max": {"pipeline_parallel": 8}}; layout/limited_fields.py lists the fields.
         time_limit_s: when to stop searching and give the best layout so far, with what it may be short of the best.
         tokens: how many to train on, to say what that comes to.
         slower_by: for the least memory, by how much a layout may be slower than the fastest; 0.1 if None.
