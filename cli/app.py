@@ -8,6 +8,7 @@ from meshwright.cli.accuracy import accuracy_command
 from meshwright.cli.calibrate import calibrate_command
 from meshwright.cli.catalog import catalog_command
 from meshwright.cli.check import check_command
+from meshwright.cli.emit import emit_command
 from meshwright.cli.estimate import estimate_command
 from meshwright.cli.explain import explain_command
 from meshwright.cli.plan import plan_command
@@ -35,6 +36,7 @@ app = typer.Typer(name="meshwright", no_args_is_help=True, add_completion=False,
 app.callback()(_root)
 for _command in (
     plan_command,
+    emit_command,
     estimate_command,
     accuracy_command,
     calibrate_command,

@@ -1,5 +1,6 @@
 """Plans: find the best layout for training a model on a cluster, write it down, read it back, hold it against today."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from meshwright.planner.check import check_plan
@@ -11,12 +12,14 @@ from meshwright.planner.ranks import RankPlan
 
 if TYPE_CHECKING:
     from meshwright.planner.accuracy.estimate import estimate
+    from meshwright.planner.emission import emit
 
 __all__ = [
     "Plan",
     "RankPlan",
     "TimedPlan",
     "check_plan",
+    "emit",
     "estimate",
     "inputs_of",
     "load_plan",
@@ -26,10 +29,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import `estimate` where it is first asked for: the schema of its cases takes a tenth of the time of a launch."""
-    if name == "estimate":
-        from meshwright.planner.accuracy.estimate import estimate  # noqa: PLC0415 - that is the point
+# Modules of what isn't part of making plans: a launch shouldn't wait for them.
+_LATER = {"emit": "meshwright.planner.emission", "estimate": "meshwright.planner.accuracy.estimate"}
 
-        return estimate
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for the first time."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meshwright.catalog.errors import Infeasible
+from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.job_inputs import OverlayGiven, inputs_today
 from meshwright.planner.plan_schema import Inputs, Plan
 from meshwright.planner.planning import plan_of
@@ -22,9 +23,14 @@ def replan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> Plan:
 
     `overlays` take the place of those that the plan was made with.
 
+    A layout that was given is given again.
+
     Raises InputError where the catalog no longer has one of them, MissingData and Infeasible.
     """
-    return plan_of(inputs_today(plan.inputs, overlays)).plan
+    inputs = inputs_today(plan.inputs, overlays)
+    if plan.search.proof == "given":
+        return plan_of_layout(inputs, plan.layout.layout())
+    return plan_of(inputs).plan
 
 
 def check_plan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> tuple[str, ...]:
@@ -41,8 +47,11 @@ def check_plan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> tu
 
 
 def _today(plan: Plan, inputs: Inputs) -> Plan:
-    """Plan again without a limit on time. Where one bound, how far a search gets is luck: predict the same again."""
-    if plan.search.proof == "bounded":
+    """Plan again without a limit on time.
+
+    Where one bound, how far a search gets is luck, and where the layout was given, there was none: predict it again.
+    """
+    if plan.search.proof != "optimal":
         return repredicted(plan, inputs)
     job = inputs.job.model_copy(update={"time_limit_s": None})
     return plan_of(inputs.model_copy(update={"job": job})).plan

@@ -156,7 +156,7 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "search.unrestricted", "goes with a target, and a target with it"
     if free is not None and not math.isclose(_value(plan) / free.value - 1, free.costs, abs_tol=ROUNDING):
         yield "search.unrestricted.costs", f"is {free.costs}; the plan is {_value(plan) / free.value - 1:.9g} above it"
-    if (search.proof == "optimal") != (search.gap == 0):
+    if (search.proof != "bounded") != (search.gap == 0):
         yield "search.proof", f"is {search.proof}, but the gap is {search.gap}"
 
 

@@ -24,6 +24,17 @@ def load_plan(path: str | Path) -> Plan:
     return plan
 
 
+def require_devices(plan: Plan, devices: int | None, *, file: str) -> None:
+    """Raise InputError where a plan is for another number of devices than the one asked for; None asks for none."""
+    if devices is not None and devices != plan.mesh.devices:
+        raise InputError(
+            f"the plan is for {plan.mesh.devices} devices, not for {devices}",
+            file=file,
+            path="mesh.devices",
+            hint=f"make one with `meshwright plan`, on a cluster of {devices}",
+        )
+
+
 def read_plan(path: str | Path) -> Plan:
     """Read a plan to compare: it may say anything about its inputs, but the inputs are those that its digest is of.
 

@@ -30,6 +30,7 @@ PositiveSeconds = Annotated[float, Field(gt=0)]
 ByteCount = Annotated[int, Field(ge=0, strict=True)]
 Tally = Annotated[int, Field(ge=0, strict=True)]
 PositiveTally = Annotated[int, Field(ge=1, strict=True)]
+Proof = Literal["optimal", "bounded", "given"]
 Layer = Annotated[int, Field(ge=0, lt=10_000, strict=True)]
 
 
@@ -269,7 +270,8 @@ class SearchSection(Section):
     lower_bound: nothing that fits comes to less under the objective: seconds of a step; for cost and energy
     device-seconds of a step; for memory bytes; for devices their number. gap: by how much the plan comes to more than
     that, relative.
-    proof: optimal means that the gap is 0; bounded that time ran out before.
+    proof: optimal means that the gap is 0; bounded that time ran out before; given that there was no search, as the
+    layout was given: the one candidate is it, and the bound holds for nothing else.
     unrestricted: where a target was asked for, what would be best without it.
     """
 
@@ -278,7 +280,7 @@ class SearchSection(Section):
     rejected: dict[str, Tally]
     lower_bound: Annotated[float, Field(gt=0)]
     gap: Annotated[float, Field(ge=0)]
-    proof: Literal["optimal", "bounded"]
+    proof: Proof
     unrestricted: UnrestrictedSection | None
 
 

@@ -38,6 +38,7 @@ from meshwright.planner.plan_schema import (
     PeakMemory,
     Plan,
     PredictedSection,
+    Proof,
     SearchSection,
     StageSection,
     TrainingSection,
@@ -126,7 +127,7 @@ def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
     start = perf_counter()
     result = _searched(inputs, watch)
     free = None if inputs.job.target is None else _searched(_freed(inputs), watch)
-    return TimedPlan(search_s=perf_counter() - start, plan=_assembled(inputs, result, free))
+    return TimedPlan(search_s=perf_counter() - start, plan=assembled(inputs, result, free, proof=_proof(result)))
 
 
 def _freed(inputs: Inputs) -> Inputs:
@@ -177,7 +178,12 @@ def _unrestricted(result: SearchResult, free: SearchResult | None) -> Unrestrict
     return UnrestrictedSection(layout=LayoutSection.of(free.best.layout), value=significant(free.value), costs=costs)
 
 
-def _assembled(inputs: Inputs, result: SearchResult, free: SearchResult | None) -> Plan:
+def _proof(result: SearchResult) -> Proof:
+    return "optimal" if result.value == result.lower_bound else "bounded"
+
+
+def assembled(inputs: Inputs, result: SearchResult, free: SearchResult | None, *, proof: Proof) -> Plan:
+    """Give the plan of what a search found, with what it `free` of a target found."""
     layout = result.best.layout
     job = job_of(inputs, devices=layout.world_size)
     predicted = predicted_of(job, layout, limit=memory_limit_bytes(inputs), tokens=inputs.job.tokens)
@@ -200,7 +206,7 @@ def _assembled(inputs: Inputs, result: SearchResult, free: SearchResult | None) 
             rejected=dict(result.rejected),
             lower_bound=result.lower_bound,
             gap=significant(result.value / result.lower_bound - 1),
-            proof="optimal" if result.value == result.lower_bound else "bounded",
+            proof=proof,
             unrestricted=_unrestricted(result, free),
         ),
         alternatives=tuple(_alternative(found, predicted.step_time_s) for found in result.alternatives),

@@ -19,6 +19,7 @@ EXPORTS = {
         "RankPlan",
         "TimedPlan",
         "check_plan",
+        "emit",
         "estimate",
         "inputs_of",
         "load_plan",
@@ -38,6 +39,7 @@ EXPORTS = {
 }
 
 COMMANDS = {
+    "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {
         "model",
         "cluster",

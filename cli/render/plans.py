@@ -237,6 +237,8 @@ def _training(training: TrainingSection) -> str:
 
 def _proof(plan: Plan) -> str:
     job = plan.inputs.job
+    if plan.search.proof == "given":
+        return "Given, not searched for: `meshwright plan` finds the best layout."
     if job.target_time_s is not None:
         what = "a step takes" if job.tokens is None else "the training takes"
         reached = f"{what} {shown_duration(job.target_time_s)} at most"

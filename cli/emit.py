@@ -1,0 +1,61 @@
+"""`meshwright emit`: a plan as the files that a launcher runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwright.cli.arguments import file_path
+
+
+def emit_command(
+    file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
+    *,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="megatron, megatron-0.12, torchtitan, deepspeed, accelerate, megatron-bridge, nanotron or torch.",
+            metavar="LAUNCHER",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The folder to make; by default the target's name.",
+            parser=file_path,
+            metavar="FOLDER",
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="How many devices it is to run on: refused where the plan is for another number.")
+    ] = None,
+    relax: Annotated[
+        bool, typer.Option("--relax", help="Emit the nearest plan that the launcher can run, and what that costs.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write the files that run a plan on a launcher, rank by rank: arguments, environment, launch scripts."""
+    from meshwright.cli.console import output_console, print_json, print_warning
+    from meshwright.cli.render.emissions import emission_document, relaxation_lines, render_emission
+    from meshwright.planner import emit, load_plan
+    from meshwright.planner.emission import write_emission
+    from meshwright.planner.emission.emission import require_free
+    from meshwright.planner.emission.target import emit_target
+    from meshwright.planner.plan_file import require_devices
+
+    known = emit_target(target)
+    folder = output or Path(known)
+    require_free(folder, force=force)
+    plan = load_plan(file)
+    require_devices(plan, devices, file=str(file))
+    emission = emit(plan, known, relax=relax)
+    paths = write_emission(emission, folder, force=force)
+    for line in relaxation_lines(emission):
+        print_warning(line)
+    if json:
+        print_json(emission_document(emission, paths))
+        return
+    render_emission(output_console(), emission, paths)

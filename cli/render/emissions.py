@@ -1,0 +1,52 @@
+"""What was emitted, as JSON, as a table of files, and as lines on what relaxation changed."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from meshwright.cli.render.tables import add_row, plain_table
+from meshwright.cli.render.text import printable
+from meshwright.planner.emission import CONSUMERS
+from meshwright.planner.emission.emission import Emission
+
+PURPOSES = {
+    "run.sh": "starts the processes of one node",
+    "job.sbatch": "the nodes under Slurm",
+    "pytorchjob.yaml": "the nodes under Kubernetes",
+    "skypilot.yaml": "the nodes as a SkyPilot task",
+    "plan.yaml": "the plan itself",
+}
+
+
+def emission_document(emission: Emission, paths: Sequence[Path]) -> dict[str, Any]:
+    """Give the JSON form of an emission that was written."""
+    consumer = CONSUMERS[emission.target]
+    return {
+        "target": str(emission.target),
+        "consumer": consumer.name,
+        "version": consumer.version,
+        "files": [str(path) for path in paths],
+        "relaxed": list(emission.relaxed),
+        "slower_by": emission.slower_by,
+    }
+
+
+def render_emission(console: Console, emission: Emission, paths: Sequence[Path]) -> None:
+    """Print what each file is for."""
+    consumer = CONSUMERS[emission.target]
+    table = plain_table(f"For {consumer.name} {consumer.version}", ["file", "what it is"], [])
+    for path in paths:
+        add_row(table, printable(str(path)), PURPOSES.get(path.name, f"read by {consumer.name}"))
+    console.print(table)
+
+
+def relaxation_lines(emission: Emission) -> Iterator[str]:
+    """Say what was changed so that the target can run it, and what that costs."""
+    if emission.relaxed:
+        name = CONSUMERS[emission.target].name
+        yield (
+            f"{name} can't run the plan as it is; changed, for a step {emission.slower_by:+.1%} as long: "
+            f"{'; '.join(emission.relaxed)}"
+        )

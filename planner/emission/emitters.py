@@ -1,0 +1,31 @@
+"""What each target has: what it can't express, its files, and what a node runs."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from meshwright.planner.emission.launch.program import Program
+from meshwright.planner.emission.megatron import files as megatron_files
+from meshwright.planner.emission.megatron import obstacles as megatron_obstacles
+from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.target import EmitTarget
+from meshwright.planner.plan_schema import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitter:
+    """How plans are emitted for one target.
+
+    obstacles: all that it can't express of a plan. files: text by name, of plans without obstacles, and program: what
+    a node runs with them.
+    """
+
+    obstacles: Callable[[Plan], Iterator[Obstacle]]
+    files: Callable[[Plan], Mapping[str, str]]
+    program: Callable[[Plan], Program]
+
+
+EMITTERS: Mapping[EmitTarget, Emitter] = {
+    EmitTarget.MEGATRON: Emitter(
+        obstacles=megatron_obstacles.obstacles, files=megatron_files.files, program=megatron_files.program
+    ),
+}

@@ -1,0 +1,1 @@
+"""Files that start a plan's processes: a script for a node, and Slurm, Kubernetes and SkyPilot around it."""

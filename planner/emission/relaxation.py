@@ -1,0 +1,67 @@
+"""The nearest plan that a target can run.
+
+Each obstacle names changes of the layout that do without it. One change an obstacle is made, those changes may meet
+obstacles of their own, and so on until none is left: of all layouts so reached, those that fit are predicted, and the
+fastest is taken; of equally fast ones the first reached.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+
+from meshwright.catalog.errors import Infeasible, InputError
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.predict import predict_memory, predict_time
+from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.figures import significant_bytes
+from meshwright.planner.given_layout import plan_of_layout
+from meshwright.planner.job_inputs import job_of
+from meshwright.planner.plan_schema import LayoutSection, Plan
+from meshwright.planner.planning import memory_limit_bytes
+
+Obstacles = Callable[[Plan], Iterator[Obstacle]]
+# Changes meet new obstacles a few times at most; more rounds than that would be going in circles.
+ROUNDS = 8
+
+
+def relaxed(plan: Plan, obstacles: Obstacles) -> Plan:
+    """Give the nearest plan without obstacles.
+
+    Raises InputError where an obstacle can't be done without, Infeasible where no layout without them fits.
+    """
+    layouts = tuple(dict.fromkeys(_reached(plan, obstacles, rounds=ROUNDS)))
+    job = job_of(plan.inputs, devices=plan.mesh.devices)
+    fitting = _fitting(job, layouts, limit=memory_limit_bytes(plan.inputs))
+    if not fitting:
+        raise Infeasible(
+            "no layout that the launcher can run instead fits in memory",
+            hint="plan for the launcher itself: `meshwright plan --target`",
+        )
+    times = predict_time(job, LayoutTable.of(fitting)).step_time_s
+    return plan_of_layout(plan.inputs, fitting[int(times.argmin())])
+
+
+def _reached(plan: Plan, obstacles: Obstacles, *, rounds: int) -> Iterator[Layout]:
+    found = tuple(obstacles(plan))
+    for obstacle in found:
+        if not obstacle.instead or rounds == 0:
+            raise cannot(obstacle)
+    if not found:
+        yield plan.layout.layout()
+        return
+    for changes in product(*(obstacle.instead for obstacle in found)):
+        layout = plan.layout.layout()
+        for change in changes:
+            layout = replace(layout, **change)
+        yield from _reached(plan.model_copy(update={"layout": LayoutSection.of(layout)}), obstacles, rounds=rounds - 1)
+
+
+def cannot(obstacle: Obstacle, *, name: str = "the launcher", hint: str = "") -> InputError:
+    """Give the error that an obstacle is."""
+    return InputError(f"{name} {obstacle.feature}", path=obstacle.path, hint=hint)
+
+
+def _fitting(job: Job, layouts: tuple[Layout, ...], *, limit: int) -> tuple[Layout, ...]:
+    peaks = predict_memory(job, LayoutTable.of(layouts)).nvidia_smi_bytes
+    return tuple(layout for layout, peak in zip(layouts, peaks, strict=True) if significant_bytes(peak) <= limit)

@@ -1,0 +1,221 @@
+"""Emitting plans: what any target's files have in common, and what is refused."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from emitted_plans import PLANS, layout_of, plan_named
+from typer.testing import CliRunner
+
+from meshwright.catalog.errors import Infeasible, InputError
+from meshwright.catalog.schedule import Schedule
+from meshwright.cli.app import app
+from meshwright.planner import Plan, emit, load_plan, write_plan
+from meshwright.planner.emission import CONSUMERS, EmitTarget, write_emission
+from meshwright.planner.emission.emitters import EMITTERS
+from meshwright.planner.given_layout import plan_of_layout
+
+EVERY = [(target, name) for target in EMITTERS for name in PLANS]
+HOSTILE = "$(rm -rf ~); `reboot` 'x\" \\"
+
+
+def named(plan: Plan, name: str) -> Plan:
+    entry = plan.inputs.model.entry.model_copy(update={"name": name})
+    model = plan.inputs.model.model_copy(update={"entry": entry})
+    return plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"model": model})})
+
+
+@pytest.mark.parametrize(("target", "name"), EVERY)
+def test_scripts_are_bash_and_documents_yaml(target: EmitTarget, name: str, tmp_path: Path) -> None:
+    emission = emit_or_none(plan_named(name), target)
+    if emission is None:
+        return
+    for path in write_emission(emission, tmp_path / "out"):
+        if path.suffix in (".sh", ".sbatch"):
+            subprocess.run(["bash", "-n", path], check=True)
+            assert os.access(path, os.X_OK)
+        if path.suffix == ".yaml":
+            assert yaml.safe_load(path.read_text())
+
+
+def emit_or_none(plan: Plan, target: EmitTarget):  # noqa: ANN201
+    """Emit what the target can run; every refusal names the field."""
+    try:
+        return emit(plan, target)
+    except InputError as error:
+        return None if error.path.startswith(("layout.", "inputs.", "mesh.")) else pytest.fail(f"no field: {error}")
+
+
+@pytest.mark.parametrize("target", EMITTERS)
+def test_each_target_runs_most_kinds_of_plans_or_says_what_it_lacks(target: EmitTarget) -> None:
+    emitted = [name for name in PLANS if emit_or_none(plan_named(name), target) is not None]
+    assert "fsdp" in emitted or "dense-3d" in emitted
+
+
+@pytest.mark.parametrize(("target", "name"), EVERY)
+def test_the_same_plan_gives_the_same_bytes(target: EmitTarget, name: str) -> None:
+    first, again = (emit_or_none(plan_named(name), target) for _ in range(2))
+    assert (first and dict(first.files)) == (again and dict(again.files))
+
+
+@pytest.mark.parametrize("target", EMITTERS)
+def test_the_version_of_the_consumer_is_in_each_file_but_the_plan(target: EmitTarget) -> None:
+    emission = emit(plan_named("single-device"), target)
+    for name, text in emission.files.items():
+        if name not in ("plan.yaml", "deepspeed.json"):  # JSON has no comments; DeepSpeed refuses keys it doesn't know
+            assert CONSUMERS[target].version in text, name
+
+
+@pytest.mark.parametrize("target", EMITTERS)
+def test_a_hostile_model_name_is_only_a_strange_name(target: EmitTarget, tmp_path: Path) -> None:
+    emission = emit(named(plan_named("single-device"), HOSTILE), target)
+    folder = tmp_path / "out"
+    write_emission(emission, folder)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bin").mkdir()
+    for command in ("torchrun", "accelerate", "deepspeed", "reboot"):
+        fake = tmp_path / "bin" / command
+        fake.write_text(f'#!/bin/sh\nprintf "%s\\n" {command} "$@" > "{tmp_path}/{command}.called"\n')
+        fake.chmod(0o755)
+    keep = tmp_path / "home" / "keep"
+    keep.touch()
+    environment = {"HOME": str(keep.parent), "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    subprocess.run(["bash", folder / "run.sh"], env=environment, check=True)
+    assert keep.exists()
+    assert not (tmp_path / "reboot.called").exists()
+    assert list(tmp_path.glob("*.called"))
+
+
+def test_nodes_are_numbered_in_the_order_of_the_ranks() -> None:
+    files = emit(plan_named("dense-3d"), "megatron").files
+    assert "#SBATCH --nodes=128\n" in files["job.sbatch"]
+    assert "NODE_RANK=$SLURM_NODEID" in files["job.sbatch"]
+    assert "export NODES=128 DEVICES_PER_NODE=8" in files["run.sh"]
+    job = yaml.safe_load(files["pytorchjob.yaml"])
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    assert (replicas["Master"]["replicas"], replicas["Worker"]["replicas"]) == (1, 127)
+    container = replicas["Worker"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert yaml.safe_load(files["skypilot.yaml"])["num_nodes"] == 128
+
+
+def test_a_script_of_several_nodes_wants_to_know_which_it_is(tmp_path: Path) -> None:
+    write_emission(emit(plan_named("dense-3d"), "megatron"), tmp_path / "out")
+    run = subprocess.run(
+        ["bash", tmp_path / "out" / "run.sh"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+    )
+    assert run.returncode != 0
+    assert b"set NODE_RANK to the number of this node" in run.stderr
+
+
+def test_a_folder_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> None:
+    emission = emit(plan_named("single-device"), "megatron")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "mine").touch()
+    with pytest.raises(InputError, match="is there already"):
+        write_emission(emission, folder)
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+    write_emission(emission, folder, force=True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(emission.files)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_emission_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emission = emit(plan_named("single-device"), "megatron")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_emission(emission, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "link"])
+def test_nothing_but_a_folder_is_replaced(place: str, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "out"
+    target.touch() if place == "file" else target.symlink_to(tmp_path / "there")
+    with pytest.raises(InputError, match="isn't a folder"):
+        write_emission(emit(plan_named("single-device"), "megatron"), target, force=True)
+
+
+def test_devices_that_fill_no_whole_nodes_are_refused() -> None:
+    plan = plan_named("fsdp")
+    entry = plan.inputs.cluster.entry.model_copy(update={"devices_per_node": 3})
+    cluster = plan.inputs.cluster.model_copy(update={"entry": entry})
+    odd = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"cluster": cluster})})
+    with pytest.raises(InputError, match="8 devices aren't whole nodes of 3"):
+        emit(odd, "megatron")
+
+
+def test_what_a_launcher_lacks_is_named_and_relaxed() -> None:
+    plan = plan_of_layout(
+        plan_named("dense-3d").inputs,
+        layout_of(
+            {"tensor_parallel": 8, "sequence_parallel": True, "pipeline_parallel": 8, "data_parallel": 16}
+            | {"zero_stage": 1, "zero_shard": 16, "schedule": "zb-h1", "recompute": "selective"}
+        ),
+    )
+    with pytest.raises(InputError, match=r"layout\.schedule: Megatron-LM has no zb-h1 schedule") as refusal:
+        emit(plan, "megatron")
+    assert "--relax" in refusal.value.hint
+    emission = emit(plan, "megatron", relax=True)
+    assert emission.relaxed == ("schedule: zb-h1 -> 1f1b",)
+    assert emission.plan == plan_named("dense-3d")
+    assert emission.slower_by == pytest.approx(
+        emission.plan.predicted.step_time_s / plan.predicted.step_time_s - 1, rel=1e-12
+    )
+
+
+def test_what_no_layout_does_without_is_refused_also_when_relaxed() -> None:
+    plan = plan_named("dense-3d")
+    entry = plan.inputs.model.entry.model_copy(update={"embedding_norm": True})
+    model = plan.inputs.model.model_copy(update={"entry": entry})
+    normed = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"model": model})})
+    with pytest.raises(InputError, match="has no norm behind the embedding"):
+        emit(normed, "megatron", relax=True)
+
+
+def test_a_relaxed_plan_that_does_not_fit_is_infeasible() -> None:
+    plan = plan_named("dense-3d")
+    job = plan.inputs.job.model_copy(update={"memory_headroom": 0.9})
+    scarce = plan.model_copy(
+        update={
+            "layout": plan.layout.model_copy(update={"schedule": Schedule.ZERO_BUBBLE_H1}),
+            "inputs": plan.inputs.model_copy(update={"job": job}),
+        }
+    )
+    with pytest.raises(Infeasible, match="no layout that the launcher can run instead fits in memory"):
+        emit(scarce, "megatron", relax=True)
+
+
+def test_an_unknown_launcher_gets_the_nearest() -> None:
+    with pytest.raises(InputError, match="no launcher to emit for is called 'megatrn'") as error:
+        emit(plan_named("fsdp"), "megatrn")
+    assert "megatron" in error.value.hint
+
+
+def test_a_given_plan_says_so_and_is_read_again(tmp_path: Path) -> None:
+    plan = plan_named("uneven")
+    assert (plan.search.proof, plan.search.candidates, plan.search.gap) == ("given", 1, 0.0)
+    write_plan(plan, tmp_path / "plan.yaml")
+    assert load_plan(tmp_path / "plan.yaml") == plan
+
+
+def test_the_command_writes_the_folder_and_lists_it(tmp_path: Path) -> None:
+    write_plan(plan_named("fsdp"), tmp_path / "plan.yaml")
+    arguments = ["emit", str(tmp_path / "plan.yaml"), "--target", "megatron", "-o", str(tmp_path / "out"), "--json"]
+    answer = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    document = json.loads(answer.stdout)
+    assert document["target"] == "megatron"
+    assert sorted(Path(file).name for file in document["files"]) == sorted(
+        path.name for path in (tmp_path / "out").iterdir()
+    )
+    with pytest.raises(InputError, match="the plan is for 8 devices, not for 16"):
+        CliRunner().invoke(app, [*arguments, "--force", "--devices", "16"], catch_exceptions=False)
