@@ -1,7 +1,7 @@
 """Arguments that several commands take."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -22,6 +22,21 @@ def duration(text: str) -> float:
         return parse_quantity(text, _DURATIONS)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+    """Give what reads a member of a closed set, in any spelling, and raises InputError with all of them for others."""
+    names = tuple(map(str, known))
+
+    def read(text: str) -> str:
+        from meshwright.catalog.names import canonical_name
+
+        for name in names:
+            if canonical_name(name) == canonical_name(text):
+                return name
+        raise InputError(f"no {kind} is called {text!r:.80}", hint=f"known: {', '.join(names)}")
+
+    return read
 
 
 def token_count(text: str) -> int:

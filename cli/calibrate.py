@@ -1,16 +1,20 @@
 """`meshwright calibrate`: the constants of a device, fitted to what was measured on it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, file_path, require_distinct
+from meshwright.cli.arguments import OverlayFiles, file_path, one_of, require_distinct
 
 if TYPE_CHECKING:
     from meshwright.planner.calibration.sources import Asked, Source
+
+# As planner/accuracy/case.py and planner/calibration/timing.py have them, whose imports `--help` needn't wait for.
+TRUSTS = ("high", "medium", "low")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")
 
 
 def calibrate_command(  # noqa: PLR0913 - one argument an option
@@ -32,19 +36,33 @@ def calibrate_command(  # noqa: PLR0913 - one argument an option
         typer.Option("-o", "--output", help="Write the overlay to this file.", parser=file_path, metavar="FILE"),
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time this machine's devices with PyTorch too.")] = False,
-    trust: Annotated[Literal["high", "medium", "low"], typer.Option(help="Least trust of cases that tell.")] = "medium",
+    trust: Annotated[
+        str,
+        typer.Option(help="Least trust of cases that tell.", parser=one_of("trust", TRUSTS), metavar="|".join(TRUSTS)),
+    ] = "medium",
     overlay: OverlayFiles = None,
     job: Annotated[
         Path | None,
         typer.Option("--case", help="The job of training logs that don't tell it.", parser=file_path, metavar="FILE"),
     ] = None,
     collective: Annotated[
-        Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"] | None,
-        typer.Option(help="The collective of logs that don't tell it."),
+        str | None,
+        typer.Option(
+            help="The collective of logs that don't tell it.",
+            parser=one_of("collective", COLLECTIVES),
+            metavar="|".join(COLLECTIVES),
+        ),
     ] = None,
     ranks: Annotated[int | None, typer.Option(min=2, help="The ranks of logs that don't list them.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="The nodes that those ranks are on.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="The format of products whose table lacks it.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="The format of products whose table lacks it.",
+            parser=one_of("precision", Precision),
+            metavar="|".join(Precision),
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Fit a device's constants to what was measured on it, and write them as an overlay."""
@@ -67,7 +85,7 @@ def calibrate_command(  # noqa: PLR0913 - one argument an option
         collective=Collective(collective) if collective else None,
         ranks=ranks,
         nodes=nodes,
-        precision=precision,
+        precision=Precision(precision) if precision else None,
         job=read_job(job) if job else None,
     )
     sources = [*read_sources(paths, asked), *([_measured(asked)] if measure else [])]

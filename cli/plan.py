@@ -1,13 +1,17 @@
 """`meshwright plan`: the best layout for a model on a cluster."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, duration, file_path, token_count
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, token_count
+
+# As planner/layout/objective.py and planner/targets.py have them, whose imports `--help` needn't wait for.
+OBJECTIVES = ("time", "cost", "energy", "memory", "devices", "robust")
+TARGETS = ("megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed")
 
 
 def plan_command(  # noqa: PLR0913 - one argument an option
@@ -16,12 +20,19 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     *,
     global_batch: Annotated[int, typer.Option(help="Sequences of one optimizer step.")],
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
-    precision: Annotated[Precision, typer.Option(help="Format of the matrix products.")] = Precision.BF16,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Format of the matrix products.", parser=one_of("precision", Precision), metavar="|".join(Precision)
+        ),
+    ] = "bf16",
     objective: Annotated[
-        Literal["time", "cost", "energy", "memory", "devices", "robust"],
+        str,
         typer.Option(
             help="Least step time, price or energy of a token, or memory; fewest devices for a time; or the least "
-            "upper end of the interval of the step time."
+            "upper end of the interval of the step time.",
+            parser=one_of("objective", OBJECTIVES),
+            metavar="|".join(OBJECTIVES),
         ),
     ] = "time",
     tokens: Annotated[
@@ -57,8 +68,12 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         typer.Option("--max", help="No layouts with more: pipeline_parallel=8, ...", metavar="FIELD=VALUE"),
     ] = None,
     target: Annotated[
-        Literal["megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed"] | None,
-        typer.Option(help="Only what this launcher runs, with what that costs; its software in place of --stack."),
+        str | None,
+        typer.Option(
+            help="Only what this launcher runs, with what that costs; its software in place of --stack.",
+            parser=one_of("target", TARGETS),
+            metavar="|".join(TARGETS),
+        ),
     ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,

@@ -1,10 +1,14 @@
 """How many of a cluster's devices a plan may use."""
 
+from functools import partial
+
 from meshwright.catalog.errors import MissingData
+from meshwright.costmodels.job import Job
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.objective import BY_DEVICE_SECONDS, Objective
-from meshwright.planner.layout.space import space_of
+from meshwright.planner.layout.usable import largest_usable
 from meshwright.planner.plan_schema import Inputs
+from meshwright.planner.targets import limits_under
 
 
 def device_numbers(inputs: Inputs) -> tuple[int, ...]:
@@ -12,8 +16,8 @@ def device_numbers(inputs: Inputs) -> tuple[int, ...]:
 
     Where nothing else is asked that is all devices, with the next rounder numbers of nodes where they factor badly; for
     the least price or energy of a token round numbers of nodes below; for the fewest all whole nodes, from one up.
-    Where no layout of all devices is legal, whatever the limits (13 devices for 64 sequences), the largest number of
-    which one is takes their place.
+    Where no layout of all devices is legal (13 devices for 64 sequences), the largest number of which one is takes
+    their place, within limits and by what the target runs; where these leave none of any, whatever they are.
 
     Raises MissingData where a price is needed and the catalog has none.
     """
@@ -46,9 +50,10 @@ def _usable_and_round(inputs: Inputs) -> tuple[int, ...]:
 
 
 def _largest_usable(inputs: Inputs) -> int:
-    devices = inputs.cluster.entry.devices
-    return next((number for number in range(devices, 0, -1) if _has_layouts(inputs, number)), devices)
+    return largest_usable(
+        partial(_job_on, inputs), inputs.cluster.entry.devices, limits_under(inputs.job.target, inputs.job.limits)
+    )
 
 
-def _has_layouts(inputs: Inputs, devices: int) -> bool:
-    return len(space_of(job_of(inputs, devices=devices)).branches) > 0
+def _job_on(inputs: Inputs, devices: int) -> Job:
+    return job_of(inputs, devices=devices)

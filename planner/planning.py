@@ -125,8 +125,14 @@ def plan(  # noqa: PLR0913 - one argument a field of the job
 def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
     """Make the plan of resolved inputs; `watch` is told how far the search is. Raises MissingData and Infeasible."""
     start = perf_counter()
-    result = _searched(inputs, watch)
-    free = None if inputs.job.target is None else _searched(_freed(inputs), watch)
+    numbers = device_numbers(inputs)
+    result = _searched(inputs, numbers, watch)
+    free = None
+    if inputs.job.target is not None:
+        freed = _freed(inputs)
+        # What the target runs on its own number of devices any software may run there too.
+        more = [number for number in device_numbers(freed) if number not in numbers]
+        free = _searched(freed, sorted((*numbers, *more), reverse=numbers[0] >= numbers[-1]), watch)
     return TimedPlan(search_s=perf_counter() - start, plan=assembled(inputs, result, free, proof=_proof(result)))
 
 
@@ -158,9 +164,9 @@ def _risk(inputs: Inputs) -> Risk:
     return Risk(usual=usual, new=new, practised=practised_by(job, uncertainty))
 
 
-def _searched(inputs: Inputs, watch: Watch | None) -> SearchResult:
+def _searched(inputs: Inputs, numbers: Sequence[int], watch: Watch | None) -> SearchResult:
     asked, question = inputs.job, question_of(inputs)
-    jobs = (job_of(inputs, devices=devices) for devices in device_numbers(inputs))
+    jobs = (job_of(inputs, devices=devices) for devices in numbers)
     if asked.target_time_s is not None:
         return fewest_devices(jobs, question, target_s=asked.target_time_s / asked.steps, watch=watch)
     return search(tuple(jobs), question, watch=watch)

@@ -6,14 +6,15 @@ What a stack can't express (axes, schedules, partitions, cuts) is in its catalog
     fsdp2        is torch.distributed.fsdp.fully_shard alone: data parallelism, plain or sharded
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from meshwright.catalog.document import validate
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Axis, Partition, RecomputeBy, Splits, StackEntry
-from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.limited_fields import Value, leaves_some
+from meshwright.planner.layout.limits import Limit, Limits
 
 
 class Target(StrEnum):
@@ -34,6 +35,7 @@ class Launcher:
     largest: Mapping[str, int] = field(default_factory=dict)
 
 
+_HINT = "leave out the limit, or choose another target"
 _ALONE = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel", "expert_tensor_parallel")
 
 LAUNCHERS: Mapping[Target, Launcher] = {
@@ -45,15 +47,44 @@ LAUNCHERS: Mapping[Target, Launcher] = {
 }
 
 
+class TargetLimits(Limits):
+    """Limits together with the largest values that a target runs."""
+
+    target: Target
+    largest: Mapping[str, int]
+
+    def __bool__(self) -> bool:
+        """Say that something is limited."""
+        return True
+
+    def options(self) -> tuple[str, ...]:
+        """Give target and limits as options of the command line."""
+        return (f"--target {self.target}", *super().options())
+
+    def allows(self, field: str, *, value: Value) -> bool:
+        """Say whether target and limits leave a field this value."""
+        return super().allows(field, value=value) and (field not in self.largest or int(value) <= self.largest[field])
+
+    def _on(self, field: str) -> Iterator[Limit]:
+        yield from super()._on(field)
+        if field in self.largest:
+            most = self.largest[field]
+            told = f"--target {self.target} (at most {field}={most})"
+            yield Limit(option=told, keeps=lambda values: values <= most)
+
+
 def limits_under(target: Target | None, limits: Limits) -> Limits:
     """Give limits together with those of a target. Raises InputError where they contradict one another."""
     largest = {} if target is None else LAUNCHERS[target].largest
-    if not largest:
+    if target is None or not largest:
         return limits
-    most = {**largest, **limits.max}
-    both = {name: min(most[name], largest.get(name, most[name])) for name in most}
-    document = {"fix": limits.fix, "forbid": limits.forbid, "max": both}
-    return validate(Limits, document, file="", path=f"target {target}: limits")
+    for name, most in largest.items():
+        runs = f"the target {target} runs {name}={most} at most"
+        if int(limits.fix.get(name, most)) > most:
+            raise InputError(f"is {limits.fix[name]}, but {runs}", path=f"limits.fix.{name}", hint=_HINT)
+        if not leaves_some(name, limits.forbid.get(name, ()), most):
+            raise InputError(f"leaves no value of it, since {runs}", path=f"limits.forbid.{name}", hint=_HINT)
+    return TargetLimits(fix=limits.fix, forbid=limits.forbid, max=limits.max, target=target, largest=largest)
 
 
 def unrestricted(stack: StackEntry) -> StackEntry:

@@ -1,10 +1,12 @@
 """What is asked of a plan beside the least time: against plain loops, by hand, and what can't be meant."""
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from meshwright.catalog.cluster_entry import ClusterEntry
@@ -12,13 +14,16 @@ from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.cli.app import app
 from meshwright.cli.arguments import duration, token_count
+from meshwright.cli.render.plans import render_plan
 from meshwright.cli.render.progress import shown_progress
-from meshwright.cli.render.units import shown_duration, shown_energy, shown_tokens
+from meshwright.cli.render.units import shown_duration, shown_energy, shown_seconds, shown_share, shown_tokens
 from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner import Plan, check_plan, inputs_of, plan, plan_of
 from meshwright.planner.consistency import contradictions
 from meshwright.planner.device_numbers import device_numbers
+from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout import evaluation as evaluation_module
 from meshwright.planner.layout import search as search_module
 from meshwright.planner.layout.fewest import fewest_devices
@@ -108,7 +113,7 @@ def test_a_watch_is_told_the_bound_and_the_best(jobs: list[Job], monkeypatch: py
     assert all(one.bound <= result.value for one in told if one.waiting)
     assert [one.waiting for one in told] != sorted(one.waiting for one in told)
     assert shown_progress(Objective.TIME)(Progress(devices=8, best=2.0, bound=1.6, waiting=1200)) == (
-        "8 devices: best 2.00 s, none can be below 1.60 s (gap 25.0 %), 1,200 branches wait"
+        "8 devices: best 2.00 s, none can be below 1.60 s, which that is 25.0 % above, 1,200 branches wait"
     )
     assert "nothing that fits yet" in shown_progress(Objective.COST)(told[0])
 
@@ -166,6 +171,42 @@ def test_rounder_numbers_are_searched_where_devices_factor_badly(
 ) -> None:
     job = JOB | {"global_batch": 1784 * 17 * 7 * 3}
     assert device_numbers(inputs_of(toy_model(layers=4, heads=8), toy_cluster(devices), **job)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("limits", "keeps"),
+    [
+        ({"fix": {"data_parallel": 3}}, lambda one: one.data_parallel == 3),
+        ({"fix": {"zero_shard": 5}}, lambda one: one.zero_stage > 0 and one.zero_shard == 5),
+        ({"fix": {"virtual_pipeline": 2, "tp": 1}}, lambda one: (one.virtual_pipeline, one.tensor_parallel) == (2, 1)),
+        ({"max": {"pp": 1, "cp": 1}}, lambda one: one.pipeline_parallel * one.context_parallel == 1),
+        ({"forbid": {"zero_stage": [0], "recompute": ["none", "selective"]}, "max": {"recompute_layers": 1}},
+         lambda one: one.zero_stage > 0 and (one.recompute, one.recompute_layers) == ("full", 1)),
+    ],
+)  # fmt: skip
+def test_the_largest_usable_number_within_limits_is_that_of_a_loop(
+    toy_model: MakeModel, toy_cluster: MakeCluster, limits: dict[str, Any], keeps: Callable[[Layout], bool]
+) -> None:
+    """15 sequences on 17 devices, a prime number of which no layout can use all."""
+    model, cluster = toy_model(layers=6, heads=4, kv_heads=4), toy_cluster(17)
+    job = {"global_batch": 15, "sequence_length": 2048, "precision": "bf16", "objective": "time", "top": 0}
+    inputs = inputs_of(model, cluster, memory_headroom=0.05, limits=limits, **job)
+
+    def has_one(devices: int) -> bool:
+        space = space_of(job_of(inputs, devices=devices))
+        table, _ = every_count(space.job, space.table(space.leaves(space.twigs(space.branches.rows).rows).rows))
+        return any(keeps(table.row(row)) for row in range(len(table)))
+
+    assert device_numbers(inputs)[0] == max(number for number in range(1, 18) if has_one(number))
+
+
+def test_limits_that_no_number_of_devices_keeps_leave_the_number_as_it_is(
+    toy_model: MakeModel, toy_cluster: MakeCluster
+) -> None:
+    inputs = inputs_of(toy_model(layers=4, heads=8), toy_cluster(13), **JOB | {"limits": {"fix": {"tp": 3}}})
+    assert device_numbers(inputs)[0] == 12
+    with pytest.raises(Infeasible, match="on 12 devices of toy-cluster"):
+        plan_of(inputs)
 
 
 def test_a_plan_that_leaves_devices_idle_holds_together(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
@@ -265,6 +306,21 @@ def test_objectives_on_the_command_line(options: list[str], said: str) -> None:
     result = CliRunner().invoke(app, [*WORDS, *options])
     assert result.exit_code == 0, result.output
     assert said in " ".join(result.stdout.split())
+
+
+def test_what_is_left_when_time_ran_out_is_said_of_one_base(
+    toy_model: MakeModel, toy_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = inputs_of(toy_model(), toy_cluster(8), **JOB | {"time_limit_s": 1e-6})
+    with monkeypatch.context() as patched:
+        patched.setattr(search_module, "TWIGS", 1)
+        patched.setattr(search_module, "BRANCHES", 1)
+        made = plan_of(inputs).plan
+    console = Console(record=True, width=200, file=StringIO())
+    render_plan(console, made, seconds=None, file=None)
+    bound, gap = shown_seconds(made.search.lower_bound), shown_share(made.search.gap)
+    assert f"comes to less than {bound}, which the plan is {gap} above." in console.export_text()
+    assert made.predicted.step_time_s == pytest.approx(made.search.lower_bound * (1 + made.search.gap))
 
 
 def test_idle_devices_are_said_loudly() -> None:

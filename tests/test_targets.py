@@ -6,14 +6,15 @@ import pytest
 from typer.testing import CliRunner
 
 from meshwright.catalog.cluster_entry import ClusterEntry
-from meshwright.catalog.errors import InputError
+from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.lookup import stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.cli.app import app
-from meshwright.costmodels.layout import LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.planner import Plan, check_plan, plan
 from meshwright.planner.consistency import contradictions
+from meshwright.planner.device_numbers import device_numbers
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.targets import LAUNCHERS, Target, limits_under, unrestricted
@@ -58,17 +59,49 @@ def test_what_launchers_run_less_of_than_their_stack(toy_model: MakeModel, toy_c
     assert {one.layout.expert_tensor_parallel for one in (titan, *titan.alternatives)} == {1}
     broken = titan.layout.model_copy(update={"tensor_parallel": 2, "expert_tensor_parallel": 2})
     said = [text for _, text in contradictions(titan.model_copy(update={"layout": broken}))]
-    assert "isn't within what --max expert_tensor_parallel=1 asks for" in said
+    assert "isn't within what --target torchtitan (at most expert_tensor_parallel=1) asks for" in said
 
 
 def test_limits_and_a_target_hold_together() -> None:
     limits = Limits(fix={"data_parallel": 8}, max={"tensor_parallel": 4, "micro_batch": 2})
     both = limits_under(Target.FSDP2, limits)
-    assert both.fix == limits.fix
-    assert (both.max["tensor_parallel"], both.max["pipeline_parallel"], both.max["micro_batch"]) == (1, 1, 2)
+    assert both.options() == ("--target fsdp2", *limits.options())
+    assert both.allows("data_parallel", value=8)
+    assert not both.allows("tensor_parallel", value=2)
+    assert not both.allows("micro_batch", value=3)
+    layout = Layout(data_parallel=8, tensor_parallel=2, micro_batch=4)
+    assert both.broken_by(layout, layers=8) == (
+        "--target fsdp2 (at most tensor_parallel=1)",
+        "--max micro_batch=2",
+    )
     assert limits_under(None, limits) is limits_under(Target.MEGATRON_CORE, limits) is limits
-    with pytest.raises(InputError, match=r"target fsdp2: limits\.fix\.pipeline_parallel: is 2, but at most 1"):
+
+
+def test_what_a_target_does_not_run_is_its_own_doing() -> None:
+    with pytest.raises(InputError) as caught:
         limits_under(Target.FSDP2, Limits(fix={"pipeline_parallel": 2}))
+    assert str(caught.value) == (
+        "limits.fix.pipeline_parallel: is 2, but the target fsdp2 runs pipeline_parallel=1 at most"
+    )
+    assert caught.value.hint == "leave out the limit, or choose another target"
+    with pytest.raises(InputError, match=r"limits\.forbid\.tensor_parallel: leaves no value of it, since the target"):
+        limits_under(Target.FSDP2, Limits(forbid={"tensor_parallel": (1,)}))
+
+
+def test_devices_that_a_target_can_use(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
+    """24 replicas don't share 32 sequences: FSDP alone uses 16 devices, where a pipeline of three would use all."""
+    model, cluster = toy_model(layers=6, hidden=2048, heads=16), toy_cluster(24)
+    alone, free = planned(model, cluster, target="fsdp2"), planned(model, cluster, target="torchtitan")
+    assert (alone.mesh.devices, alone.mesh.idle) == (16, 8)
+    assert device_numbers(free.inputs)[0] == 24
+    assert alone.search.unrestricted is not None
+    assert alone.search.unrestricted.costs >= 0
+    assert check_plan(alone) == ()
+    with pytest.raises(Infeasible) as caught:
+        planned(model, cluster, target="fsdp2", limits={"fix": {"data_parallel": 24}})
+    assert "on 16 devices" in caught.value.message
+    assert "under --target fsdp2 --fix data_parallel=24 is legal" in caught.value.message
+    assert caught.value.hint == "with the rest as it is, legal would be data_parallel=16"
 
 
 def test_a_target_has_its_own_stack(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.catalog.schedule import Schedule
+from meshwright.cli.render.progress import unit_of
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
 from meshwright.cli.render.units import (
@@ -250,8 +251,10 @@ def _proof(plan: Plan) -> str:
         better = BETTER[job.objective]
     if plan.search.proof == "optimal":
         return f"Proved optimal: no layout of this space {better}."
+    bound = unit_of(job.objective)(plan.search.lower_bound)
     return (
-        f"Best found when time ran out: no layout of this space {better} by more than {shown_share(plan.search.gap)}."
+        f"Best found when time ran out: no layout of this space comes to less than {bound}, "
+        f"which the plan is {shown_share(plan.search.gap)} above."
     )
 
 

@@ -14,9 +14,14 @@ UNITS: dict[Objective, Callable[[float], str]] = {
 }
 
 
+def unit_of(objective: Objective) -> Callable[[float], str]:
+    """Give what shows what a layout comes to under an objective."""
+    return UNITS.get(objective, shown_seconds)
+
+
 def shown_progress(objective: Objective) -> Callable[[Progress], str]:
     """Give what shows the progress of a search for an objective."""
-    shown = UNITS.get(objective, shown_seconds)
+    shown = unit_of(objective)
 
     def show(progress: Progress) -> str:
         waits = f"{progress.waiting:,} branches wait"
@@ -25,7 +30,7 @@ def shown_progress(objective: Objective) -> Callable[[Progress], str]:
         words = [f"{progress.devices:,} devices: best {shown(progress.best)}"]
         if 0 < progress.bound < progress.best:
             gap = shown_share(progress.best / progress.bound - 1)
-            words.append(f"none can be below {shown(progress.bound)} (gap {gap})")
+            words.append(f"none can be below {shown(progress.bound)}, which that is {gap} above")
         return ", ".join([*words, waits])
 
     return show

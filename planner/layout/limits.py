@@ -47,7 +47,7 @@ MOOT = {"schedule": "pipeline_parallel", "context_method": "context_parallel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Limit:
+class Limit:
     """One limit on a field, as an option: which values it keeps, and the degree of which 1 makes it moot, if any."""
 
     option: str
@@ -107,6 +107,10 @@ class Limits(Entry):
     def __bool__(self) -> bool:
         """Say whether anything is limited."""
         return bool(self.fix or self.forbid or self.max)
+
+    def lifted(self) -> Self:
+        """Give none of the limits; of a target only those of its own."""
+        return self.model_copy(update={name: {} for name, _ in self._by_kind()})
 
     def without(self, field: str) -> Self:
         """Give the same limits, none of them on one field."""
@@ -182,19 +186,19 @@ class Limits(Entry):
     def _by_kind(self) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield from (("fix", self.fix), ("forbid", self.forbid), ("max", self.max))
 
-    def _on(self, field: str) -> Iterator[_Limit]:
+    def _on(self, field: str) -> Iterator[Limit]:
         if field == SPLIT:
             return
         moot = MOOT.get(field, "")
         if field in self.fix:
             code = code_of(field, self.fix[field])
-            yield _Limit(option=f"--fix {field}={shown(self.fix[field])}", keeps=lambda values: values == code)
+            yield Limit(option=f"--fix {field}={shown(self.fix[field])}", keeps=lambda values: values == code)
         for value in self.forbid.get(field, ()):
             keeps = partial(np.not_equal, code_of(field, value))
-            yield _Limit(option=f"--forbid {field}={shown(value)}", keeps=keeps, moot=moot)
+            yield Limit(option=f"--forbid {field}={shown(value)}", keeps=keeps, moot=moot)
         if field in self.max:
             most = self.max[field]
-            yield _Limit(option=f"--max {field}={most}", keeps=lambda values: values <= most)
+            yield Limit(option=f"--max {field}={most}", keeps=lambda values: values <= most)
 
     def _rules(self, field: str) -> Iterator[Rule]:
         if field == SPLIT and SPLIT in self.fix:
@@ -212,7 +216,7 @@ def largest_chunk(job: Job, limits: Limits, columns: Columns) -> IntArray:
     return np.where(chunks == len(asked), max(asked, default=0), -(-layers // chunks))
 
 
-def _rule(limit: _Limit, field: str) -> Rule:
+def _rule(limit: Limit, field: str) -> Rule:
     def keeps(job: Job, columns: Columns) -> BoolArray:
         return limit.kept(columns, told(job, columns, field))
 
