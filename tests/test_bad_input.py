@@ -154,7 +154,6 @@ def test_a_count_out_of_range_is_named(run: Run, words: tuple[str, ...], told: s
         ("plan", "llama-3.1-8b", "dgx-h100:8"),
         ("plan", "llama-3.1-8b", "dgx-h100:8", "--global-batch", "some", "--sequence-length", "4096"),
         ("plan", "llama-3.1-8b", "dgx-h100:8", *JOB, "--colour", "red"),
-        ("plan", "llama-3.1-8b", "dgx-h100:8", *JOB, "--precision", "int4"),
         ("estimate",),
         ("fly",),
     ],
