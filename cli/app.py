@@ -11,6 +11,7 @@ from meshwright.cli.check import check_command
 from meshwright.cli.emit import emit_command
 from meshwright.cli.estimate import estimate_command
 from meshwright.cli.explain import explain_command
+from meshwright.cli.importing import import_command
 from meshwright.cli.plan import plan_command
 from meshwright.cli.show import show_command
 
@@ -37,6 +38,7 @@ app.callback()(_root)
 for _command in (
     plan_command,
     emit_command,
+    import_command,
     estimate_command,
     accuracy_command,
     calibrate_command,

@@ -39,6 +39,22 @@ EXPORTS = {
 }
 
 COMMANDS = {
+    "import": {
+        "file",
+        "--target",
+        "--cluster",
+        "--model",
+        "--global-batch",
+        "--sequence-length",
+        "--micro-batch",
+        "--stack",
+        "--memory-headroom",
+        "--improve",
+        "--overlay",
+        "--output",
+        "-o",
+        "--json",
+    },
     "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {
         "model",

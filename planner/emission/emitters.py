@@ -8,6 +8,8 @@ from meshwright.planner.emission.megatron import files as megatron_files
 from meshwright.planner.emission.megatron import obstacles as megatron_obstacles
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.target import EmitTarget
+from meshwright.planner.emission.torchtitan import files as torchtitan_files
+from meshwright.planner.emission.torchtitan import obstacles as torchtitan_obstacles
 from meshwright.planner.plan_schema import Plan
 
 
@@ -27,5 +29,8 @@ class Emitter:
 EMITTERS: Mapping[EmitTarget, Emitter] = {
     EmitTarget.MEGATRON: Emitter(
         obstacles=megatron_obstacles.obstacles, files=megatron_files.files, program=megatron_files.program
+    ),
+    EmitTarget.TORCHTITAN: Emitter(
+        obstacles=torchtitan_obstacles.obstacles, files=torchtitan_files.files, program=torchtitan_files.program
     ),
 }

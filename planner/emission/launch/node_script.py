@@ -16,6 +16,7 @@ def node_script(program: Program, nodes: Nodes, *, header: str) -> str:
             f"export NODES={nodes.nodes} DEVICES_PER_NODE={nodes.devices} MASTER_PORT=${{MASTER_PORT:-{PORT}}}",
             *_place(nodes),
             *exports(program.environment),
+            *(('export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"',) if program.imports else ()),
             *(f'source "$here/{name}"' for name in program.sources),
             f'exec {program.command} "$@"',
         ),

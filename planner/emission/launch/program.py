@@ -15,8 +15,10 @@ class Program:
 
     command: words of bash, quoted where they need to be; $here is the folder of the emitted files, and the variables
     of TORCHRUN are set. environment: variables to set before, None to unset. sources: scripts to read before.
+    imports: Python is to find the emitted modules.
     """
 
     command: str
     environment: Mapping[str, str | None] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    imports: bool = False
