@@ -43,7 +43,9 @@ def cut_problems(
     layouts = twigs.take(np.flatnonzero(several))
     bound_s = np.zeros(len(layouts))
     whole = limits.allows("virtual_pipeline", value=1) and limits.allows("vocabulary_parallel", value=False)
-    if job.stack.splits is Splits.ANY and len(layouts) and whole:
+    # Of a split that is asked for only what each stage recomputes is left to choose, which leaves don't.
+    left = not limits.fixes_split or job.stack.recompute_by is RecomputeBy.STAGE
+    if job.stack.splits is Splits.ANY and len(layouts) and whole and left:
         found = [
             problems
             for zero_bubble, schedules in enumerate((IN_TURN, ZERO_BUBBLE))

@@ -168,6 +168,11 @@ class Limits(Entry):
             broken.append(f"--fix {SPLIT}={self.fix[SPLIT]}")
         return tuple(broken)
 
+    @property
+    def fixes_split(self) -> bool:
+        """Say whether the layers of each chunk are asked for."""
+        return SPLIT in self.fix
+
     def sizes(self, layers: int) -> tuple[int, ...]:
         """Give the layers of each chunk that are asked for, empty where that is nothing or an even cut of `layers`."""
         sizes = split_sizes(self.fix.get(SPLIT, EVEN))
