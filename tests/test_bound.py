@@ -102,6 +102,15 @@ def test_bounds_are_near_what_they_bound(toy_job: MakeJob) -> None:
     assert np.median(best_s / bound_s) < 1.25
 
 
+def test_what_one_device_cannot_avoid_is_all_of_its_step(toy_job: MakeJob) -> None:
+    """Nothing is recomputed, sent or waited for: work, adding up gradients and the optimizer are the step."""
+    job = replace(toy_job(1, global_batch=8, layers=4, **WIDE), stack=stack_named("megatron-core"))
+    space = space_of(job)
+    twigs = space.table(space.twigs(space.branches.rows).rows)
+    bound_s = twig_bound_s(job, twigs, memory_limit_bytes=10**14)
+    assert bound_s == pytest.approx(predict_time(job, twigs).step_time_s, rel=1e-12)
+
+
 def test_what_cannot_fit_has_no_finite_bound(toy_job: MakeJob) -> None:
     job = toy_job(8, global_batch=16, layers=8, **WIDE)
     space = space_of(job)

@@ -6,8 +6,9 @@ stages, and w seconds for a micro-batch's way through the whole model (layers wi
 
     T >= M w / P + messages between stages + step overhead
 
-since the busiest stage does no less than the mean one. Of a twig three more things can't be avoided:
+since the busiest stage does no less than the mean one. Of a twig four more things can't be avoided:
 
+    gradients  are added up from micro-batch to micro-batch, those of all layers, which is a part of w (accumulation.py)
     memory     Of B bytes of a device, a layer of kind k on a stage that holds H micro-batches takes s_k + H a_k, states
                and activations of each micro-batch. Over what a layer of the heaviest kind takes, S + H A, that is a
                share of u_k = min(s_k / S, a_k / A) at least, so that all layers are sum u_k of such shares, and all
@@ -55,7 +56,14 @@ from meshwright.costmodels.state_messages import state_messages
 from meshwright.costmodels.synchronisation import optimizer_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.planner.layout.busiest import least_busiest_s
-from meshwright.planner.layout.needs import LayerNeeds, heaviest_of, layer_counts, layer_needs, room_bytes
+from meshwright.planner.layout.needs import (
+    LayerNeeds,
+    accumulated_s,
+    heaviest_of,
+    layer_counts,
+    layer_needs,
+    room_bytes,
+)
 
 ROUNDING = 1e-9
 # Schedules that place chunk c on stage c mod P, so that the last one has the head.
@@ -190,7 +198,7 @@ def _one_chunk_s(
 def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> _TwigParts:
     twigs = replace(twigs, schedule=np.full(len(twigs), SCHEDULES.index(Schedule.ONE_F_ONE_B)))
     total = micro_batches(job.global_batch, twigs)
-    work = _work(job, twigs)
+    work = _twig_work(job, twigs)
     work = replace(work, backward_s=work.backward_s + _again_s(job, twigs, limit, most=most))
     step_s = optimizer_s(job, twigs, _whole_model(job, twigs))[:, 0]
     rest_s = (total * _exposed_s(job, twigs, work) + step_s) / twigs.pipeline_parallel
@@ -207,13 +215,13 @@ def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
     either end with a layer.
     """
     model = job.model
-    distinct, back = distinct_layer_rows(twigs)
-    each_s = _layers_s(job, distinct)
+    each_s = _layers_s(job, twigs)
     counts = [model.kind_of_layer.count(kind) for kind in range(len(model.layer_kinds))]
     count = max(counts)
-    layer_s, shortest_s = each_s[counts.index(count)][back], np.min(each_s, axis=0)[back]
+    layer_s, shortest_s = each_s[counts.index(count)], np.min(each_s, axis=0)
+    distinct, back = distinct_layer_rows(twigs)
     embedding, head = (np.add(*both)[back] for both in (embedding_s(job, distinct), head_s(job, distinct)))
-    head = head + model.mtp_layers * each_s[model.kind_of_layer[-1]][back]
+    head = head + model.mtp_layers * each_s[model.kind_of_layer[-1]]
     pipeline = twigs.pipeline_parallel
     least_s = np.full(len(twigs), np.inf)
     for more in range(-1, 3):
@@ -229,10 +237,15 @@ def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
     return np.where(np.isfinite(least_s) & (pipeline > 1), least_s, 0.0)
 
 
-def _layers_s(job: Job, layouts: LayoutTable) -> list[FloatArray]:
-    """Give the seconds of a layer of each kind for one micro-batch, [layouts], less what DualPipe may hide."""
-    times = [layer_time(job, layer, layouts) for layer in job.model.layer_kinds]
-    return [_pass_s(job, time.forward) + _pass_s(job, time.backward) for time in times]
+def _layers_s(job: Job, twigs: LayoutTable) -> list[FloatArray]:
+    """Give the seconds of a layer of each kind for one micro-batch, [twigs], less what DualPipe may hide."""
+    distinct, back = distinct_layer_rows(twigs)
+    each_s = []
+    for layer in job.model.layer_kinds:
+        time = layer_time(job, layer, distinct)
+        added_s = accumulated_s(job, twigs, layer_on_rank(job, layer, twigs))
+        each_s.append((_pass_s(job, time.forward) + _pass_s(job, time.backward))[back] + added_s)
+    return each_s
 
 
 def _pass_s(job: Job, part: Pass) -> FloatArray:
@@ -251,6 +264,12 @@ def _work(job: Job, layouts: LayoutTable) -> Work:
         for way, part in enumerate((time.forward, time.backward)):
             ways[way] = ways[way] + count * _pass_s(job, part)
     return Work(forward_s=ways[0][back], backward_s=ways[1][back])
+
+
+def _twig_work(job: Job, twigs: LayoutTable) -> Work:
+    """Give the same, with the adding up of gradients, which ZeRO decides."""
+    work = _work(job, twigs)
+    return replace(work, backward_s=work.backward_s + accumulated_s(job, twigs, _whole_model(job, twigs)))
 
 
 def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
@@ -295,16 +314,16 @@ def _again_s(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | No
 def _layers_in_time(job: Job, twigs: LayoutTable, *, in_turn: bool, below_s: float) -> StageLayers:
     """Give how many layers of the heaviest kind stages have time for in a step below `below_s`."""
     total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
-    work = _work(job, twigs)
+    work = _twig_work(job, twigs)
     busiest_s = below_s / total
     if in_turn:
         spread_s = below_s - 2.0 * (work.forward_s + work.backward_s)
         pairs = np.maximum(total - pipeline - 1, 1)
         busiest_s = np.where(total > pipeline + 1, np.minimum(busiest_s, spread_s / pairs), busiest_s)
+    each_s = _layers_s(job, twigs)
+    layer_s = each_s[heaviest_of(tuple(layer_needs(job, twigs)))]
     distinct, back = distinct_layer_rows(twigs)
-    each_s = _layers_s(job, distinct)
-    layer_s = each_s[heaviest_of(tuple(layer_needs(job, twigs)))][back]
-    ends_s = np.add(*head_s(job, distinct))[back] + job.model.mtp_layers * each_s[job.model.kind_of_layer[-1]][back]
+    ends_s = np.add(*head_s(job, distinct))[back] + job.model.mtp_layers * each_s[job.model.kind_of_layer[-1]]
     inner, last = (np.floor(np.maximum(own_s, 0.0) / layer_s + ROUNDING) for own_s in (busiest_s, busiest_s - ends_s))
     return StageLayers(inner=inner, last=last + job.model.mtp_layers)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.accumulation import accumulation_s
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.backward_peak import loss_bytes
 from meshwright.costmodels.device_memory import outside_bytes
@@ -12,6 +14,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import layer_time
 from meshwright.costmodels.layout import RECOMPUTES, FloatArray, LayoutTable
 from meshwright.costmodels.predict import distinct_layer_rows
+from meshwright.costmodels.schedule import micro_batches
 from meshwright.costmodels.state import StageParameters, layer_on_rank, state_bytes, vocabulary_on_rank
 
 
@@ -19,7 +22,8 @@ from meshwright.costmodels.state import StageParameters, layer_on_rank, state_by
 class LayerNeeds:
     """What a layer of one kind takes, [layouts].
 
-    count: how many the model has. layer_s: seconds of both passes of a micro-batch. state_bytes: of its states.
+    count: how many the model has. state_bytes: of its states.
+    layer_s: seconds of both passes of a micro-batch, and of adding up its gradients.
     kept_bytes, again_s: what it keeps of a micro-batch, and how long computing the rest again takes, by RECOMPUTES.
     """
 
@@ -45,13 +49,25 @@ def layer_needs(job: Job, layouts: LayoutTable) -> Iterator[LayerNeeds]:
     for count, layer in zip(layer_counts(job), job.model.layer_kinds, strict=True):
         times = [layer_time(job, layer, table) for table in recomputed]
         both_s = np.asarray(sum(times[0].forward.values()) + sum(times[0].backward.values()))
+        parameters = layer_on_rank(job, layer, layouts)
         yield LayerNeeds(
             count=count,
-            layer_s=both_s[back],
-            state_bytes=lasting_bytes(job, layouts, layer_on_rank(job, layer, layouts)),
+            layer_s=both_s[back] + accumulated_s(job, layouts, parameters),
+            state_bytes=lasting_bytes(job, layouts, parameters),
             kept_bytes=tuple(layer_activations(job, layer, table).kept[back] for table in recomputed),
             again_s=tuple(np.asarray(sum(time.recompute.values()))[back] for time in times),
         )
+
+
+def accumulated_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> FloatArray:
+    """Give the least seconds that adding up the gradients of some parameters adds to a micro-batch, [layouts].
+
+    DualPipe's stages have twice the parameters for half of the micro-batches, so that it adds the fewest.
+    """
+    total = micro_batches(job.global_batch, layouts)
+    if Schedule.DUAL_PIPE in job.stack.schedules:
+        total = np.maximum(total / 2.0, 1.0)
+    return accumulation_s(job, layouts, parameters, total=total)[:, 0]
 
 
 def heaviest_of(needs: tuple[LayerNeeds, ...]) -> int:
