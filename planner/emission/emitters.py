@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from meshwright.planner.emission.accelerate import files as accelerate_files
+from meshwright.planner.emission.accelerate import obstacles as accelerate_obstacles
+from meshwright.planner.emission.deepspeed import files as deepspeed_files
+from meshwright.planner.emission.deepspeed import obstacles as deepspeed_obstacles
 from meshwright.planner.emission.launch.program import Program
 from meshwright.planner.emission.megatron import files as megatron_files
 from meshwright.planner.emission.megatron import obstacles as megatron_obstacles
@@ -32,5 +36,11 @@ EMITTERS: Mapping[EmitTarget, Emitter] = {
     ),
     EmitTarget.TORCHTITAN: Emitter(
         obstacles=torchtitan_obstacles.obstacles, files=torchtitan_files.files, program=torchtitan_files.program
+    ),
+    EmitTarget.DEEPSPEED: Emitter(
+        obstacles=deepspeed_obstacles.obstacles, files=deepspeed_files.files, program=deepspeed_files.program
+    ),
+    EmitTarget.ACCELERATE: Emitter(
+        obstacles=accelerate_obstacles.obstacles, files=accelerate_files.files, program=accelerate_files.program
     ),
 }
