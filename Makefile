@@ -3,8 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+# The launchers that plans are emitted for, which the planner itself doesn't need.
+TARGETS_VENV := .venv-targets
+TARGETS := $(TARGETS_VENV)/.installed
 
-.PHONY: demo test lint types unit accuracy figure refresh bench-start bench-search bench-cross-validation clean
+.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-cross-validation clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -16,6 +19,17 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --config-settings editable_mode=strict
 	touch $(SETUP)
+
+# Emitted files under the parsers of the launchers themselves; Megatron-LM's too where MEGATRON_LM is a checkout of it.
+test-targets: $(TARGETS)
+	$(TARGETS_VENV)/bin/python -m pytest tests/targets
+
+$(TARGETS): pyproject.toml tests/targets/requirements.txt
+	$(PYTHON) -m venv $(TARGETS_VENV)
+	$(TARGETS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" wheel
+	$(TARGETS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/targets/requirements.txt
+	$(TARGETS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --config-settings editable_mode=strict
+	touch $(TARGETS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -51,4 +65,4 @@ refresh: $(SETUP)
 	$(BIN)/python tests/refresh.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TARGETS_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
