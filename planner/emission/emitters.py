@@ -10,6 +10,8 @@ from meshwright.planner.emission.deepspeed import obstacles as deepspeed_obstacl
 from meshwright.planner.emission.launch.program import Program
 from meshwright.planner.emission.megatron import files as megatron_files
 from meshwright.planner.emission.megatron import obstacles as megatron_obstacles
+from meshwright.planner.emission.megatron_0_12 import files as megatron_0_12_files
+from meshwright.planner.emission.megatron_0_12 import obstacles as megatron_0_12_obstacles
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.target import EmitTarget
 from meshwright.planner.emission.torchtitan import files as torchtitan_files
@@ -33,6 +35,11 @@ class Emitter:
 EMITTERS: Mapping[EmitTarget, Emitter] = {
     EmitTarget.MEGATRON: Emitter(
         obstacles=megatron_obstacles.obstacles, files=megatron_files.files, program=megatron_files.program
+    ),
+    EmitTarget.MEGATRON_0_12: Emitter(
+        obstacles=megatron_0_12_obstacles.obstacles,
+        files=megatron_0_12_files.files,
+        program=megatron_0_12_files.program,
     ),
     EmitTarget.TORCHTITAN: Emitter(
         obstacles=torchtitan_obstacles.obstacles, files=torchtitan_files.files, program=torchtitan_files.program

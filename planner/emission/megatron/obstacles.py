@@ -27,7 +27,7 @@ def _schedule(_: Plan, layout: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="layout.schedule", feature=f"has no {layout.schedule} schedule", instead=(plain,))
 
 
-def _interleaving(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+def interleaving(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
     """Hold micro-batches against rounds of P: all must be whole (megatron/core/pipeline_parallel/schedules.py)."""
     stages, job = layout.pipeline_parallel, plan.inputs.job
     micro_batches = job.global_batch // (layout.data_parallel * layout.micro_batch)
@@ -41,7 +41,8 @@ def _interleaving(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
         )
 
 
-def _vocabulary(_: Plan, layout: Layout) -> Iterator[Obstacle]:
+def vocabulary(_: Plan, layout: Layout) -> Iterator[Obstacle]:
+    """Hold the vocabulary against stages: embedding and head are the first and the last one's."""
     if layout.vocabulary_parallel and layout.pipeline_parallel > 1:
         yield Obstacle(
             path="layout.vocabulary_parallel",
@@ -55,7 +56,8 @@ def _stages(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="layout.split", feature="has no empty stages", instead=({"split": ()},))
 
 
-def _context(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+def context(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+    """Hold context parallelism against its methods, and sequences against the pieces it cuts them into."""
     ranks, length = layout.context_parallel, plan.inputs.job.sequence_length
     if ranks == 1:
         return
@@ -72,7 +74,8 @@ def _context(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
         )
 
 
-def _tensor(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+def tensor(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+    """Hold tensor ranks against mixtures of experts and sequences."""
     mixture = plan.inputs.model.entry.experts is not None
     if mixture and layout.tensor_parallel > 1 and not layout.sequence_parallel:
         yield Obstacle(
@@ -84,7 +87,8 @@ def _tensor(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="layout.tensor_parallel", feature="needs sequences that its ranks can share evenly")
 
 
-def _sharding(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+def sharding(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
+    """Hold shards against those of the distributed optimizer and of its FSDP."""
     if any(size != layout.zero_shard for size in layout.shards.values()):
         whole = {"gradient_shard": None, "parameter_shard": None, "backward_shard": None}
         yield Obstacle(
@@ -109,10 +113,14 @@ def _sharding(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
 
 
 def _recompute(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
-    modules = plan.inputs.stack.entry.selective_recompute
     if layout.recompute is Recompute.SELECTIVE:
-        for module in set(modules) - set(MODULES):
-            yield _unnamed(module)
+        modules = plan.inputs.stack.entry.selective_recompute
+        yield from (unnamed_module(module) for module in modules if module not in MODULES)
+    yield from recomputed_split(layout)
+
+
+def recomputed_split(layout: Layout) -> Iterator[Obstacle]:
+    """Hold what each chunk recomputes against the one number for all of them."""
     counts = set(layout.recompute_split)
     uneven = len(counts) > 1 or (counts and layout.recompute is Recompute.SELECTIVE)
     if uneven and counts != {0}:
@@ -128,7 +136,8 @@ def _recompute(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
         )
 
 
-def _unnamed(module: RecomputedModule) -> Obstacle:
+def unnamed_module(module: RecomputedModule) -> Obstacle:
+    """Give the obstacle of a part of a layer that it has no name for."""
     return Obstacle(
         path="layout.recompute",
         feature=f"doesn't recompute {module} by itself",
@@ -138,11 +147,11 @@ def _unnamed(module: RecomputedModule) -> Obstacle:
 
 CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
     _schedule,
-    _interleaving,
-    _vocabulary,
+    interleaving,
+    vocabulary,
     _stages,
-    _context,
-    _tensor,
-    _sharding,
+    context,
+    tensor,
+    sharding,
     _recompute,
 )
