@@ -23,28 +23,38 @@ def pipeline_communication_s(
     compute whatever the software does elsewhere, and so do those that share a vocabulary. All that do run one after
     another beside the same passes of a micro-batch, and what is idle between them: `work_s`, [layouts].
     """
-    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
-    group = Group(size=layouts.pipeline_parallel, stride=stride)
+    group = _pipeline_group(layouts)
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
-    if job.stack.split_messages:
-        # Under sequence parallelism a rank's tokens are its share already, and nobody gathers them.
-        parts = np.where(layouts.sequence_parallel == 1, 1, layouts.tensor_parallel)
-        shared_s = send_s(job.cluster, group, state_bytes / parts)
-        message_s = shared_s + all_gather_s(job.cluster, Group(size=parts, stride=np.ones_like(stride)), state_bytes)
-    else:
-        message_s = send_s(job.cluster, group, state_bytes)
+    each_s = message_s(job, layouts)
     passes, chunks = chunk_passes(layouts, total), chunks_a_stage(layouts)
     overlapped = (job.stack.overlap_pipeline & (chunks > 1)) | np.isin(layouts.schedule, DUAL)
-    received_s = 2.0 * message_s * chunks
+    received_s = 2.0 * each_s * chunks
     shared = layouts.vocabulary_parallel == 1
     vocabulary_s = np.where(shared, total / passes * _vocabulary_messages_s(job, group, state_bytes), 0.0)
     hidden_s = np.where(overlapped, received_s, 0.0) + vocabulary_s
     contention = job.cluster.device.calibration.contention
     steady_s = passes * (np.where(overlapped, 0.0, received_s) + exposed_s(hidden_s, work_s, contention))
-    ends_s = 2.0 * message_s * (layouts.pipeline_parallel - 1)
+    ends_s = 2.0 * each_s * (layouts.pipeline_parallel - 1)
     several = layouts.pipeline_parallel > 1
     taken = np.where(several, np.minimum(hidden_s / contention / work_s, 1.0), 0.0)
     return np.where(several, steady_s + ends_s, 0.0), taken
+
+
+def message_s(job: Job, layouts: LayoutTable) -> FloatArray:
+    """Give the seconds of one message of a micro-batch from stage to stage, [layouts]."""
+    group = _pipeline_group(layouts)
+    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
+    if not job.stack.split_messages:
+        return send_s(job.cluster, group, state_bytes)
+    # Under sequence parallelism a rank's tokens are its share already, and nobody gathers them.
+    parts = np.where(layouts.sequence_parallel == 1, 1, layouts.tensor_parallel)
+    shared_s = send_s(job.cluster, group, state_bytes / parts)
+    return shared_s + all_gather_s(job.cluster, Group(size=parts, stride=np.ones_like(parts)), state_bytes)
+
+
+def _pipeline_group(layouts: LayoutTable) -> Group:
+    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
+    return Group(size=layouts.pipeline_parallel, stride=stride)
 
 
 def _vocabulary_messages_s(job: Job, group: Group, state_bytes: FloatArray) -> FloatArray:

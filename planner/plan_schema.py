@@ -222,6 +222,27 @@ class TrainingSection(Section):
     energy_joules: Annotated[float, Field(gt=0)]
 
 
+SecondsByChunk = Annotated[tuple[tuple[Seconds, ...], ...], Field(min_length=1)]
+
+
+class PassesSection(Section):
+    """What a pass of one micro-batch takes, by stage and by chunk as `stages` lists them.
+
+    backward_s: without weight_s, which are those of weight gradients where the schedule puts them off, else null.
+    paired_s: what a forward and a backward pass of the chunk save as a pair (of two chunks, half of both; negative
+    where they lose by it), null where the schedule has no pairs.
+    message_s: one message between stages. message_exposed_s: by how much a forward or a backward pass is longer for
+    the messages beside it.
+    """
+
+    forward_s: SecondsByChunk
+    backward_s: SecondsByChunk
+    weight_s: SecondsByChunk | None
+    paired_s: tuple[tuple[float, ...], ...] | None
+    message_s: Seconds
+    message_exposed_s: Seconds
+
+
 class PredictedSection(Section):
     """The predictions for the layout; the breakdowns sum to the step time and to the allocated bytes.
 
@@ -232,6 +253,8 @@ class PredictedSection(Section):
     usd_per_million_tokens: of the devices that the layout uses; null where the catalog has no price.
     joules_per_token: of the same, if they draw their power limit all the time; they draw that at most.
     training: of all tokens, where their number was asked for.
+    passes: what the step is made of: beside them it has only what the breakdown says of gradients, parameters, the
+    optimizer and the step's overhead.
     """
 
     step_time_s: PositiveSeconds
@@ -247,6 +270,7 @@ class PredictedSection(Section):
     nvidia_smi_interval_bytes: IntervalSection
     memory_limit_bytes: ByteCount
     time_breakdown_s: Annotated[dict[str, Seconds], Field(min_length=1)]
+    passes: PassesSection
     memory_breakdown_bytes: Annotated[dict[str, ByteCount], Field(min_length=1)]
 
 

@@ -13,6 +13,7 @@ from meshwright.catalog.stack_entry import StackEntry
 from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.pass_times import ByChunk, pass_times
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.stages import ends_of_stage, stage_chunks
 from meshwright.costmodels.transformer import Transformer
@@ -35,6 +36,7 @@ from meshwright.planner.plan_schema import (
     IntervalSection,
     LayoutSection,
     MeshSection,
+    PassesSection,
     PeakMemory,
     Plan,
     PredictedSection,
@@ -268,7 +270,24 @@ def predicted_of(job: Job, layout: Layout, *, limit: int, tokens: int | None = N
         memory_limit_bytes=limit,
         time_breakdown_s={str(cause): significant(value[0]) for cause, value in time.breakdown.items()},
         memory_breakdown_bytes={str(cause): significant_bytes(value[0]) for cause, value in memory.breakdown.items()},
+        passes=_passes(job, layout),
     )
+
+
+def _passes(job: Job, layout: Layout) -> PassesSection:
+    times = pass_times(job, layout)
+    return PassesSection(
+        forward_s=_significant(times.forward_s),
+        backward_s=_significant(times.backward_s),
+        weight_s=None if times.weight_s is None else _significant(times.weight_s),
+        paired_s=None if times.paired_s is None else _significant(times.paired_s),
+        message_s=significant(times.message_s),
+        message_exposed_s=significant(times.exposed_s),
+    )
+
+
+def _significant(by_chunk: ByChunk) -> ByChunk:
+    return tuple(tuple(map(significant, stage)) for stage in by_chunk)
 
 
 def _training(

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation.event_simulation import Work, most_held, simulated
-from simulation.pipeline_orders import dual_pipe, dual_pipe_v, zero_bubble_v
-from simulation.pipelines import law_s, proportional
-from simulation.v_orders import v_order
+from simulation.pipelines import law_s, most_held, proportional, ran
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.schedule import held_micro_batches, paired_passes
+from meshwright.planner.verification.pipeline.dual_pipe import dual_pipe, dual_pipe_v
+from meshwright.planner.verification.pipeline.passes import Orders
+from meshwright.planner.verification.pipeline.v_orders import v_order
+from meshwright.planner.verification.pipeline.zero_bubble_v import zero_bubble_v
 
 FOLDED = (Schedule.V_HALF, Schedule.V_MIN, Schedule.ZERO_BUBBLE_V, Schedule.DUAL_PIPE_V)
 BACKWARD, WEIGHT = st.floats(1.0, 1.8), st.floats(0.4, 1.0)
 
 
 @cache
-def orders_of(schedule: Schedule, stages: int, count: int) -> list[list[Work]]:
+def orders_of(schedule: Schedule, stages: int, count: int) -> Orders:
     if schedule in (Schedule.V_HALF, Schedule.V_MIN):
         return v_order(stages, count, minimal=schedule is Schedule.V_MIN)
     make = {
@@ -35,7 +36,7 @@ def orders_of(schedule: Schedule, stages: int, count: int) -> list[list[Work]]:
 def ratio(schedule: Schedule, stages: int, count: int, sizes: list[float], *, backward: float, weight: float) -> float:
     """Give what the law says over what the simulation takes."""
     orders, seconds = orders_of(schedule, stages, count), proportional(sizes, backward=backward, weight=weight)
-    return law_s(schedule, orders, seconds, count) / simulated(orders, seconds).step_s
+    return law_s(schedule, orders, seconds, count) / ran(orders, seconds).step_s
 
 
 def chunks_of(schedule: Schedule, stages: int) -> int:
@@ -100,7 +101,7 @@ def test_unequal_chunks_are_within_a_measured_tolerance(schedule: Schedule) -> N
 def test_zbv_has_no_bubble_where_passes_are_equal_and_stages_go_on() -> None:
     # arXiv 2401.10241, table 6; waiting for one another costs a backward pass a stage.
     orders, seconds = zero_bubble_v(4, 16), proportional([1.0] * 8, backward=1.0, weight=1.0)
-    assert simulated(orders, seconds).longest_stage_s == pytest.approx(16 * 6.0)
+    assert ran(orders, seconds).longest_stage_s == pytest.approx(16 * 6.0)
     assert law_s(Schedule.ZERO_BUBBLE_V, orders, seconds, 16, together=False) == pytest.approx(16 * 6.0)
     assert law_s(Schedule.ZERO_BUBBLE_V, orders, seconds, 16) == pytest.approx(16 * 6.0 + 3.0)
 
@@ -139,7 +140,7 @@ def test_what_pairs_hide_shortens_the_step(schedule: Schedule, stages: int, bloc
     count = blocks * stages
     orders = orders_of(schedule, stages, count)
     seconds = proportional([1.0] * 8, backward=1.2, weight=0.8)
-    hidden_s = simulated(orders, seconds).step_s - simulated(orders, seconds, hidden_s=0.3).step_s
+    hidden_s = ran(orders, seconds).step_s - ran(orders, seconds, hidden_s=0.3).step_s
     pairs = paired_passes(LayoutTable.of([layout_of(schedule, stages)]), np.array([float(count)]))
     assert hidden_s == pytest.approx(0.3 * float(pairs[0]))
 

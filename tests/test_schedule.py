@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation.event_simulation import Seconds, Work, most_held, simulated
-from simulation.pipeline_orders import gpipe, interleaved, one_chunk
-from simulation.pipelines import law_s, proportional
+from simulation.pipelines import Seconds, law_s, most_held, proportional, ran
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
+from meshwright.planner.verification.pipeline.orders import gpipe, interleaved, one_chunk
+from meshwright.planner.verification.pipeline.passes import Orders
 
-Orders = list[list[Work]]
 SIZES = st.lists(st.floats(0.7, 1.3), min_size=2, max_size=8)
 
 
@@ -30,7 +29,7 @@ def orders_of(schedule: Schedule, stages: int, count: int, *, chunks: int = 1) -
 
 def ratio(schedule: Schedule, orders: Orders, seconds: Seconds, count: int, *, together: bool = True) -> float:
     """Give what the law says over what the simulation takes."""
-    run = simulated(orders, seconds)
+    run = ran(orders, seconds)
     expected_s = run.step_s if together else run.longest_stage_s
     return law_s(schedule, orders, seconds, count, together=together) / expected_s
 
@@ -44,7 +43,7 @@ FILLED = [(stages, chunks, stages * blocks) for stages in (2, 4, 8) for chunks i
 def test_equal_stages_wait_one_micro_batch_a_stage(schedule: Schedule, stages: int, count: int) -> None:
     # arXiv 2104.04473, section 2.2: (P - 1) (f + b).
     orders, seconds = orders_of(schedule, stages, count), proportional([1.0] * stages, backward=2.0)
-    assert simulated(orders, seconds).step_s == pytest.approx(3.0 * (count + stages - 1))
+    assert ran(orders, seconds).step_s == pytest.approx(3.0 * (count + stages - 1))
     assert law_s(schedule, orders, seconds, count) == pytest.approx(3.0 * (count + stages - 1))
 
 
@@ -52,7 +51,7 @@ def test_equal_stages_wait_one_micro_batch_a_stage(schedule: Schedule, stages: i
 def test_interleaving_divides_the_bubble_by_the_chunks(stages: int, chunks: int, count: int) -> None:
     seconds = proportional([1.0 / chunks] * (stages * chunks), backward=2.0)
     orders = interleaved(stages, count, chunks=chunks)
-    assert simulated(orders, seconds).step_s == pytest.approx(3.0 * (count + (stages - 1) / chunks))
+    assert ran(orders, seconds).step_s == pytest.approx(3.0 * (count + (stages - 1) / chunks))
     assert law_s(Schedule.INTERLEAVED, orders, seconds, count) == pytest.approx(3.0 * (count + (stages - 1) / chunks))
 
 
@@ -66,7 +65,7 @@ def test_zero_bubble_schedules_wait_what_their_paper_says(
     for schedule, gradients in ((Schedule.ZERO_BUBBLE_H1, 1), (Schedule.ZERO_BUBBLE_2P, 2)):
         orders = orders_of(schedule, stages, count)
         expected = count * (1.0 + backward + weight) + (stages - 1) * (1.0 + backward - gradients * weight)
-        assert simulated(orders, seconds).longest_stage_s == pytest.approx(expected)
+        assert ran(orders, seconds).longest_stage_s == pytest.approx(expected)
         assert law_s(schedule, orders, seconds, count, together=False) == pytest.approx(expected)
 
 
@@ -185,7 +184,7 @@ def test_stages_end_a_backward_pass_of_a_chunk_apart(schedule: Schedule, chunks:
     # What costmodels/synchronisation.py takes for granted when it hides the reductions of later stages.
     backward, weight = (1.0, 1.0) if schedule is Schedule.ZERO_BUBBLE_H1 else (2.0, 0.0)
     seconds = proportional([1.0 / chunks] * (4 * chunks), backward=backward, weight=weight)
-    ends = simulated(orders_of(schedule, 4, 8, chunks=chunks), seconds).ended_s
+    ends = ran(orders_of(schedule, 4, 8, chunks=chunks), seconds).ended_s
     assert [ends[0] - end for end in ends] == pytest.approx([index * apart_s for index in range(4)])
 
 

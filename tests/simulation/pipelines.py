@@ -1,16 +1,28 @@
-"""The laws of schedules on the pipelines that the event simulation runs."""
+"""The laws of schedules on the pipelines that the product's own event simulation runs."""
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, groupby
 
 import numpy as np
-from simulation.event_simulation import Seconds, Work
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import SCHEDULES
 from meshwright.costmodels.schedule import StageTimes, waiting_s
+from meshwright.planner.verification.pipeline.passes import Orders, Work
+from meshwright.planner.verification.pipeline.simulation import Durations, Run, simulated
 
 KINDS = ("F", "B", "W")
+
+Seconds = Mapping[str, Sequence[float]]
+"""By kind, what a pass of each of the model's chunks takes."""
+
+
+def ran(orders: Orders, seconds: Seconds, *, hidden_s: float = 0.0) -> Run:
+    """Run orders whose chunks take as long on any stage; a forward with a backward pass hides `hidden_s`."""
+    chunks = range(len(seconds["F"]))
+    pass_s = {(kind, chunk): seconds[kind][chunk] for kind in KINDS for chunk in chunks}
+    paired_s = dict.fromkeys(chunks, hidden_s)
+    return simulated(orders, Durations(pass_s=[pass_s] * len(orders), paired_s=[paired_s] * len(orders)))
 
 
 def proportional(sizes: Sequence[float], *, backward: float, weight: float = 0.0) -> Seconds:
@@ -18,12 +30,18 @@ def proportional(sizes: Sequence[float], *, backward: float, weight: float = 0.0
     return {kind: [size * each for size in sizes] for kind, each in zip(KINDS, (1.0, backward, weight), strict=True)}
 
 
+def most_held(order: Sequence[Work], *, until: str) -> int:
+    """Count the most forward passes of which the pass that lets go of activations, "B" or "W", hasn't run."""
+    change = {"F": 1, "B": 0, "W": 0} | {until: -1}
+    return max(accumulate(sum(change[what.kind] for what in work) for work in order))
+
+
 def chunks_of(order: Sequence[Work]) -> tuple[int, ...]:
     """Give the model's chunks that a stage's order has, in the order of the model."""
     return tuple(sorted({what.chunk for work in order for what in work}))
 
 
-def stage_times(orders: Sequence[Sequence[Work]], seconds: Seconds) -> StageTimes:
+def stage_times(orders: Orders, seconds: Seconds) -> StageTimes:
     """Give the stages that run these orders, equal neighbours as one run."""
     stages = [tuple(tuple(seconds[kind][chunk] for kind in KINDS) for chunk in chunks_of(order)) for order in orders]
     runs = [(times, len(list(equal))) for times, equal in groupby(stages)]
@@ -39,9 +57,7 @@ def stage_times(orders: Sequence[Sequence[Work]], seconds: Seconds) -> StageTime
     )
 
 
-def law_s(
-    schedule: Schedule, orders: Sequence[Sequence[Work]], seconds: Seconds, count: int, *, together: bool = True
-) -> float:
+def law_s(schedule: Schedule, orders: Orders, seconds: Seconds, count: int, *, together: bool = True) -> float:
     """Give what the schedule's law says that a step takes."""
     times = stage_times(orders, seconds)
     passes = np.array([count / 2 if schedule is Schedule.DUAL_PIPE else float(count)])

@@ -4,14 +4,14 @@ Times are slots of one pass each. A stage's passes are kept as the slots of its 
 in which a micro-batch meets them, and of weight gradients W, whose order is that of the backward passes.
 """
 
-from simulation.event_simulation import Pass, Work
+from meshwright.planner.verification.pipeline.passes import Orders, Pass, Work
 
 Slots = list[list[int]]
 PERIOD = 6
 F0, F1, B1, B0, W = range(5)
 
 
-def v_order(stages: int, count: int, *, minimal: bool) -> list[list[Work]]:
+def v_order(stages: int, count: int, *, minimal: bool) -> Orders:
     """Give each stage's order under V-Min, or V-Half."""
     pipeline = [
         [[offset + PERIOD * batch for batch in range(count)] for offset in _offsets(stage, stages, minimal=minimal)]
@@ -36,8 +36,8 @@ def _with_gradients(slots: Slots) -> Slots:
     taken = {slot for kind in slots for slot in kind}
     backward = set(slots[B1]) | set(slots[B0])
     gradients: list[int] = []
-    waiting, slot = 0, 0
-    while slot <= max(taken) or waiting:
+    waiting, slot, end = 0, 0, max(taken)
+    while slot <= end or waiting:
         if slot in taken:
             waiting += slot in backward
         elif waiting:
@@ -102,12 +102,13 @@ def _reordered(pipeline: list[Slots]) -> list[Slots]:
 def _advance(
     pipeline: list[Slots], taken: set[int], what: tuple[int, int, int, int], *, most: int, placed: bool
 ) -> None:
+    """Move a pass; once gradients are placed, only forward passes make a stage hold more."""
     slot, stage, kind, batch = what
     slots = pipeline[stage]
     for earlier in range(_ready(pipeline, stage, kind, batch), slot):
         if earlier not in taken:
             slots[kind][batch] = earlier
-            if _most_held(slots if placed else _with_gradients(slots)) <= most:
+            if (placed and kind >= B1) or _most_held(slots if placed else _with_gradients(slots)) <= most:
                 return
     slots[kind][batch] = slot
 

@@ -1,0 +1,30 @@
+"""Micro-batches make up the global batch, and each sequence is cut into equal parts."""
+
+from collections.abc import Iterator
+
+from meshwright.planner.plan_schema import Plan
+from meshwright.planner.verification.check import Found
+
+
+def micro_batches(plan: Plan) -> int:
+    """Give how many micro-batches a replica runs in a step."""
+    return plan.inputs.job.global_batch // (plan.layout.data_parallel * plan.layout.micro_batch)
+
+
+def batch(plan: Plan) -> Found:
+    """Check that the replicas' micro-batches make up the global batch, and that ranks have equal parts of sequences."""
+    layout, total = plan.layout, plan.inputs.job.global_batch
+    count = micro_batches(plan)
+    what = f"{layout.data_parallel} replicas x {count} micro-batches x {layout.micro_batch} = {total} sequences"
+    return what, _failures(plan, count)
+
+
+def _failures(plan: Plan, count: int) -> Iterator[tuple[str, str]]:
+    layout, job = plan.layout, plan.inputs.job
+    made = layout.data_parallel * count * layout.micro_batch
+    if made != job.global_batch:
+        path, each = "layout.micro_batch", layout.data_parallel * layout.micro_batch
+        yield path, f"{each} sequences at a time don't make up a global batch of {job.global_batch}"
+    parts = layout.context_parallel * (layout.tensor_parallel if layout.sequence_parallel else 1)
+    if job.sequence_length % parts:
+        yield "inputs.job.sequence_length", f"{job.sequence_length} tokens aren't cut into {parts} equal parts"

@@ -1,0 +1,135 @@
+"""Degrees multiply to the devices, and the groups of each axis partition the ranks.
+
+A group of an axis of `size` and `stride` is the ranks first, first + stride, ..., of a first rank whose
+(rank // stride) mod size is 0. Ranks are written out group by group, and none may be left out or met twice.
+"""
+
+from collections.abc import Iterator
+from math import prod
+
+from meshwright.planner.plan_schema import Plan
+from meshwright.planner.verification.check import Found, numbers
+
+Failures = Iterator[tuple[str, str]]
+
+# By axis of the mesh, the degree of the layout that is its size.
+DEGREES = {
+    "tensor": "tensor_parallel",
+    "context": "context_parallel",
+    "data": "data_parallel",
+    "pipeline": "pipeline_parallel",
+}
+EXPERT_DEGREES = {"expert_tensor": "expert_tensor_parallel", "expert": "expert_parallel"}
+AXES = (*DEGREES, *EXPERT_DEGREES, "expert_data", "data_context")
+
+
+def degrees(plan: Plan) -> Found:
+    """Check that the degrees multiply to the devices, that expert degrees too, and that idle ones are what is left."""
+    mesh, layout = plan.mesh, plan.layout
+    sizes = [getattr(layout, degree) for degree in DEGREES.values()]
+    what = f"{' x '.join(map(str, sizes))} = {mesh.devices} devices, {mesh.idle} idle"
+    return what, _degrees(plan, prod(sizes))
+
+
+def _degrees(plan: Plan, product: int) -> Failures:
+    mesh, layout, devices = plan.mesh, plan.layout, plan.inputs.cluster.entry.devices
+    if product != mesh.devices:
+        yield "mesh.devices", f"is {mesh.devices}; the layout's degrees multiply to {product}"
+    if mesh.devices + mesh.idle != devices:
+        yield "mesh.idle", f"is {mesh.idle}; {mesh.devices} of the cluster's {devices} devices leave another number"
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    experts = layout.expert_tensor_parallel * layout.expert_parallel
+    if stage % experts:
+        yield "layout.expert_parallel", f"{experts} expert x expert-tensor ranks don't divide a stage's {stage} ranks"
+    if layout.context_parallel % layout.ulysses_parallel:
+        path = "layout.ulysses_parallel"
+        yield path, f"{layout.ulysses_parallel} ranks don't divide the {layout.context_parallel} of a context group"
+
+
+def groups(plan: Plan) -> Found:
+    """Check that the groups of each axis partition the ranks, and that axes cross: no two ranks are at one place."""
+    count = sum(plan.mesh.devices // axis.size for axis in plan.mesh.groups.values())
+    return f"{count:,} groups of {len(plan.mesh.groups)} axes partition {plan.mesh.devices:,} ranks", _groups(plan)
+
+
+def _groups(plan: Plan) -> Failures:
+    known = plan.mesh.groups
+    wrong = set(known) ^ set(AXES)
+    if wrong:
+        yield "mesh.groups", f"must be those of {', '.join(AXES)}; {', '.join(sorted(wrong))} isn't so"
+        return
+    broken = [*_sizes(plan), *(found for name in AXES for found in _partition(plan, name))]
+    yield from broken
+    if not broken:
+        yield from _places(plan, "mesh.order", plan.mesh.order, tuple(DEGREES))
+        yield from _places(
+            plan, "mesh.expert_order", plan.mesh.expert_order, (*EXPERT_DEGREES, "expert_data", "pipeline")
+        )
+        yield from _zero_groups(plan)
+
+
+def _sizes(plan: Plan) -> Failures:
+    layout, known = plan.layout, plan.mesh.groups
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    experts = layout.expert_tensor_parallel * layout.expert_parallel
+    expected = {name: getattr(layout, degree) for name, degree in (DEGREES | EXPERT_DEGREES).items()}
+    expected |= {"expert_data": stage // experts, "data_context": layout.data_parallel * layout.context_parallel}
+    for name, size in expected.items():
+        if known[name].size != size:
+            yield f"mesh.groups.{name}.size", f"is {known[name].size}; the layout has {size} ranks on that axis"
+
+
+def _partition(plan: Plan, name: str) -> Failures:
+    axis, devices = plan.mesh.groups[name], plan.mesh.devices
+    met: set[int] = set()
+    beyond: list[int] = []
+    for first in range(devices):
+        if first // axis.stride % axis.size:
+            continue
+        for position in range(axis.size):
+            rank = first + position * axis.stride
+            if rank >= devices or rank in met:
+                beyond.append(rank)
+            met.add(rank)
+    path = f"mesh.groups.{name}.stride"
+    if beyond:
+        overlap = [rank for rank in beyond if rank < devices]
+        told = f"ranks {numbers(overlap)} are in two" if overlap else f"ranks {numbers(beyond)} don't exist"
+        yield path, f"is {axis.stride}, by which groups of {axis.size} don't partition {devices} ranks: {told}"
+    elif len(met) < devices:
+        lost = sorted(set(range(devices)) - met)
+        yield path, f"is {axis.stride}, by which ranks {numbers(lost)} are in no group of {axis.size}"
+
+
+def _places(plan: Plan, path: str, order: tuple[str, ...], expected: tuple[str, ...]) -> Failures:
+    """Count through the axes of an order, the first one fastest: every rank is where its number says."""
+    if order != expected:
+        yield path, f"is {', '.join(order)}; plans number ranks by {', '.join(expected)}"
+        return
+    axes = [(name, plan.mesh.groups[name]) for name in order]
+    stride = 1
+    for name, axis in axes:
+        if axis.size > 1 and axis.stride != stride:
+            yield (
+                f"mesh.groups.{name}.stride",
+                f"is {axis.stride}, by which its groups overlap another axis's: {stride} don't",
+            )
+        stride *= axis.size
+    places = {tuple(rank // axis.stride % axis.size for _, axis in axes) for rank in range(plan.mesh.devices)}
+    if len(places) != plan.mesh.devices:
+        yield path, f"{plan.mesh.devices} ranks are at {len(places)} places of the mesh: groups of two axes overlap"
+
+
+def _zero_groups(plan: Plan) -> Failures:
+    """Check that the ranks that ZeRO shards over are those that differ in data and context alone."""
+    known, devices = plan.mesh.groups, plan.mesh.devices
+    both: dict[tuple[int, int], set[int]] = {}
+    for rank in range(devices):
+        rest = tuple(rank // known[name].stride % known[name].size for name in ("tensor", "pipeline"))
+        both.setdefault((rest[0], rest[1]), set()).add(rank)
+    axis = known["data_context"]
+    for ranks in both.values():
+        first = min(ranks)
+        if {first + position * axis.stride for position in range(axis.size)} != ranks:
+            yield "mesh.groups.data_context.stride", f"is {axis.stride}; data and context groups together are otherwise"
+            return

@@ -1,0 +1,47 @@
+"""In which order the stages of pipelines of chunks in rounds run their passes, as the papers have it."""
+
+from meshwright.planner.verification.pipeline.passes import Orders, alone
+
+
+def gpipe(stages: int, count: int) -> Orders:
+    """Give GPipe: all forward passes, then all backward passes (arXiv 1811.06965)."""
+    return [
+        alone(*(("F", batch, stage) for batch in range(count)), *(("B", batch, stage) for batch in range(count)))
+        for stage in range(stages)
+    ]
+
+
+def one_chunk(stages: int, count: int, *, slack: int = 1, splits: bool = False) -> Orders:
+    """Give 1F1B; with weight gradients split off ZB-H1, with a slack of 2 ZB-H2 (arXiv 2401.10241, figures 2, 3)."""
+    orders = []
+    for stage in range(stages):
+        warm, delay, put_off = min(slack * (stages - 1 - stage), count), slack * stage, 0
+        order = alone(*(("F", batch, stage) for batch in range(warm)))
+        for batch in range(count):
+            order += alone(("F", warm + batch, stage)) if warm + batch < count else []
+            order += alone(("B", batch, stage))
+            if splits and batch >= delay:
+                order += alone(("W", put_off, stage))
+                put_off += 1
+        orders.append(order + alone(*(("W", batch, stage) for batch in range(put_off, count) if splits)))
+    return orders
+
+
+def interleaved(stages: int, count: int, *, chunks: int) -> Orders:
+    """Give Megatron's order: micro-batches go through chunk after chunk in blocks as long as the pipeline."""
+
+    def nth(kind: str, number: int, stage: int) -> tuple[str, int, int]:
+        block, place = divmod(number, stages * chunks)
+        chunk, batch = divmod(place, stages)
+        return kind, block * stages + batch, (chunks - 1 - chunk if kind == "B" else chunk) * stages + stage
+
+    passes = count * chunks
+    orders = []
+    for stage in range(stages):
+        warm = min(passes, 2 * (stages - 1 - stage) + (chunks - 1) * stages)
+        order = alone(*(nth("F", number, stage) for number in range(warm)))
+        for number in range(passes):
+            order += alone(nth("F", warm + number, stage)) if warm + number < passes else []
+            order += alone(nth("B", number, stage))
+        orders.append(order)
+    return orders
