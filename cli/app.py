@@ -14,6 +14,7 @@ from meshwright.cli.explain import explain_command
 from meshwright.cli.importing import import_command
 from meshwright.cli.plan import plan_command
 from meshwright.cli.show import show_command
+from meshwright.cli.verify import verify_command
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
@@ -43,6 +44,7 @@ for _command in (
     accuracy_command,
     calibrate_command,
     check_command,
+    verify_command,
     explain_command,
     show_command,
     catalog_command,

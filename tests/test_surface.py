@@ -99,6 +99,7 @@ COMMANDS = {
         "--json",
     },
     "check": {"file", "--update", "--overlay", "--json"},
+    "verify": {"file", "--devices", "--json"},
     "explain": {"file", "--why-not", "--overlay", "--json"},
     "show": {"file", "--overlay", "--json"},
     "catalog": {"kind", "name", "--overlay", "--json"},

@@ -18,10 +18,14 @@ Channel = tuple[str, int, int]
 
 
 def exchange(plan: Plan, orders: Orders) -> Found:
-    """Check that what stages send, each in the order in which it runs its passes, is what others receive."""
+    """Check that what stages send, each in the order in which it runs its passes, is what others receive.
+
+    Raises ValueError where no stage holds a chunk that a pass is of.
+    """
     sent, received = _messages(plan, orders)
     count = sum(map(len, sent.values()))
-    what = f"{count:,} messages in {len(sent)} channels of {len(plan.stages)} stages have their receive, in order"
+    batches = 1 + max(what.batch for order in orders for work in order for what in work)
+    what = f"{count:,} messages of {batches} micro-batches in {len(sent)} channels have their receive, in order"
     return what, _failures(sent, received)
 
 
@@ -31,8 +35,8 @@ def _failures(sent: dict[Channel, list[Pass]], received: dict[Channel, list[Pass
         way = "outputs" if kind == "F" else "gradients"
         ours, theirs = sent.get(channel, []), received.get(channel, [])
         if sorted(ours) != sorted(theirs):
-            path = f"stages.{sender}.chunks"
-            yield path, f"sends {len(ours)} {way} to stage {receiver}, which waits for {len(theirs)} others"
+            awaited = str(len(theirs)) if len(theirs) != len(ours) else "others"
+            yield f"stages.{sender}.chunks", f"sends {len(ours)} {way} to stage {receiver}, which waits for {awaited}"
         elif ours != theirs:
             place = next(number for number, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
             told = f"sends the {way} of micro-batch {ours[place].batch} where stage {receiver} waits for"
@@ -52,11 +56,19 @@ def _messages(plan: Plan, orders: Orders) -> tuple[dict[Channel, list[Pass]], di
             for what in work:
                 copy = int(both and what.batch >= half)
                 feed, fed = feeds(what, last), _fed(what, last)
-                if feed is not None and holder[feed.chunk, copy] != stage:
-                    received[what.kind, holder[feed.chunk, copy], stage].append(feed)
-                if fed is not None and holder[fed, copy] != stage:
-                    sent[what.kind, stage, holder[fed, copy]].append(what)
+                sender = stage if feed is None else _at(holder, feed.chunk, copy)
+                receiver = stage if fed is None else _at(holder, fed, copy)
+                if feed is not None and sender != stage:
+                    received[what.kind, sender, stage].append(feed)
+                if receiver != stage:
+                    sent[what.kind, stage, receiver].append(what)
     return sent, received
+
+
+def _at(holder: dict[tuple[int, int], int], chunk: int, copy: int) -> int:
+    if (chunk, copy) not in holder:
+        raise ValueError(f"no stage holds the model's chunk {chunk} where copy {copy} of the model has it")
+    return holder[chunk, copy]
 
 
 def _fed(what: Pass, last: int) -> int | None:

@@ -1,7 +1,7 @@
 """Like chunks take the same time, and one of more layers of a kind as much more.
 
-What a chunk of layers alone takes forward goes with their number. Of other chunks those are compared that hold the same,
-and backward those whose stages hold the same too, since a stage's gradients are added up together.
+What a chunk of layers alone takes forward goes with their number. Of other chunks those are compared that hold the
+same, and backward those whose stages hold the same too, since a stage's gradients are added up together.
 """
 
 from collections.abc import Iterator

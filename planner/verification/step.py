@@ -93,12 +93,15 @@ def _pipeline_s(plan: Plan, count: int) -> float:
 def plan_orders(plan: Plan, count: int) -> Orders:
     """Give the passes that each stage runs, of the chunks that the plan has where the schedule looks for its own.
 
-    Raises ValueError where the schedule can't run so many micro-batches.
+    Raises ValueError where the schedule can't run so many micro-batches, or has another number of chunks a stage.
     """
     layout = plan.layout
     stages, chunks = layout.pipeline_parallel, layout.virtual_pipeline
     orders = stage_orders(layout.schedule, stages=stages, chunks=chunks, count=count)
     placed, held = placed_chunks(layout.schedule, stages=stages, chunks=chunks), held_chunks(plan)
+    for stage, (own, ours) in enumerate(zip(placed, held, strict=True)):
+        if len(own) != len(ours):
+            raise ValueError(f"{layout.schedule} runs {len(own)} chunks a stage; stage {stage} has {len(ours)}")
     return orders if placed == held else [_renamed(*each) for each in zip(orders, placed, held, strict=True)]
 
 

@@ -22,10 +22,9 @@ def _exchange(plan: Plan) -> Found:
     count, rounds = micro_batches(plan), 2 * len(plan.stages)
     several = min(count, rounds + count % rounds)
     try:
-        orders = plan_orders(plan, several)
+        return exchange(plan, plan_orders(plan, several))
     except ValueError as error:
-        return f"messages of {plan.layout.schedule}", [("layout.schedule", str(error))]
-    return exchange(plan, orders)
+        return f"messages of {several} micro-batches", [("layout.schedule", str(error))]
 
 
 # By name, the check, and those that must hold before it can be made.
