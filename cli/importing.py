@@ -21,6 +21,9 @@ def import_command(  # noqa: PLR0913 - one argument an option
         int | None, typer.Option(help="Tokens of a sequence, where the file doesn't tell.")
     ] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Sequences of a micro-batch, where the file can't.")] = None,
+    recompute: Annotated[
+        str | None, typer.Option(help="none, selective or full, where the file can't.", metavar="WHAT")
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the launcher's.")] = None,
     memory_headroom: Annotated[float, typer.Option(help="Share of device memory to leave free.")] = 0.0,
     improve: Annotated[
@@ -48,6 +51,7 @@ def import_command(  # noqa: PLR0913 - one argument an option
         global_batch=global_batch,
         sequence_length=sequence_length,
         micro_batch=micro_batch,
+        recompute=recompute,
         stack=stack,
         memory_headroom=memory_headroom,
         overlays=overlay or (),

@@ -10,6 +10,9 @@ from meshwright.catalog.lookup import find_cluster, find_model, stack_named
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.names import match_name
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.layout import Recompute
+from meshwright.planner.emission.accelerate import reading as accelerate
+from meshwright.planner.emission.deepspeed import reading as deepspeed
 from meshwright.planner.emission.megatron import reading as megatron
 from meshwright.planner.emission.reading import Known, Reading, needed
 from meshwright.planner.emission.target import EmitTarget
@@ -36,6 +39,8 @@ class Source:
 SOURCES: Mapping[EmitTarget, Source] = {
     EmitTarget.MEGATRON: Source(read=megatron.read, stack="megatron-core", target=Target.MEGATRON_CORE),
     EmitTarget.TORCHTITAN: Source(read=torchtitan.read, stack="fsdp2", target=Target.TORCHTITAN),
+    EmitTarget.DEEPSPEED: Source(read=deepspeed.read, stack="deepspeed-zero3", target=Target.DEEPSPEED),
+    EmitTarget.ACCELERATE: Source(read=accelerate.read, stack="fsdp2", target=Target.FSDP2),
 }
 
 
@@ -56,6 +61,7 @@ def import_plan(  # noqa: PLR0913 - one argument for each thing that a file may 
     global_batch: int | None = None,
     sequence_length: int | None = None,
     micro_batch: int | None = None,
+    recompute: str | None = None,
     stack: str | None = None,
     memory_headroom: float = 0.0,
     overlays: Sequence[OverlayGiven] = (),
@@ -74,6 +80,9 @@ def import_plan(  # noqa: PLR0913 - one argument for each thing that a file may 
         global_batch=global_batch,
         sequence_length=sequence_length,
         micro_batch=micro_batch,
+        recompute=None
+        if recompute is None
+        else Recompute(match_name(recompute, map(str, Recompute), kind="recompute")),
     )
     reading = source.read(read_text(Path(file)), known)
     if named is not None:

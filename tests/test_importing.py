@@ -23,12 +23,15 @@ from meshwright.planner.plan_schema import LayoutSection
 FILES = {
     EmitTarget.MEGATRON: ("arguments.sh", "arguments.yaml"),
     EmitTarget.TORCHTITAN: ("meshwright_plan.py",),
+    EmitTarget.DEEPSPEED: ("deepspeed.json",),
+    EmitTarget.ACCELERATE: ("accelerate.yaml",),
 }
 READ_BACK = [(target, file, name) for target, files in FILES.items() for file in files for name in PLANS]
 
 
 def with_layout(plan: Plan, layout: Layout) -> Plan:
-    return plan.model_copy(update={"layout": LayoutSection.of(layout)})
+    mesh = plan.mesh.model_copy(update={"devices": layout.world_size})
+    return plan.model_copy(update={"layout": LayoutSection.of(layout), "mesh": mesh})
 
 
 def canonical(layout: Layout, layers: int) -> Layout:
@@ -46,6 +49,7 @@ def read_back(plan: Plan, target: EmitTarget, file: str) -> Layout:
         global_batch=plan.inputs.job.global_batch,
         sequence_length=plan.inputs.job.sequence_length,
         micro_batch=plan.layout.micro_batch,
+        recompute=plan.layout.recompute,
     )
     text = EMITTERS[target].files(plan)[file]
     return SOURCES[target].read(text, known).layout
@@ -201,3 +205,55 @@ def test_arguments_as_people_write_them() -> None:
         | {"split": (7, 9, 9, 7), "zero_stage": 1, "zero_shard": 2}
     )
     assert (reading.model.head_dim, reading.model.kv_heads, reading.model.qkv_bias) == (128, 8, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "isn't a configuration of DeepSpeed"),
+        ('{"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 4}}', "is 4, not 0 to 3"),
+        ('{"train_micro_batch_size_per_gpu": 0}', "is 0, not a whole number from 1"),
+        ('{"train_batch_size": 64}', "doesn't tell the micro-batch"),
+        ('{"train_batch_size": 60, "gradient_accumulation_steps": 8}', "60 sequences aren't 8 micro-batches"),
+        (
+            '{"train_batch_size": 64, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 4}',
+            "is 64, not 1 x 4 micro-batches x 8 replicas",
+        ),
+        ('{"bf16": {"enabled": 1}, "train_micro_batch_size_per_gpu": 1}', "is 1, not true or false"),
+        ('{"tensor_parallel": {"autotp_size": 3}}', "don't divide 8"),
+    ],
+)
+def test_configurations_of_deepspeed_that_make_no_plan_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_plan(file, "deepspeed", cluster="dgx-h100:8", model="llama-3.1-8b", sequence_length=2048)
+
+
+def test_accumulation_tells_what_is_auto() -> None:
+    text = """{"train_batch_size": 64, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": 4,
+        "bf16": {"enabled": true}, "zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}"""
+    model = plan_named("fsdp").inputs.model.entry
+    reading = SOURCES[EmitTarget.DEEPSPEED].read(text, Known(file="deepspeed.json", devices=8, model=model))
+    assert (reading.layout.micro_batch, reading.layout.zero_stage, reading.layout.zero_shard) == (2, 3, 8)
+    assert reading.unmodelled == ("zero_optimization.offload_param",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("distributed_type: DEEPSPEED", "is DEEPSPEED, which isn't read"),
+        ("{distributed_type: FSDP, num_processes: 4}", "is 4, on a cluster of 8 devices"),
+        ("{distributed_type: FSDP, mixed_precision: int4}", "is 'int4'"),
+        (
+            "{distributed_type: FSDP, parallelism_config: {parallelism_config_dp_shard_size: 3}}",
+            "1 x 3 ranks aren't the 8",
+        ),
+    ],
+)
+def test_configurations_of_accelerate_that_make_no_plan_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(text)
+    asked = {"global_batch": 8, "sequence_length": 2048, "micro_batch": 1}
+    with pytest.raises(InputError, match=message):
+        import_plan(file, "accelerate", cluster="dgx-h100:8", model="llama-3.1-8b", **asked)

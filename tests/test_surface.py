@@ -47,6 +47,7 @@ COMMANDS = {
         "--global-batch",
         "--sequence-length",
         "--micro-batch",
+        "--recompute",
         "--stack",
         "--memory-headroom",
         "--improve",

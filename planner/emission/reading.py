@@ -8,7 +8,7 @@ from meshwright.catalog.errors import InputError
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import RecomputedModule
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
 
 
@@ -25,6 +25,7 @@ class Known:
     global_batch: int | None = None
     sequence_length: int | None = None
     micro_batch: int | None = None
+    recompute: Recompute | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
