@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("catalog", "cli", "costmodels", "hardware", "planner")
+FOLDERS = ("catalog", "cli", "costmodels", "hardware", "planner", "runtime")
 
 
 def shipped_folders() -> set[str]:
