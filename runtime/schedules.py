@@ -1,7 +1,7 @@
 """A step's order of micro-batches: PyTorch's pipeline schedules, or one micro-batch after another."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ class Pipelined:
             self.schedule = SINGLE[kind](stages[0], workload.micro_batches, loss_fn=loss, scale_grads=False)
         else:
             self.schedule = SEVERAL[kind](stages, workload.micro_batches, loss_fn=loss, scale_grads=False)
+            _hold_gathered(self.schedule)
 
     def __call__(self, words: Tensor, targets: Tensor) -> Tensor | None:
         """Run them."""
@@ -77,6 +78,28 @@ def passes_of(parts: tuple[Part, ...], workload: Workload, meshes: Meshes | None
     if workload.layout.pipeline_parallel == 1 or meshes is None:
         return OneByOne(parts[0], workload, loss)
     return Pipelined(parts, workload, meshes, loss)
+
+
+def _hold_gathered(schedule: schedules._PipelineScheduleRuntime) -> None:
+    """Keep parameters gathered from a step's first pass to its last; PyTorch lets go of all but three chunks' else."""
+    for rank, actions in schedule.pipeline_order_with_comms.items():
+        places = list(enumerate(actions))
+        gathered = _first_by_stage(places, schedules.UNSHARD)
+        released = _first_by_stage(places[::-1], schedules.RESHARD)
+        schedule.pipeline_order_with_comms[rank] = [
+            action
+            for place, action in places
+            if action.computation_type not in (schedules.UNSHARD, schedules.RESHARD) or place in gathered | released
+        ]
+
+
+def _first_by_stage(places: list[tuple[int, Any]], kind: object) -> set[int]:
+    """Give where the first action of a kind is for each stage."""
+    found: dict[int, int] = {}
+    for place, action in places:
+        if action.computation_type is kind:
+            found.setdefault(action.stage_index, place)
+    return set(found.values())
 
 
 def _stage(part: Part, workload: Workload, meshes: Meshes) -> pipelining.PipelineStage:

@@ -20,7 +20,7 @@ def run_document(plan: Plan, report: Report) -> dict[str, Any]:
     workload, predicted = report.workload, plan.predicted
     return {
         "model": workload.model.name,
-        "devices": plan.mesh.devices,
+        "devices": len(report.measured),
         "micro_batches": workload.micro_batches,
         "sequence_length": workload.sequence_length,
         "step_time_s": report.step_time_s,
@@ -39,7 +39,7 @@ def run_document(plan: Plan, report: Report) -> dict[str, Any]:
 def render_run(console: Console, plan: Plan, report: Report) -> None:
     """Print a run: losses, step time, and by rank what was held and exchanged beside what was expected."""
     workload, predicted = report.workload, plan.predicted
-    console.print(Text(f"{workload.model.name} on {plan.mesh.devices} processes: {describe(workload.layout)}"))
+    console.print(Text(f"{workload.model.name} on {len(report.measured)} processes: {describe(workload.layout)}"))
     console.print(
         Text(
             f"{workload.micro_batches} micro-batches of {workload.layout.micro_batch} x {workload.sequence_length} "
@@ -100,13 +100,13 @@ def _render_state(console: Console, report: Report) -> None:
 
 
 def _render_transfers(console: Console, report: Report) -> None:
-    table = plain_table("Collectives of one step", ["rank", "kind"], ["count", "bytes", "expected", "", ""])
+    table = plain_table("Collectives of one step", ["rank", "kind"], ["count", "expected", "bytes", "expected", ""])
     for expected, measured in zip(report.expected, report.measured, strict=True):
         wanted, had = by_kind(expected.transfers), by_kind(measured.transfers)
         for kind in Kind:
             if kind in wanted or kind in had:
                 found, predicted = had.get(kind, (0, 0)), wanted.get(kind, (0, 0))
-                cells = (f"{number:,}" for pair in (found, predicted) for number in pair)
+                cells = (f"{number:,}" for pair in zip(found, predicted, strict=True) for number in pair)
                 add_row(table, measured.rank, kind.replace("_", " "), *cells, _verdict(same=found == predicted))
     console.print(table)
 

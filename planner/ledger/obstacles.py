@@ -14,8 +14,6 @@ CONTEXT_METHODS = (ContextMethod.ALL_GATHER, ContextMethod.ULYSSES)
 SINGLE_CHUNK = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)
 SPLIT_BACKWARD = (Schedule.ZERO_BUBBLE_H1, Schedule.ZERO_BUBBLE_V, Schedule.DUAL_PIPE_V)
 SCHEDULES = (*SINGLE_CHUNK, Schedule.INTERLEAVED, *SPLIT_BACKWARD)
-# How many chunks a stage of torch.distributed.pipelining keeps gathered (max_active_stages of _add_unshard_reshard).
-CHUNKS_GATHERED = 3
 
 
 def require_expressible(workload: Workload, *, file: str) -> None:
@@ -83,11 +81,6 @@ def _pipeline(workload: Workload) -> Iterator[Obstacle]:
         yield Obstacle(field="layout.schedule", feature=f"the schedule {schedule}", hint=f"it runs {known}")
     if schedule in SINGLE_CHUNK and layout.virtual_pipeline > 1:
         yield Obstacle(field="layout.virtual_pipeline", feature=f"several chunks a stage under {schedule}")
-    if layout.virtual_pipeline > CHUNKS_GATHERED and layout.zero_stage and layout.zero_shard > 1:
-        yield Obstacle(
-            field="layout.virtual_pipeline",
-            feature=f"sharded parameters with more than {CHUNKS_GATHERED} chunks a stage: PyTorch gathers no more",
-        )
     if schedule in SPLIT_BACKWARD and layout.recompute is Recompute.FULL:
         yield Obstacle(
             field="layout.recompute",
