@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from meshwright.planner.ledger import Workload
 
 STEPS_AT_LEAST = 3
-BF16_BYTES = 2
 
 
 def run_command(
@@ -47,7 +46,7 @@ def run_command(
     _require_torch()
     from meshwright.runtime.world import run_in_world
 
-    report = run_in_world(workload, steps=steps, device=device, compare=model == "tiny" and precision == "fp32")
+    report = run_in_world(workload, steps=steps, device=device, compare=model == "tiny")
     if report is None:
         return
     from meshwright.cli.console import output_console, print_json
@@ -63,9 +62,10 @@ def run_command(
 def _workload(plan: "Plan", file: str, *, model: str, precision: str) -> "Workload":
     from dataclasses import replace
 
-    from meshwright.planner.ledger.obstacles import require_expressible
+    from meshwright.planner.emission.torch.obstacles import require_expressible
     from meshwright.planner.ledger.plan_workload import plan_workload
     from meshwright.planner.ledger.tiny import tiny_workload
+    from meshwright.planner.ledger.workload import BF16_BYTES
 
     workload = plan_workload(plan)
     if model == "tiny":

@@ -18,7 +18,7 @@ class Report:
     """One run of a workload, by rank.
 
     losses_alone: of each step, of the same training in one process; None where that wasn't run. exact: losses must be
-    within LOSS_TOLERANCE of those, as on processors, whose products aren't rounded to fewer bits.
+    within LOSS_TOLERANCE of those, as in fp32 on processors, whose products aren't rounded to fewer bits.
     """
 
     workload: Workload

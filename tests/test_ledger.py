@@ -14,8 +14,8 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import Experts, Transformer
+from meshwright.planner.emission.torch.obstacles import workload_obstacles
 from meshwright.planner.ledger import Workload, ledger_of
-from meshwright.planner.ledger.obstacles import obstacles
 from meshwright.planner.ledger.parameters import elements_on_shard, padded_shard_elements
 from meshwright.planner.ledger.routing import rows_by_expert
 from meshwright.planner.ledger.transfers import Kind, by_kind, totals
@@ -156,7 +156,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 
 @given(workloads())
 def test_all_members_of_a_group_take_part(workload: Workload) -> None:
-    assert list(obstacles(workload)) == []
+    assert list(workload_obstacles(workload)) == []
     ledgers = ledger_of(workload)
     found = [totals(ledger.transfers) for ledger in ledgers]
     for rank, own in enumerate(found):

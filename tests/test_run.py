@@ -35,7 +35,7 @@ def test_too_few_steps() -> None:
 
 
 def test_a_model_that_the_launcher_cant_build() -> None:
-    with pytest.raises(InputError, match=r"inputs\.model: the reference launcher can't run other norms"):
+    with pytest.raises(InputError, match=r"inputs\.model: the reference launcher has no norms but RMS norms"):
         run_command(GOLDEN / "gpt3-175b-on-selene.yaml", model="plan")
 
 

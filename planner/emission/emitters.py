@@ -14,6 +14,8 @@ from meshwright.planner.emission.megatron_0_12 import files as megatron_0_12_fil
 from meshwright.planner.emission.megatron_0_12 import obstacles as megatron_0_12_obstacles
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.target import EmitTarget
+from meshwright.planner.emission.torch import files as torch_files
+from meshwright.planner.emission.torch import obstacles as torch_obstacles
 from meshwright.planner.emission.torchtitan import files as torchtitan_files
 from meshwright.planner.emission.torchtitan import obstacles as torchtitan_obstacles
 from meshwright.planner.plan_schema import Plan
@@ -49,5 +51,8 @@ EMITTERS: Mapping[EmitTarget, Emitter] = {
     ),
     EmitTarget.ACCELERATE: Emitter(
         obstacles=accelerate_obstacles.obstacles, files=accelerate_files.files, program=accelerate_files.program
+    ),
+    EmitTarget.TORCH: Emitter(
+        obstacles=torch_obstacles.obstacles, files=torch_files.files, program=torch_files.program
     ),
 }

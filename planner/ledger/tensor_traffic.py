@@ -7,7 +7,7 @@ Embedding and head do half of that each. Logits are gathered.
 
 A layer that is computed again stops at the last tensor that the backward pass asks for, which is what the MLP's second
 matrix is given: the exchange behind it isn't done again. Norms and routers are whole on each rank but see its own
-tokens alone, so that their gradients are summed.
+tokens alone, so that their gradients are summed, in fp32 where they add up over micro-batches first.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from meshwright.costmodels.transformer import Experts
 from meshwright.planner.ledger.data_traffic import reductions
 from meshwright.planner.ledger.parameters import chunk_units
 from meshwright.planner.ledger.transfers import Kind, Transfer
-from meshwright.planner.ledger.workload import Chunk, Workload
+from meshwright.planner.ledger.workload import FLOAT_BYTES, Chunk, Workload
 from meshwright.planner.ranks import RankPlan
 
 
@@ -64,9 +64,11 @@ def _passes(workload: Workload, chunk: Chunk) -> tuple[int, int]:
 def _gradients(workload: Workload, chunk: Chunk, ranks: tuple[int, ...]) -> Iterator[Transfer]:
     for unit in chunk_units(workload.model, chunk):
         count = reductions(workload, expert=unit.expert)
+        summed_up = workload.layout.pipeline_parallel > 1 or count < workload.micro_batches
+        element_bytes = FLOAT_BYTES if summed_up else workload.element_bytes
         for parameter in unit.parameters:
             if parameter.whole_on_tensor_ranks:
-                payload = count * workload.element_bytes
+                payload = count * element_bytes
                 for size in parameter.shape:
                     payload *= size
                 yield Transfer(kind=Kind.ALL_REDUCE, ranks=ranks, count=count, payload_bytes=payload)

@@ -9,6 +9,7 @@ from meshwright.costmodels.transformer import Transformer
 from meshwright.planner.ranks import Chunks, RankPlan, rank_plan
 
 FLOAT_BYTES = 4
+BF16_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.runs import render_run
 from meshwright.costmodels.layout import Recompute
 from meshwright.planner import load_plan
-from meshwright.planner.ledger.obstacles import obstacles
+from meshwright.planner.emission.torch.obstacles import workload_obstacles
 from meshwright.planner.ledger.transfers import Kind, Transfer, totals
 from meshwright.runtime.meter import CollectiveMeter
 from meshwright.runtime.report import Report
@@ -67,6 +67,7 @@ WORKLOADS = {
     "experts, unevenly filled": small_workload(
         MIXTURE, sequence_length=30, expert_parallel=2, context_parallel=2, **GATHER
     ),
+    "bf16 and zero 3": replace(small_workload(data_parallel=2, zero_stage=3, zero_shard=2), element_bytes=2),
     # Four processes: two axes, and hybrid sharding.
     "hybrid, zero 1": small_workload(data_parallel=4, zero_stage=1, zero_shard=2),
     "hybrid, zero 3": small_workload(data_parallel=4, zero_stage=3, zero_shard=2),
@@ -106,6 +107,12 @@ WORKLOADS = {
         zero_shard=2,
         schedule=Schedule.ZERO_BUBBLE_H1,
     ),
+    "bf16, tensor, pipeline and zero 1": replace(
+        small_workload(data_parallel=2, pipeline_parallel=2, zero_stage=1, zero_shard=2, **TENSOR), element_bytes=2
+    ),
+    "bf16, context and tensor": replace(
+        small_workload(context_parallel=2, zero_stage=2, zero_shard=2, **GATHER, **TENSOR, **FULL), element_bytes=2
+    ),
     # Eight processes: three axes and more.
     "tensor, pipeline and zero 3": small_workload(
         data_parallel=2, pipeline_parallel=2, zero_stage=3, zero_shard=2, **TENSOR
@@ -135,11 +142,17 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_layout_runs_as_expected(name: str, reports: dict[str, Report]) -> None:
-    assert list(obstacles(WORKLOADS[name])) == []
+    assert list(workload_obstacles(WORKLOADS[name])) == []
     report = reports[name]
     assert list(report.differences()) == []
     assert report.losses_alone is not None
     assert len(set(report.losses)) == len(report.losses)
+
+
+def test_sixteen_bits_come_near(reports: dict[str, Report]) -> None:
+    for name in ("bf16 and zero 3", "bf16, tensor, pipeline and zero 1", "bf16, context and tensor"):
+        assert reports[name].losses == pytest.approx(reports[name].losses_alone, abs=0.01)
+        assert not reports[name].exact
 
 
 def test_losses_start_where_nothing_is_known(reports: dict[str, Report]) -> None:

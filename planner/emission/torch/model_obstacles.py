@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.model_entry import Norm, Positions
 from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp, Transformer
-from meshwright.planner.ledger.obstacle import Obstacle
+from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.ledger.workload import Workload
 
-HINT = "train a small model of Llama's kind in its place with --model tiny"
 NORMS_A_LAYER = 2
 
 
@@ -17,34 +16,34 @@ def model_obstacles(workload: Workload) -> Iterator[Obstacle]:
     layers = workload.model.layer_kinds
     features = [*_whole(workload.model), *(each for layer in layers for each in _layer(layer, workload))]
     for feature in dict.fromkeys(features):
-        yield Obstacle(field="inputs.model", feature=feature, hint=HINT)
+        yield Obstacle(path="inputs.model", feature=f"has no {feature}")
     sizes = [*_sizes(workload), *(each for layer in layers for each in _layer_sizes(layer, workload))]
-    for field, number, parts, what in dict.fromkeys(sizes):
+    for name, number, parts, what in dict.fromkeys(sizes):
         if number % parts:
-            yield Obstacle(field=f"layout.{field}", feature=f"{number} {what} on {parts} devices", hint=HINT)
+            yield Obstacle(path=f"layout.{name}", feature=f"can't share {number} {what} evenly over {parts} devices")
     if workload.model.has_experts and workload.layout.tensor_parallel > 1 and not workload.layout.sequence_parallel:
         yield Obstacle(
-            field="layout.sequence_parallel",
-            feature="experts with tensor parallelism and without sequence parallelism",
-            hint="plan with --fix sequence_parallel=true",
+            path="layout.sequence_parallel",
+            feature="trains experts under tensor parallelism only with sequence parallelism",
+            instead=({"sequence_parallel": True},),
         )
 
 
 def _whole(model: Transformer) -> Iterator[str]:
     if model.norm is not Norm.RMS_NORM or not model.final_norm or model.embedding_norm:
-        yield "other norms than RMS norms of each layer and before the head"
+        yield "norms but RMS norms of each layer and before the head"
     if model.positions is not Positions.ROTARY:
         yield f"{model.positions} positions"
     if model.tied_embeddings:
-        yield "a head that is the embedding"
+        yield "head that is the embedding"
     if model.mtp_layers:
         yield "multi-token prediction"
 
 
 def _layer(layer: Layer, workload: Workload) -> Iterator[str]:
     if layer.norms != NORMS_A_LAYER:
-        yield f"{layer.norms} norms a layer"
-    yield from _attention(layer.attention, workload)
+        yield f"layers with {layer.norms} norms"
+    yield from _attention(layer.attention, workload.sequence_length)
     if not layer.mlp.gated:
         yield "MLPs without a gate"
     if isinstance(layer.mlp, Mlp) and layer.mlp.bias:
@@ -53,12 +52,10 @@ def _layer(layer: Layer, workload: Workload) -> Iterator[str]:
         yield "routers with a bias, or gated shared experts"
 
 
-def _attention(attention: Attention, workload: Workload) -> Iterator[str]:
+def _attention(attention: Attention, sequence_length: int) -> Iterator[str]:
     if attention.latent is not None:
         yield "latent attention"
-    if min(attention.window or attention.chunk or workload.sequence_length, workload.sequence_length) < (
-        workload.sequence_length
-    ):
+    if (attention.window or attention.chunk or sequence_length) < sequence_length:
         yield "attention within a window"
     if attention.qkv_bias or attention.output_bias:
         yield "biases"
@@ -76,9 +73,9 @@ def _sizes(workload: Workload) -> Iterator[tuple[str, int, int, str]]:
 def _layer_sizes(layer: Layer, workload: Workload) -> Iterator[tuple[str, int, int, str]]:
     layout, mlp = workload.layout, layer.mlp
     exchanged = layout.context_parallel if layout.context_method is ContextMethod.ULYSSES else 1
-    field = "tensor_parallel" if exchanged == 1 else "context_parallel"
-    yield field, layer.attention.heads, layout.tensor_parallel * exchanged, "heads"
-    yield field, layer.attention.kv_heads, layout.tensor_parallel * exchanged, "key and value heads"
+    name = "tensor_parallel" if exchanged == 1 else "context_parallel"
+    yield name, layer.attention.heads, layout.tensor_parallel * exchanged, "heads"
+    yield name, layer.attention.kv_heads, layout.tensor_parallel * exchanged, "key and value heads"
     width = mlp.shared_ffn_hidden if isinstance(mlp, Experts) else mlp.ffn_hidden
     yield "tensor_parallel", width, layout.tensor_parallel, "channels of an MLP"
     if isinstance(mlp, Experts):

@@ -1,0 +1,1 @@
+"""The reference launcher, `meshwright.cli.run`: it reads the plan itself."""
