@@ -113,6 +113,8 @@ class StackEntry(Entry):
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     vocabulary_parallel: it can share embedding and head over all stages of a pipeline (arXiv 2411.05288).
     partitions: the ways of its ZeRO-3 to shard; the search keeps to them.
+    hybrid_stages: the other stages of its ZeRO that can shard over the ranks of a node, with a copy in each node: of
+    stage 1 the optimizer's instances of Megatron-Core, of stage 2 hybrid FSDP that keeps parameters gathered.
     keeps_stage_outputs: a stage holds what it sent on until its backward pass (DeepSpeed's pipeline engine).
     steps_together: stages wait for one another at the end of a step, as a global gradient norm makes them; else, under
     zero-bubble schedules, each starts the next step when it is done (arXiv 2401.10241, section 4).
@@ -175,6 +177,7 @@ class StackEntry(Entry):
     split_messages: bool
     vocabulary_parallel: bool
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
+    hybrid_stages: tuple[Literal[1, 2], ...]
     keeps_stage_outputs: bool
     steps_together: bool
     reshard_in_pipeline: bool

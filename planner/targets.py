@@ -93,6 +93,7 @@ def unrestricted(stack: StackEntry) -> StackEntry:
         "axes": tuple(Axis),
         "schedules": tuple(Schedule),
         "partitions": tuple(Partition),
+        "hybrid_stages": (1, 2),
         "splits": Splits.ANY,
         "recompute_by": RecomputeBy.STAGE,
         "vocabulary_parallel": True,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from meshwright.catalog.errors import Infeasible
 from meshwright.planner.explain import Contrast, contrast
 from meshwright.planner.job_inputs import job_of
+from meshwright.planner.layout.choices import RULES
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.rules import RULES
 from meshwright.planner.layout.search import search
 from meshwright.planner.plan_schema import Plan
 from meshwright.planner.planning import question_of

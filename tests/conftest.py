@@ -292,6 +292,7 @@ ROUND_STACK: dict[str, Any] = {
     "vocabulary_parallel": True,
     "split_messages": False,
     "partitions": ["uniform"],
+    "hybrid_stages": [],
     "keeps_stage_outputs": False,
     "steps_together": True,
     "reshard_in_pipeline": True,

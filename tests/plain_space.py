@@ -1,10 +1,11 @@
 """The space of layouts in plain loops, sharing no code with the one that it is held to."""
 
 import itertools
+import math
 
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
-from meshwright.catalog.stack_entry import RecomputeBy
+from meshwright.catalog.stack_entry import Partition, RecomputeBy
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.transformer import Experts, Mlp
@@ -79,8 +80,21 @@ def is_legal(job: Job, layout: Layout) -> bool:
             tensor > 1 and not layout.sequence_parallel,
             experts.ffn_hidden % layout.expert_tensor_parallel > 0,
             stage % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
+            layout.zero_stage == 1
+            and layout.zero_shard < layout.data_parallel * context
+            and layout.zero_shard * tensor % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
         ]
     return not any(broken)
+
+
+def shardings(job: Job, tensor: int, ranks: int) -> list[tuple[int, int]]:
+    """Give each ZeRO stage with the devices that it shards over: all, or in a node of eight some of them."""
+    if ranks == 1:
+        return [(0, 1)]
+    in_node = math.gcd(max(min(8, job.cluster.devices) // tensor, 1), ranks)
+    stages = [*([3] if Partition.HYBRID in job.stack.partitions else []), *job.stack.hybrid_stages]
+    some = [(stage, in_node) for stage in stages if 1 < in_node < ranks]
+    return [*((stage, ranks) for stage in range(4)), *some]
 
 
 def by_loops(job: Job) -> tuple[int, set[Layout]]:
@@ -108,7 +122,7 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             divisors(experts),
             sorted({1, tensor}) if experts > 1 else [1],
             micro_batches,
-            range(4) if data * context > 1 else [0],
+            shardings(job, tensor, data * context),
             [False, True] if pipeline > 1 else [False],
             [*((mode, None) for mode in Recompute), (Recompute.FULL, FEW)],
         ):
@@ -124,9 +138,9 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
                     data_parallel=data,
                     expert_parallel=expert,
                     expert_tensor_parallel=expert_tensor,
-                    zero_stage=zero,
+                    zero_stage=zero[0],
                     vocabulary_parallel=vocabulary,
-                    zero_shard=data * context,
+                    zero_shard=zero[1],
                     recompute=recompute[0],
                     recompute_layers=recompute[1],
                     schedule=schedule,

@@ -15,8 +15,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
-from meshwright.planner.layout.context import CONTEXT_RULES
-from meshwright.planner.layout.rules import RULES
+from meshwright.planner.layout.choices import RULES
 from meshwright.planner.layout.space import Space, space_of, taken
 
 MakeJob = Callable[..., Job]
@@ -51,6 +50,46 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
     job = toy_job(devices, **asked)
     stack = job.stack.model_copy(update={"vocabulary_parallel": devices % 8 == 0})
     job = replace(job, stack=stack)
+    assert_is_that_of_loops(job)
+
+
+@pytest.mark.parametrize(
+    ("devices", "partitions", "stages", "asked"),
+    [
+        (16, ("uniform", "hybrid"), (1, 2), {"global_batch": 16, "layers": 3}),
+        (24, ("uniform",), (2,), {"global_batch": 24, "heads": 6, "kv_heads": 3, "ffn_hidden": 96, "layers": 2}),
+        (16, ("uniform",), (1,), {"global_batch": 16, "layers": 2, "experts": EXPERTS}),
+    ],
+)
+def test_hybrid_stages_are_those_of_plain_loops(
+    devices: int, partitions: tuple[str, ...], stages: tuple[int, ...], asked: dict[str, object], toy_job: MakeJob
+) -> None:
+    """Nodes of eight, of which each holds the sharded states once."""
+    job = toy_job(devices, **asked)
+    parts = {"partitions": tuple(map(Partition, partitions)), "hybrid_stages": stages}
+    legal = assert_is_that_of_loops(replace(job, stack=job.stack.model_copy(update=parts)))
+    of_nodes = {
+        layout.zero_stage for layout in legal if layout.zero_shard < layout.data_parallel * layout.context_parallel
+    }
+    assert of_nodes == {*stages, *({3} if "hybrid" in partitions else set())}
+
+
+def test_instances_of_the_optimizer_hold_all_experts(toy_job: MakeJob) -> None:
+    """Eight experts over sixteen devices in two nodes: a node holds them all, unless two ranks share each of them."""
+    job = toy_job(16, global_batch=16, layers=2, experts=EXPERTS)
+    space = space_of(replace(job, stack=job.stack.model_copy(update={"hybrid_stages": (1,)})))
+    found = {
+        (layout.tensor_parallel, layout.expert_parallel, layout.expert_tensor_parallel)
+        for layout in listed(space)
+        if layout.zero_shard < layout.data_parallel * layout.context_parallel
+    }
+    assert {(1, 1, 1), (1, 8, 1), (2, 8, 1), (2, 4, 2)} <= found
+    assert (2, 8, 2) not in found
+    assert grown(space)[1]["instances of the optimizer do not hold all experts each"] > 0
+
+
+def assert_is_that_of_loops(job: Job) -> set[Layout]:
+    """Hold a space to the plain loops, and give its layouts."""
     candidates, legal = by_loops(job)
     space = space_of(job)
     layouts = listed(space)
@@ -58,6 +97,7 @@ def test_the_space_is_that_of_plain_loops(devices: int, asked: dict[str, object]
     assert set(layouts) == legal
     assert space.candidates == candidates
     assert space.candidates == len(layouts) + grown(space)[1].total()
+    return legal
 
 
 def test_accounts_of_two_devices_by_hand(toy_job: MakeJob) -> None:
@@ -102,7 +142,7 @@ def test_a_job_that_no_layout_is_legal_for(toy_job: MakeJob) -> None:
 
 
 def test_reasons_are_distinct() -> None:
-    assert len({rule.reason for rule in (*RULES, *CONTEXT_RULES)}) == len(RULES) + len(CONTEXT_RULES)
+    assert len({rule.reason for rule in RULES}) == len(RULES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -244,7 +284,7 @@ def shards_of(layout: Layout) -> tuple[int, int, int, int]:
 
 
 def with_partitions(job: Job, *partitions: Partition) -> Job:
-    return replace(job, stack=job.stack.model_copy(update={"partitions": partitions}))
+    return replace(job, stack=job.stack.model_copy(update={"partitions": partitions, "hybrid_stages": ()}))
 
 
 def test_partitions_of_the_stack_are_offered_across_nodes(toy_job: MakeJob) -> None:
@@ -284,7 +324,7 @@ def test_a_card_is_a_level_of_its_own(toy_job: MakeJob) -> None:
 
 def test_what_the_stack_does_not_shard_by_is_not_offered(toy_job: MakeJob) -> None:
     plain, hybrid = (
-        toy_job(32, global_batch=32),
+        with_partitions(toy_job(32, global_batch=32), Partition.UNIFORM),
         with_partitions(toy_job(32, global_batch=32), Partition.UNIFORM, Partition.HYBRID),
     )
     assert {

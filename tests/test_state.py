@@ -64,6 +64,12 @@ def test_a_shard_may_be_smaller_than_the_replicas(round_job: Callable[..., Job])
     assert bytes_per_parameter(round_job(stack=HALF), [hybrid], dense=1.0) == [[1, 1, 6]]
 
 
+def test_instances_of_the_optimizer_hold_its_states_once_each(round_job: Callable[..., Job]) -> None:
+    # ZeRO-1 over 2 of 8 ranks, and ZeRO-2: 12 bytes of states are halved, and of stage 2 the gradients too.
+    hybrid = [Layout(data_parallel=8, zero_stage=stage, zero_shard=2) for stage in (1, 2)]
+    assert bytes_per_parameter(round_job(stack=HALF), hybrid, dense=1.0) == [[2, 2, 6], [2, 1, 6]]
+
+
 def test_context_ranks_hold_shards_too(round_job: Callable[..., Job]) -> None:
     layout = Layout(data_parallel=2, context_parallel=4, zero_stage=3, zero_shard=8)
     assert bytes_per_parameter(round_job(stack=HALF), [layout], dense=1.0) == [[0.25, 0.25, 1.5]]

@@ -76,6 +76,16 @@ def test_hybrid_shards_reduce_in_two_hops(round_job: Callable[..., Job]) -> None
     )
 
 
+def test_instances_of_the_optimizer_reduce_in_two_hops_once_a_step(round_job: Callable[..., Job]) -> None:
+    # ZeRO-1 over the four of a node: nothing each micro-batch; at its end a reduction and a gather inside the node, and
+    # between them a quarter is added up with the other node, by 5 GB/s.
+    inside_s = 3 / 4 / NODE_BUS + OWN / 4
+    assert messages(round_job(), Layout(data_parallel=8, zero_stage=1, zero_shard=4)) == expected(
+        step_reduction_s=4e6 * inside_s + 3e-6 + 1e6 * (2 * 1 / 2 / NIC + OWN / 2) + 20e-6,
+        step_gather_s=2e6 * inside_s + 3e-6,
+    )
+
+
 def test_three_levels_send_each_part_within_its_own(round_job: Callable[..., Job]) -> None:
     # Of 16 ranks on 4 nodes, parameters over 2, gradients over 4, optimizer states over all: gathers and reductions of
     # a micro-batch stay in the node; once a step quarters of gradients are reduced over four nodes, and from sixteenths

@@ -6,7 +6,7 @@
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
     zero        ZeRO stage 0; and 1 to 3, where data x context > 1; and stage 3 by each other partition of the stack,
-                where some but not all ranks that hold the same parameters are in one node
+                and its other hybrid stages, where some but not all ranks that hold the same parameters are in one node
     pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
                 chunks, and v-half, v-min, zbv and dualpipev with two
     vocabulary  the first and the last stage have embedding and head; or, where pipeline > 1, all stages a share
@@ -31,10 +31,11 @@ from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.context import CONTEXT_RULES
-from meshwright.planner.layout.partitions import PARTITIONS, is_partitioned
+from meshwright.planner.layout.partitions import PARTITION_RULES, PARTITIONS, is_partitioned
 from meshwright.planner.layout.rules import (
     BATCH_RULES,
     EXPERT_RULES,
+    MESH_RULES,
     PIPELINE_RULES,
     RECOMPUTE_RULES,
     SEQUENCE_RULES,
@@ -55,6 +56,20 @@ LARGEST_ODD_MICRO_BATCH = 32
 ZERO_STAGES = (0, 1, 2, 3)
 # In the place of recompute_layers, of which no more than one number is worth looking at: the least that fits.
 AS_FEW_AS_FIT = -1
+
+
+# All that makes a layout legal, in the order in which it is checked.
+RULES = (
+    *MESH_RULES,
+    *CONTEXT_RULES,
+    *SEQUENCE_RULES,
+    *EXPERT_RULES,
+    *BATCH_RULES,
+    *PARTITION_RULES,
+    *PIPELINE_RULES,
+    *VOCABULARY_RULES,
+    *RECOMPUTE_RULES,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +140,20 @@ def branch_choices(job: Job) -> tuple[Choice, ...]:
 
 
 def twig_choices(job: Job) -> tuple[Choice, ...]:
-    """Give the choice that makes twigs of branches; only limits forbid any."""
-    others = [PARTITIONS.index(kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
+    """Give the choice that makes twigs of branches."""
+    others = [(max(ZERO_STAGES), kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
+    others += [(stage, Partition.HYBRID) for stage in job.stack.hybrid_stages]
+    uniform = (PARTITIONS.index(Partition.UNIFORM) for _ in ZERO_STAGES)
     return (
         Choice(
             options={
-                "zero_stage": _column((*ZERO_STAGES, *(max(ZERO_STAGES) for _ in others))),
-                "partition": _column((*(PARTITIONS.index(Partition.UNIFORM) for _ in ZERO_STAGES), *others)),
+                "zero_stage": _column((*ZERO_STAGES, *(stage for stage, _ in others))),
+                "partition": _column((*uniform, *(PARTITIONS.index(kind) for _, kind in others))),
             },
             axes=("data_parallel", "context_parallel"),
             special=partial(is_partitioned, job.cluster),
             common=len(ZERO_STAGES),
+            rules=PARTITION_RULES,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The shards of each way of ZeRO-3 to partition a state, as columns.
+"""The shards of each way to partition a state, as columns.
 
 With `all` = data x context parallelism, and of the ranks that hold the same parameters
 
@@ -9,14 +9,17 @@ With `all` = data x context parallelism, and of the ranks that hold the same par
     hybrid           node          node              node               node
     secondary        all           all               all                node
     hierarchical     all           node              card               card
+
+All are ways of ZeRO-3; the lower stages are uniform or hybrid.
 """
 
 import numpy as np
 
 from meshwright.catalog.stack_entry import Partition
+from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, IntArray
 from meshwright.hardware.cluster import Cluster
-from meshwright.planner.layout.rules import Columns
+from meshwright.planner.layout.rules import Columns, Rule
 
 PARTITIONS = tuple(Partition)
 
@@ -49,3 +52,13 @@ def shard_columns(cluster: Cluster, columns: Columns, partition: IntArray) -> di
         "parameter_shard": parameter_shard,
         "backward_shard": np.where(secondary, node, parameter_shard),
     }
+
+
+def _experts_are_whole(job: Job, columns: Columns) -> BoolArray:
+    """Megatron-Core cuts the replicas of experts into as many instances as those of all else."""
+    of_instances = (columns["zero_stage"] == 1) & (columns["partition"] == PARTITIONS.index(Partition.HYBRID))
+    ranks = node_shard(job.cluster, columns) * columns["tensor_parallel"]
+    return np.asarray(~of_instances | (ranks % (columns["expert_parallel"] * columns["expert_tensor_parallel"]) == 0))
+
+
+PARTITION_RULES = (Rule(reason="instances of the optimizer do not hold all experts each", keeps=_experts_are_whole),)

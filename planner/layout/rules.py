@@ -199,12 +199,3 @@ RECOMPUTE_RULES = (
     Rule(reason="the training software recomputes all layers or none", keeps=_stack_counts_recomputed),
     Rule(reason="chunks of one layer recompute it or don't", keeps=_chunks_have_several),
 )
-RULES = (
-    *MESH_RULES,
-    *SEQUENCE_RULES,
-    *EXPERT_RULES,
-    *BATCH_RULES,
-    *PIPELINE_RULES,
-    *VOCABULARY_RULES,
-    *RECOMPUTE_RULES,
-)
