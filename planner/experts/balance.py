@@ -1,0 +1,73 @@
+"""Balance with replicas, layer by layer.
+
+Expert e of weight w_e has c_e replicas of load w_e / c_e each. Decided are the counts c_e >= 1 and which devices hold
+them; sum of c <= P, each of the G devices holds at most S = P / G different experts; minimised is the largest device
+load. Slots are left empty only where small layers are better so; else c sums to P.
+
+    1. counts      greedily, for the least heaviest replica (`greedy_counts`)
+    2. bound       what no placement is below (`lower_bound`)
+    3. placement   heaviest replicas first, to the least loaded device (`packed`), all layers at once
+    4. exchanges   between pairs of devices, until within TOLERANCE of the bound (`polished`)
+    5. kicks       layers that are still above it are disturbed and exchange again; what is better is kept
+    6. search      small layers are searched fully (`searched_layers`)
+
+Experts are taken in the order of their weights, so that their numbering changes nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.lower_bound import lower_bound
+from meshwright.planner.experts.packing import packed
+from meshwright.planner.experts.placement import EMPTY
+from meshwright.planner.experts.polish import device_loads, kicked, polished
+from meshwright.planner.experts.small import searched_layers
+
+TOLERANCE = 5e-4
+ROUNDS = 150
+# Two a device are paired as well as can be without.
+KICKS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balanced:
+    """A balanced placement.
+
+    placed: experts [layers, devices, slots of a device]. largest, bound: the largest device load and what it can't be
+    below [layers], in the unit of the weights.
+    """
+
+    placed: IntArray
+    largest: FloatArray
+    bound: FloatArray
+
+
+def balanced(
+    weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None, kicks: int = KICKS
+) -> Balanced:
+    """Give a placement of `weights` [layers, experts] on `devices` with `slots` in all.
+
+    slots: a multiple of `devices`, at least the experts and at most experts x devices. aim: largest loads
+    [layers] that are light enough, where the bounds are lower. kicks: how often layers above that are tried again.
+    """
+    order = np.argsort(-weights, axis=1, kind="stable")
+    heaviest_first = np.take_along_axis(weights, order, axis=1)
+    counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
+    bound = lower_bound(heaviest_first, slots=slots, devices=devices)
+    each, enough = heaviest_first / counts, np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
+    placed = polished(packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS)
+    largest = device_loads(placed, each).max(axis=1)
+    for kick in range(kicks if slots > 2 * devices else 0):
+        left = np.flatnonzero(largest > enough)
+        if not len(left):
+            break
+        again = polished(kicked(placed[left], kick), each[left], enough=enough[left], rounds=ROUNDS)
+        reached = device_loads(again, each[left]).max(axis=1)
+        better = left[reached < largest[left]]
+        placed[better], largest[better] = again[reached < largest[left]], reached[reached < largest[left]]
+    placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound)
+    rows = np.arange(len(weights))[:, None, None]
+    return Balanced(placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest))

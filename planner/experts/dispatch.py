@@ -1,0 +1,110 @@
+"""What a placement does to the tokens: which device computes them, and which of them travel.
+
+A layer's tokens [source device, expert] go to the replicas of their expert. With `equal-split` each of c replicas gets
+1 / c of them, wherever they come from. With `locality-first` those whose device holds the expert stay; of the others,
+those whose node holds it are split among its replicas there; the rest among all replicas.
+
+Where transitions say which expert of the layer before a token comes from, its source is the device that computed it
+there: tokens stay with the experts, as in context-coherent execution (J. Yao et al., ExFlow, 2024). Layer 0 then has
+no source.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
+from meshwright.planner.experts.placement import Dispatch
+from meshwright.planner.experts.routing import Routing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dispatched:
+    """Tokens after the dispatch.
+
+    loads: of each device [layers, devices]. cross_device, cross_node: tokens that leave, over all with a source; None
+    where no token has one.
+    """
+
+    loads: FloatArray
+    cross_device: float | None = None
+    cross_node: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    total: float = 0.0
+    on_device: float = 0.0
+    on_node: float = 0.0
+
+
+def held(by_device: IntArray, experts: int) -> BoolArray:
+    """Give whether each device holds each expert [layers, devices, experts] of [layers, devices, slots of a device]."""
+    layers, devices, _ = by_device.shape
+    out = np.zeros((layers, devices, experts + 1), bool)
+    # Empty slots, -1, fall into the last column.
+    out[np.arange(layers)[:, None, None], np.arange(devices)[None, :, None], by_device] = True
+    return out[:, :, :experts]
+
+
+def dispatched(routing: Routing, by_device: IntArray, *, nodes: int, rule: Dispatch) -> Dispatched:
+    """Give the loads of the devices and the tokens that travel, by the rule of dispatch.
+
+    by_device: experts [layers, devices, slots of a device], every expert somewhere.
+    """
+    holds = held(by_device, routing.experts)
+    split = holds / holds.sum(axis=1, keepdims=True)
+    tally = _Tally()
+    if routing.tokens is not None:
+        loads = [
+            _sent(sent, here, nodes=nodes, rule=rule, tally=tally).sum(axis=1)
+            for sent, here in zip(routing.tokens, holds, strict=True)
+        ]
+        scale = routing.loads.sum(axis=1) / np.maximum(routing.tokens.sum(axis=(1, 2)), 1e-300)
+        out = np.stack(loads) * scale[:, None]
+    elif routing.transitions is not None and routing.layers > 1:
+        out = _chained(routing, holds, split, nodes=nodes, rule=rule, tally=tally)
+    else:
+        out = (routing.loads[:, None, :] * split).sum(axis=2)
+    if not tally.total:
+        return Dispatched(loads=out)
+    # Rounding may make the parts larger than the whole.
+    device, node = (max(0.0, 1 - kept / tally.total) for kept in (tally.on_device, tally.on_node))
+    return Dispatched(loads=out, cross_device=device, cross_node=node)
+
+
+def _chained(
+    routing: Routing, holds: BoolArray, split: FloatArray, *, nodes: int, rule: Dispatch, tally: _Tally
+) -> FloatArray:
+    """Follow the tokens from layer to layer."""
+    arrived = routing.loads[0] * split[0]
+    loads = [arrived.sum(axis=1)]
+    for moved, here, load in zip(routing.transitions, holds[1:], routing.loads[1:], strict=True):
+        share = arrived / np.maximum(arrived.sum(axis=0), 1e-300)
+        arrived = _sent(share @ moved, here, nodes=nodes, rule=rule, tally=tally)
+        # Loads may be in another unit than transitions: each expert's is split as its transitions are.
+        came = arrived.sum(axis=0)
+        even = here / here.sum(axis=0)
+        loads.append((np.where(came > 0, arrived / np.maximum(came, 1e-300), even) * load).sum(axis=1))
+    return np.stack(loads)
+
+
+def _sent(tokens: FloatArray, holds: BoolArray, *, nodes: int, rule: Dispatch, tally: _Tally) -> FloatArray:
+    """Give the tokens that reach each replica [devices, experts] of tokens [source device, expert]."""
+    devices, experts = tokens.shape
+    here = holds.astype(np.float64)
+    count = here.sum(axis=0)
+    by_node = here.reshape(nodes, -1, experts).sum(axis=1)
+    near = np.repeat(by_node, devices // nodes, axis=0)
+    tally.total += float(tokens.sum())
+    if rule is Dispatch.EQUAL_SPLIT:
+        tally.on_device += float((tokens * here / count).sum())
+        tally.on_node += float((tokens * near / count).sum())
+        return here * (tokens.sum(axis=0) / count)
+    staying = tokens * here
+    nearby = np.where((here == 0) & (near > 0), tokens, 0.0)
+    far = np.where(near == 0, tokens, 0.0)
+    tally.on_device += float(staying.sum())
+    tally.on_node += float(staying.sum() + nearby.sum())
+    in_node = nearby.reshape(nodes, -1, experts).sum(axis=1) / np.maximum(by_node, 1)
+    return staying + here * (np.repeat(in_node, devices // nodes, axis=0) + far.sum(axis=0) / count)

@@ -1,0 +1,119 @@
+"""Affinity: which group (node or device) each expert is at home in, so that the most tokens stay in their group.
+
+x[l, e, g] is 1 where expert e of layer l is in group g: one group an expert, at most `size` experts a group; loads of
+the groups under a cap; maximised is
+
+    sum over l, i, j, g of M_l[i, j] x[l, i, g] x[l + 1, j, g]  +  sum over l, e, g of tokens[l, g, e] x[l, e, g]
+
+For few experts a dynamic program along the layers is exact (`chained`). Without transitions each layer is an assignment
+problem of its own. Else, with the layers beside it fixed, a layer is an assignment problem too, with
+
+    gain[e, g] = sum over i in g of M_l-1[i, e] + sum over j in g of M_l[e, j] + tokens[l, g, e]
+
+and the layers are swept forth and back; groups that got too heavy cost more in the next sweep, a price for each load.
+At last each layer's groups are brought under the cap by the exchanges that lose least, then exchange what gains. Small
+groups share out their experts anew in pairs, over all layers at once (`shared_out`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.assignment import assigned, capped, exchanged
+from meshwright.planner.experts.chain import chained, solvable
+from meshwright.planner.experts.pair_chain import shared_out
+from meshwright.planner.experts.spectral import first_homes
+
+SWEEPS = 3
+# What a group's load above the mean adds to the price of load, relative, in tokens.
+PRICE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pull:
+    """What keeps experts and tokens together.
+
+    transitions: [layers - 1, experts, experts]; tokens: from each group [layers, groups, experts]; either may be None.
+    loads: [layers, experts]. cap: the most load of a group [layers].
+    """
+
+    transitions: FloatArray | None
+    tokens: FloatArray | None
+    loads: FloatArray
+    cap: FloatArray
+    groups: int
+
+    @property
+    def size(self) -> int:
+        """The most experts of a group."""
+        return -(-self.loads.shape[1] // self.groups)
+
+    def gains(self, homes: IntArray, layer: int, *, only_before: bool = False) -> FloatArray:
+        """Give the tokens that stay with each expert of a layer in each group [experts, groups]."""
+        gains = np.zeros((self.loads.shape[1], self.groups))
+        if self.tokens is not None:
+            gains += self.tokens[layer].T
+        if self.transitions is not None and layer:
+            gains += self.transitions[layer - 1].T @ self._inside(homes[layer - 1])
+        if self.transitions is not None and layer < len(self.transitions) and not only_before:
+            gains += self.transitions[layer] @ self._inside(homes[layer + 1])
+        return gains
+
+    def _inside(self, home: IntArray) -> FloatArray:
+        inside: FloatArray = np.eye(self.groups)[home]
+        return inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Homes:
+    """The group of each expert [layers, experts], and whether no other homes under the cap keep more tokens."""
+
+    home: IntArray
+    exact: bool
+    method: str
+
+
+def homes_of(pull: Pull) -> Homes:
+    """Give homes that keep many tokens in their group, under the cap where exchanges get there."""
+    layers, experts = pull.loads.shape
+    moves, tokens = pull.transitions, pull.tokens
+    if pull.groups == 1:
+        return Homes(home=np.zeros((layers, experts), np.int64), exact=True, method="one group")
+    if moves is not None and tokens is None and solvable(experts, pull.groups):
+        home = chained(moves, pull.loads, groups=pull.groups, cap=pull.cap)
+        return Homes(home=home, exact=True, method="dynamic program along the layers")
+    if moves is None:
+        free = np.stack([assigned(pull.gains(np.empty((0, 0)), layer), size=pull.size) for layer in range(layers)])
+        home = _under_cap(pull, free)
+        return Homes(home=home, exact=bool((home == free).all()), method="assignment by layer")
+    home = _under_cap(pull, _swept(pull))
+    home = shared_out(pull.transitions, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap)
+    return Homes(home=home, exact=False, method="sweeps of assignments")
+
+
+def _swept(pull: Pull) -> IntArray:
+    layers, experts = pull.loads.shape
+    home = np.zeros((layers, experts), np.int64)
+    mean = pull.loads.sum(axis=1, keepdims=True) / pull.groups
+    capped_ = np.isfinite(pull.cap)
+    price = np.zeros((layers, pull.groups))
+    home[0] = first_homes(pull.transitions, pull.loads[0], groups=pull.groups, size=pull.size)
+    for sweep in range(-1, SWEEPS):
+        for layer in range(layers - 1, -1, -1) if sweep % 2 == 0 else range(layers):
+            if sweep < 0 and layer == 0:
+                continue
+            gains = pull.gains(home, layer, only_before=sweep < 0)
+            home[layer] = assigned(gains - price[layer] * pull.loads[layer][:, None], size=pull.size)
+            load = np.bincount(home[layer], pull.loads[layer], minlength=pull.groups)
+            price[layer] += PRICE * (load / mean[layer] - 1) * capped_[layer]
+    return home
+
+
+def _under_cap(pull: Pull, home: IntArray) -> IntArray:
+    home = home.copy()
+    for layer in np.flatnonzero(np.isfinite(pull.cap)):
+        gains, weights, cap = pull.gains(home, layer), pull.loads[layer], float(pull.cap[layer])
+        under = capped(home[layer], gains, weights, cap=cap)
+        home[layer] = exchanged(under, gains, weights, cap=cap)
+    return home

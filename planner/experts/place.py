@@ -1,0 +1,294 @@
+"""Place experts: balance, affinity, or both.
+
+    balance             `balanced` on all devices, layer by layer
+    traffic             `homes_of` with nodes as groups, then with the devices of each node as groups
+    both, one node      without replicas `homes_of` with devices as groups under the load cap; with replicas `balanced`,
+                        then devices named by where tokens come from
+    both, nodes         `homes_of` with nodes as groups under half the excess that the load cap allows, then balanced
+                        within nodes, then devices of a node named by where tokens come from
+
+A cap that no placement keeps is raised to the largest load of the balanced placement.
+"""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from meshwright.catalog.errors import InputError
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.balance import Balanced
+from meshwright.planner.experts.checker import require_sound
+from meshwright.planner.experts.dispatch import Dispatched, dispatched
+from meshwright.planner.experts.homes import Homes, Pull, homes_of
+from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
+from meshwright.planner.experts.placement import EMPTY, EQUAL, Dispatch, Objective, Placement, Status
+from meshwright.planner.experts.routing import Routing, routing_of
+from meshwright.planner.experts.slots import by_group, copied, devices_in_nodes, slots_of
+from meshwright.planner.experts.traffic_bound import cross_bound
+from meshwright.planner.experts.two_levels import balanced_in_nodes, balanced_slots
+
+LOAD_CAP = 1.01
+NODE_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Question:
+    routing: Routing
+    devices: int
+    nodes: int
+    slots: int
+    objective: Objective
+    load_cap: float | None
+    dispatch: Dispatch
+
+    @property
+    def replicated(self) -> bool:
+        """Whether there are more slots than the experts need."""
+        return self.slots > fewest_slots(self.routing.experts, self.devices)
+
+    @property
+    def level(self) -> int:
+        """The groups whose traffic counts: nodes, or the devices of the only one."""
+        return self.nodes if self.nodes > 1 else self.devices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    by_device: IntArray
+    method: str
+    exact: bool = False
+
+
+def place_experts(
+    loads: object,
+    *,
+    devices: int,
+    nodes: int = 1,
+    slots: int | None = None,
+    transitions: object = None,
+    tokens: object = None,
+    objective: Objective | str | None = None,
+    load_cap: float | None = None,
+    dispatch: Dispatch | str = Dispatch.EQUAL_SPLIT,
+    previous: object = None,
+    most_on_device: int | None = None,
+) -> Placement:
+    """Give the placement of experts on devices: the same arguments give the same one.
+
+    loads: any weight of each expert [layers, experts], or a Routing, which then holds transitions and tokens.
+    slots: of all devices, those beyond the experts for replicas; by default as few as devices divide.
+    transitions: tokens from an expert of a layer to one of the next [layers - 1, experts, experts].
+    tokens: tokens from home devices [layers, devices, experts].
+    objective: balance; where transitions or tokens are given also traffic, and both, which is then the default.
+    load_cap: the most load of a device over the mean; 1.01 for both, none for traffic.
+    dispatch: the engine's choice among replicas, by which loads and traffic are counted.
+    previous: the placement [layers, slots] that is there; few weights are moved from it.
+    most_on_device: how many experts of all layers together a device's memory holds.
+
+    Raises InputError where arguments can't be right or memory doesn't hold the slots, SolverFailed where the answer
+    doesn't pass the independent check.
+    """
+    begun = perf_counter()
+    routing = loads if isinstance(loads, Routing) else routing_of(loads, transitions=transitions, tokens=tokens)
+    question = _question(
+        routing,
+        devices=devices,
+        nodes=nodes,
+        slots=slots,
+        objective=objective,
+        load_cap=load_cap,
+        dispatch=Dispatch(dispatch),
+    )
+    if most_on_device is not None:
+        require_room(routing.layers, question.slots // devices, most_on_device)
+    before = None if previous is None else _previous(previous, question)
+    balance = balanced_slots(routing.loads, slots=question.slots, devices=devices)
+    found = _FINDERS[question.objective](question, balance)
+    by_device = found.by_device
+    if before is not None and routing.tokens is None:
+        by_device = near_previous(
+            by_device, before, nodes=nodes, experts=routing.experts, alike=routing.transitions is not None
+        )
+    require_sound(
+        by_device.reshape(routing.layers, -1).tolist(),
+        experts=routing.experts,
+        devices=devices,
+        slots=question.slots,
+        most_on_device=most_on_device,
+    )
+    answer = _answer(question, replace(found, by_device=by_device), balance.bound)
+    return replace(
+        answer,
+        moved=None if before is None else moved(by_device, before, routing.experts),
+        seconds=perf_counter() - begun,
+    )
+
+
+def require_room(layers: int, size: int, most_on_device: int) -> None:
+    """Raise InputError where a device can't hold `size` experts of each layer."""
+    if layers * size > most_on_device:
+        raise InputError(
+            f"{size} slots in each of {layers} layers are {layers * size} experts a device, and its memory holds "
+            f"{most_on_device}",
+            path="slots",
+            hint="take more devices or fewer redundant experts",
+        )
+
+
+def fewest_slots(experts: int, devices: int) -> int:
+    """Give the fewest slots that hold all experts, as many on each device."""
+    return -(-experts // devices) * devices
+
+
+def _question(
+    routing: Routing,
+    *,
+    devices: int,
+    nodes: int,
+    slots: int | None,
+    objective: Objective | str | None,
+    load_cap: float | None,
+    dispatch: Dispatch,
+) -> _Question:
+    for path, value in (("devices", devices), ("nodes", nodes)):
+        if value < 1:
+            raise InputError(f"{value} isn't at least 1", path=path)
+    if devices % nodes:
+        raise InputError(f"{nodes} nodes don't divide {devices} devices", path="nodes")
+    held = fewest_slots(routing.experts, devices) if slots is None else slots
+    if held < routing.experts:
+        raise InputError(f"{held} are fewer than the {routing.experts} experts", path="slots")
+    if held % devices:
+        below = held - held % devices
+        near = f"{below} or {below + devices}" if below >= routing.experts else f"{below + devices}"
+        raise InputError(f"{devices} devices don't divide {held} slots", path="slots", hint=f"take {near}")
+    if load_cap is not None and not 1 <= load_cap < np.inf:
+        raise InputError(f"{load_cap:g} isn't at least 1, the mean", path="load_cap")
+    if routing.tokens is not None and routing.tokens.shape[1] != devices:
+        raise InputError(f"are from {routing.tokens.shape[1]} devices, not {devices}", path="tokens")
+    traffic = routing.tokens is not None or routing.transitions is not None
+    wanted = Objective(objective) if objective else Objective.BOTH if traffic else Objective.BALANCE
+    if wanted is not Objective.BALANCE and not traffic:
+        raise InputError(
+            f"{wanted} needs to know where tokens come from", path="objective", hint="give transitions or tokens"
+        )
+    return _Question(
+        routing=routing,
+        devices=devices,
+        nodes=nodes,
+        slots=held,
+        objective=wanted,
+        load_cap=load_cap or (LOAD_CAP if wanted is Objective.BOTH else None),
+        dispatch=dispatch,
+    )
+
+
+def _previous(previous: object, question: _Question) -> IntArray:
+    placed = np.asarray(previous)
+    layers, devices = question.routing.layers, question.devices
+    if placed.ndim != 2 or len(placed) != layers or placed.shape[1] % devices or placed.dtype.kind not in "iu":
+        raise InputError(
+            f"must be experts [layers, slots] of {layers} layers and {devices} devices, not of shape "
+            f"{list(placed.shape)}",
+            path="previous",
+        )
+    if placed.size and not (placed.min() >= EMPTY and placed.max() < question.routing.experts):
+        raise InputError(f"holds experts that aren't of the {question.routing.experts}", path="previous")
+    return placed.astype(np.int64).reshape(layers, devices, -1)
+
+
+def _balance(question: _Question, balance: Balanced) -> _Found:
+    del question
+    return _Found(by_device=balance.placed, method="greedy counts, heaviest first, exchanges of pairs")
+
+
+def _traffic(question: _Question, balance: Balanced) -> _Found:
+    homes = homes_of(_pull(question, balance, groups=question.level))
+    if question.nodes == 1:
+        return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
+    if question.replicated:
+        return _in_nodes(question, homes)
+    home, exact = devices_in_nodes(question.routing, homes.home, devices=question.devices, nodes=question.nodes)
+    return _Found(by_device=_filled(question, home), method=f"nodes: {homes.method}; devices likewise", exact=exact)
+
+
+def _both(question: _Question, balance: Balanced) -> _Found:
+    if question.nodes > 1:
+        return _in_nodes(question, homes_of(_pull(question, balance, groups=question.nodes)))
+    if not question.replicated:
+        homes = homes_of(_pull(question, balance, groups=question.devices))
+        return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
+    named = near_their_tokens(question.routing, balance.placed, nodes=1)
+    return _Found(by_device=named, method="balanced; devices named by their tokens")
+
+
+def _in_nodes(question: _Question, homes: Homes) -> _Found:
+    routing, nodes = question.routing, question.nodes
+    inside = balanced_in_nodes(routing.loads, homes.home, slots=question.slots, devices=question.devices, nodes=nodes)
+    named = near_their_tokens(routing, inside, nodes=nodes)
+    return _Found(by_device=named, method=f"nodes: {homes.method}; devices: balanced")
+
+
+_FINDERS = {Objective.BALANCE: _balance, Objective.TRAFFIC: _traffic, Objective.BOTH: _both}
+
+
+def _pull(question: _Question, balance: Balanced, *, groups: int) -> Pull:
+    """Give what `homes_of` needs, with the cap of a group of devices."""
+    routing, per_group = question.routing, question.devices // groups
+    cap = np.full(routing.layers, np.inf)
+    if question.load_cap is not None:
+        mean = routing.loads.sum(axis=1) / question.devices
+        # Devices of a node aren't loaded alike, so that a node may use half of what its devices may exceed the mean by.
+        allowed = question.load_cap if per_group == 1 else 1 + (question.load_cap - 1) * NODE_SHARE
+        cap = np.maximum(mean * allowed, balance.largest if per_group == 1 else 0.0) * per_group
+    return Pull(
+        transitions=routing.transitions if routing.tokens is None else None,
+        tokens=None if routing.tokens is None else by_group(routing.tokens, groups),
+        loads=routing.loads,
+        cap=cap,
+        groups=groups,
+    )
+
+
+def _filled(question: _Question, home: IntArray) -> IntArray:
+    """Give experts by device of the device of each expert; slots left hold copies where tokens look for the nearest."""
+    placed = slots_of(home, devices=question.devices, size=question.slots // question.devices)
+    if question.dispatch is Dispatch.EQUAL_SPLIT:
+        return placed
+    return copied(question.routing, placed)
+
+
+def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
+    """Give the placement with what the engine's dispatch makes of it."""
+    routing = question.routing
+    sent = dispatched(routing, found.by_device, nodes=question.nodes, rule=question.dispatch)
+    mean = routing.loads.sum(axis=1) / question.devices
+    largest = sent.loads.max(axis=1)
+    if question.dispatch is Dispatch.LOCALITY_FIRST and question.replicated:
+        # Replicas share as tokens come, not alike: only the mean bounds them.
+        bound = mean
+    traffic = question.objective is not Objective.BALANCE
+    exact = found.exact if traffic else bool((largest <= bound * (1 + EQUAL)).all())
+    return Placement(
+        placement=found.by_device.reshape(routing.layers, -1),
+        devices=question.devices,
+        nodes=question.nodes,
+        objective=question.objective,
+        dispatch=question.dispatch,
+        max_over_mean=largest / mean,
+        lower_bound=np.minimum(bound, largest) / mean,
+        cross_device=sent.cross_device,
+        cross_node=sent.cross_node if question.nodes > 1 else None,
+        cross_bound=_cross_bound(question, sent, exact=exact) if traffic else None,
+        method=found.method,
+        status=Status.OPTIMAL if exact else Status.FEASIBLE,
+    )
+
+
+def _cross_bound(question: _Question, sent: Dispatched, *, exact: bool) -> float | None:
+    crossing = sent.cross_node if question.nodes > 1 else sent.cross_device
+    if exact or crossing is None:
+        return crossing
+    bound = cross_bound(question.routing, groups=question.level, size=question.slots // question.level)
+    return min(bound, crossing)

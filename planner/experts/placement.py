@@ -1,0 +1,115 @@
+"""A placement of experts, and how good it is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+
+EMPTY = -1
+# Loads that differ by less are equal: sums of shares are rounded.
+EQUAL = 1e-9
+
+
+class Objective(StrEnum):
+    """What is made small: the largest device load, the tokens that leave their device or node, or both."""
+
+    BALANCE = "balance"
+    TRAFFIC = "traffic"
+    BOTH = "both"
+
+
+class Dispatch(StrEnum):
+    """Which replica of an expert a token goes to.
+
+    equal-split: any, all alike. locality-first: one on its device, else one on its node, else any.
+    """
+
+    EQUAL_SPLIT = "equal-split"
+    LOCALITY_FIRST = "locality-first"
+
+
+class Status(StrEnum):
+    """optimal: no placement has a better objective. feasible: it keeps all limits; the gap says what may be missing."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placement:
+    """Which expert each slot holds, and what follows from it.
+
+    placement: experts [layers, slots], the slots of device 0 first; EMPTY where a slot holds none. Devices 0, 1, ...
+    are those of node 0 first.
+    max_over_mean, lower_bound: largest device load over the mean [layers], and what it can't be below.
+    cross_device, cross_node: tokens whose expert is on another device, or node, than they come from, over all; None
+    where the routing doesn't say where they come from. cross_bound: what the fraction that the objective asks for,
+    cross_node on several nodes, can't be below; None where nothing is known.
+    moved: experts that devices hold and that they didn't hold before; None without a previous placement.
+    seconds: how long it took.
+    """
+
+    placement: IntArray
+    devices: int
+    nodes: int
+    objective: Objective
+    dispatch: Dispatch
+    max_over_mean: FloatArray
+    lower_bound: FloatArray
+    cross_device: float | None = None
+    cross_node: float | None = None
+    cross_bound: float | None = None
+    moved: int | None = None
+    seconds: float = 0.0
+    method: str
+    status: Status
+
+    @property
+    def gap(self) -> FloatArray:
+        """By how much the largest load may be above the least possible, relative [layers]."""
+        gap: FloatArray = np.maximum(self.max_over_mean / self.lower_bound - 1, 0.0)
+        return np.where(gap < EQUAL, 0.0, gap)
+
+    @property
+    def slots(self) -> int:
+        """Slots of all devices together."""
+        return int(self.placement.shape[1])
+
+    @property
+    def by_device(self) -> IntArray:
+        """Experts [layers, devices, slots of a device]."""
+        return self.placement.reshape(len(self.placement), self.devices, -1)
+
+    def overall(self) -> dict[str, float]:
+        """Give max_over_mean, lower_bound and gap, each averaged over the layers."""
+        averaged = {"max_over_mean": self.max_over_mean, "lower_bound": self.lower_bound, "gap": self.gap}
+        return {name: float(values.mean()) for name, values in averaged.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Give everything but the seconds as plain values, for JSON."""
+        overall = self.overall()
+        return {
+            "devices": self.devices,
+            "nodes": self.nodes,
+            "slots": self.slots,
+            "objective": str(self.objective),
+            "dispatch": str(self.dispatch),
+            "placement": self.placement.tolist(),
+            **{
+                name: {"overall": overall[name], "layers": values.tolist()}
+                for name, values in (
+                    ("max_over_mean", self.max_over_mean),
+                    ("lower_bound", self.lower_bound),
+                    ("gap", self.gap),
+                )
+            },
+            "cross_device": self.cross_device,
+            "cross_node": self.cross_node,
+            "cross_bound": self.cross_bound,
+            "moved": self.moved,
+            "method": self.method,
+            "status": str(self.status),
+        }

@@ -1,0 +1,43 @@
+"""First nodes, then the devices of each node.
+
+Each expert and all of its replicas are in one node, so that what a node is sent doesn't depend on the dispatch. Within
+the nodes, all nodes of all layers at once, experts are balanced with replicas as on devices of their own.
+"""
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.balance import Balanced, balanced
+from meshwright.planner.experts.placement import EMPTY
+from meshwright.planner.experts.slots import members_of
+
+
+def balanced_slots(weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None) -> Balanced:
+    """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
+
+    Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts on.
+    """
+    size = slots // devices
+    used = min(size, weights.shape[1])
+    found = balanced(weights, slots=used * devices, devices=devices, aim=aim)
+    placed = np.full((len(weights), devices, size), EMPTY)
+    placed[:, :, :used] = found.placed
+    return Balanced(placed=placed, largest=found.largest, bound=found.bound)
+
+
+def balanced_in_nodes(loads: FloatArray, home: IntArray, *, slots: int, devices: int, nodes: int) -> IntArray:
+    """Give experts [layers, devices, slots of a device] with each expert on devices of its node.
+
+    loads: [layers, experts]; home: node of each expert, in none of them more than experts / nodes rounded up.
+    """
+    layers, experts = loads.shape
+    most = -(-experts // nodes)
+    members = members_of(home, nodes=nodes, most=most)
+    rows = np.arange(layers)[:, None, None]
+    # A place without expert is one without load, whose slot stays empty.
+    weights = np.where(members == EMPTY, 0.0, loads[rows, members]).reshape(layers * nodes, most)
+    aim = np.repeat(loads.sum(axis=1) / devices, nodes)
+    inside = balanced_slots(weights, slots=slots // nodes, devices=devices // nodes, aim=aim).placed
+    which = members.reshape(layers * nodes, 1, most)
+    named = np.take_along_axis(np.broadcast_to(which, (*inside.shape[:2], most)), np.maximum(inside, 0), axis=2)
+    return np.where(inside == EMPTY, EMPTY, named).reshape(layers, devices, -1)
