@@ -13,6 +13,7 @@ from meshwright.planner.ranks import RankPlan
 if TYPE_CHECKING:
     from meshwright.planner.accuracy.estimate import estimate
     from meshwright.planner.emission import emit
+    from meshwright.planner.experts import place_experts
 
 __all__ = [
     "Plan",
@@ -23,6 +24,7 @@ __all__ = [
     "estimate",
     "inputs_of",
     "load_plan",
+    "place_experts",
     "plan",
     "plan_of",
     "write_plan",
@@ -30,7 +32,11 @@ __all__ = [
 
 
 # Modules of what isn't part of making plans: a launch shouldn't wait for them.
-_LATER = {"emit": "meshwright.planner.emission", "estimate": "meshwright.planner.accuracy.estimate"}
+_LATER = {
+    "emit": "meshwright.planner.emission",
+    "estimate": "meshwright.planner.accuracy.estimate",
+    "place_experts": "meshwright.planner.experts",
+}
 
 
 def __getattr__(name: str) -> object:

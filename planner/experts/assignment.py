@@ -9,8 +9,8 @@ MOST_EXCHANGES = 400
 
 
 def assigned(gains: FloatArray, *, size: int) -> IntArray:
-    """Give the group of each expert [experts] for the largest sum of gains [experts, groups], at most `size` in each."""
-    from scipy.optimize import linear_sum_assignment
+    """Give the group of each expert [experts] of the largest sum of gains [experts, groups], `size` at most."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - slow to import, and balance does without
 
     _, column = linear_sum_assignment(np.repeat(gains, size, axis=1), maximize=True)
     group: IntArray = column // size

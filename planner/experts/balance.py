@@ -7,7 +7,8 @@ load. Slots are left empty only where small layers are better so; else c sums to
     1. counts      greedily, for the least heaviest replica (`greedy_counts`)
     2. bound       what no placement is below (`lower_bound`)
     3. placement   heaviest replicas first, to the least loaded device (`packed`), all layers at once
-    4. exchanges   between pairs of devices, until within TOLERANCE of the bound (`polished`)
+    4. exchanges   between pairs of devices, until within TOLERANCE of the bound, and no worse than heaviest first with
+                   experts twice on a device would be (`polished`, `packed_largest`)
     5. kicks       layers that are still above it are disturbed and exchange again; what is better is kept
     6. search      small layers are searched fully (`searched_layers`)
 
@@ -21,7 +22,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.counts import greedy_counts
 from meshwright.planner.experts.lower_bound import lower_bound
-from meshwright.planner.experts.packing import packed
+from meshwright.planner.experts.packing import packed, packed_largest
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.polish import device_loads, kicked, polished
 from meshwright.planner.experts.small import searched_layers
@@ -58,6 +59,7 @@ def balanced(
     counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
     bound = lower_bound(heaviest_first, slots=slots, devices=devices)
     each, enough = heaviest_first / counts, np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
+    enough = np.maximum(np.minimum(enough, packed_largest(heaviest_first, counts, devices=devices)), bound)
     placed = polished(packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS)
     largest = device_loads(placed, each).max(axis=1)
     for kick in range(kicks if slots > 2 * devices else 0):
@@ -70,4 +72,6 @@ def balanced(
         placed[better], largest[better] = again[reached < largest[left]], reached[reached < largest[left]]
     placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound)
     rows = np.arange(len(weights))[:, None, None]
-    return Balanced(placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest))
+    return Balanced(
+        placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)
+    )

@@ -93,9 +93,7 @@ def _stay(between: FloatArray, index: IntArray) -> FloatArray:
     best = {0: np.zeros((len(index), len(index)))}
     for k in range(groups):
         best = {
-            mask: np.maximum.reduce(
-                [best[mask ^ 1 << j] + pair[k][j] for j in range(groups) if mask >> j & 1]
-            )
+            mask: np.maximum.reduce([best[mask ^ 1 << j] + pair[k][j] for j in range(groups) if mask >> j & 1])
             for mask in (sum(1 << j for j in chosen) for chosen in combinations(range(groups), k + 1))
         }
     return best[2**groups - 1]

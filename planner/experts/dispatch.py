@@ -15,6 +15,7 @@ import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.experts.placement import Dispatch
+from meshwright.planner.experts.products import product
 from meshwright.planner.experts.routing import Routing
 
 
@@ -79,9 +80,9 @@ def _chained(
     """Follow the tokens from layer to layer."""
     arrived = routing.loads[0] * split[0]
     loads = [arrived.sum(axis=1)]
-    for moved, here, load in zip(routing.transitions, holds[1:], routing.loads[1:], strict=True):
+    for moved, here, load in zip(routing.moves, holds[1:], routing.loads[1:], strict=True):
         share = arrived / np.maximum(arrived.sum(axis=0), 1e-300)
-        arrived = _sent(share @ moved, here, nodes=nodes, rule=rule, tally=tally)
+        arrived = _sent(product(share, moved), here, nodes=nodes, rule=rule, tally=tally)
         # Loads may be in another unit than transitions: each expert's is split as its transitions are.
         came = arrived.sum(axis=0)
         even = here / here.sum(axis=0)
@@ -100,11 +101,13 @@ def _sent(tokens: FloatArray, holds: BoolArray, *, nodes: int, rule: Dispatch, t
     if rule is Dispatch.EQUAL_SPLIT:
         tally.on_device += float((tokens * here / count).sum())
         tally.on_node += float((tokens * near / count).sum())
-        return here * (tokens.sum(axis=0) / count)
+        alike: FloatArray = here * (tokens.sum(axis=0) / count)
+        return alike
     staying = tokens * here
     nearby = np.where((here == 0) & (near > 0), tokens, 0.0)
     far = np.where(near == 0, tokens, 0.0)
     tally.on_device += float(staying.sum())
     tally.on_node += float(staying.sum() + nearby.sum())
     in_node = nearby.reshape(nodes, -1, experts).sum(axis=1) / np.maximum(by_node, 1)
-    return staying + here * (np.repeat(in_node, devices // nodes, axis=0) + far.sum(axis=0) / count)
+    near_first: FloatArray = staying + here * (np.repeat(in_node, devices // nodes, axis=0) + far.sum(axis=0) / count)
+    return near_first

@@ -23,6 +23,7 @@ from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.assignment import assigned, capped, exchanged
 from meshwright.planner.experts.chain import chained, solvable
 from meshwright.planner.experts.pair_chain import shared_out
+from meshwright.planner.experts.products import product
 from meshwright.planner.experts.spectral import first_homes
 
 SWEEPS = 3
@@ -47,17 +48,22 @@ class Pull:
     @property
     def size(self) -> int:
         """The most experts of a group."""
-        return -(-self.loads.shape[1] // self.groups)
+        return -(-int(self.loads.shape[1]) // self.groups)
 
-    def gains(self, homes: IntArray, layer: int, *, only_before: bool = False) -> FloatArray:
-        """Give the tokens that stay with each expert of a layer in each group [experts, groups]."""
+    def gains(self, homes: IntArray | None, layer: int, *, only_before: bool = False) -> FloatArray:
+        """Give the tokens that stay with each expert of a layer in each group [experts, groups].
+
+        homes: of the layers beside it; None where only `tokens` count. only_before: only the layer before counts.
+        """
         gains = np.zeros((self.loads.shape[1], self.groups))
         if self.tokens is not None:
             gains += self.tokens[layer].T
-        if self.transitions is not None and layer:
-            gains += self.transitions[layer - 1].T @ self._inside(homes[layer - 1])
-        if self.transitions is not None and layer < len(self.transitions) and not only_before:
-            gains += self.transitions[layer] @ self._inside(homes[layer + 1])
+        if homes is None or self.transitions is None:
+            return gains
+        if layer:
+            gains += product(self.transitions[layer - 1].T, self._inside(homes[layer - 1]))
+        if layer < len(self.transitions) and not only_before:
+            gains += product(self.transitions[layer], self._inside(homes[layer + 1]))
         return gains
 
     def _inside(self, home: IntArray) -> FloatArray:
@@ -84,21 +90,21 @@ def homes_of(pull: Pull) -> Homes:
         home = chained(moves, pull.loads, groups=pull.groups, cap=pull.cap)
         return Homes(home=home, exact=True, method="dynamic program along the layers")
     if moves is None:
-        free = np.stack([assigned(pull.gains(np.empty((0, 0)), layer), size=pull.size) for layer in range(layers)])
+        free = np.stack([assigned(pull.gains(None, layer), size=pull.size) for layer in range(layers)])
         home = _under_cap(pull, free)
         return Homes(home=home, exact=bool((home == free).all()), method="assignment by layer")
-    home = _under_cap(pull, _swept(pull))
-    home = shared_out(pull.transitions, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap)
+    home = _under_cap(pull, _swept(pull, moves))
+    home = shared_out(moves, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap)
     return Homes(home=home, exact=False, method="sweeps of assignments")
 
 
-def _swept(pull: Pull) -> IntArray:
+def _swept(pull: Pull, moves: FloatArray) -> IntArray:
     layers, experts = pull.loads.shape
     home = np.zeros((layers, experts), np.int64)
     mean = pull.loads.sum(axis=1, keepdims=True) / pull.groups
     capped_ = np.isfinite(pull.cap)
     price = np.zeros((layers, pull.groups))
-    home[0] = first_homes(pull.transitions, pull.loads[0], groups=pull.groups, size=pull.size)
+    home[0] = first_homes(moves, pull.loads[0], groups=pull.groups, size=pull.size)
     for sweep in range(-1, SWEEPS):
         for layer in range(layers - 1, -1, -1) if sweep % 2 == 0 else range(layers):
             if sweep < 0 and layer == 0:
@@ -112,7 +118,7 @@ def _swept(pull: Pull) -> IntArray:
 
 def _under_cap(pull: Pull, home: IntArray) -> IntArray:
     home = home.copy()
-    for layer in np.flatnonzero(np.isfinite(pull.cap)):
+    for layer in map(int, np.flatnonzero(np.isfinite(pull.cap))):
         gains, weights, cap = pull.gains(home, layer), pull.loads[layer], float(pull.cap[layer])
         under = capped(home[layer], gains, weights, cap=cap)
         home[layer] = exchanged(under, gains, weights, cap=cap)

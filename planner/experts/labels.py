@@ -5,6 +5,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.dispatch import held
 from meshwright.planner.experts.placement import EMPTY
+from meshwright.planner.experts.products import product
 from meshwright.planner.experts.routing import Routing
 
 
@@ -15,14 +16,14 @@ def near_their_tokens(routing: Routing, by_device: IntArray, *, nodes: int) -> I
     layer before, names are an assignment problem.
     """
     out = by_device.copy()
-    layers, devices, _ = out.shape
+    layers = len(out)
     for layer in range(layers):
         now = _split(out[layer], routing.experts)
         if routing.tokens is not None:
-            stay = routing.tokens[layer] @ now.T
+            stay = product(routing.tokens[layer], now.T)
         elif layer:
             before = _split(out[layer - 1], routing.experts)
-            stay = before @ routing.transitions[layer - 1] @ now.T
+            stay = product(product(before, routing.moves[layer - 1]), now.T)
         else:
             continue
         out[layer] = out[layer][_within_nodes(stay, nodes=nodes)]
@@ -48,9 +49,7 @@ def near_previous(by_device: IntArray, previous: IntArray, *, nodes: int, expert
         best = np.array([[_best(blocks[one, :, other]) for other in range(nodes)] for one in range(nodes)])
         chosen = _assigned(best)
         order = [
-            other * per_node + device
-            for one, other in enumerate(chosen)
-            for device in _assigned(blocks[one, :, other])
+            other * per_node + device for one, other in enumerate(chosen) for device in _assigned(blocks[one, :, other])
         ]
         out = by_device[:, order]
     return _in_their_slots(out, previous)
@@ -74,7 +73,7 @@ def _within_nodes(stay: FloatArray, *, nodes: int) -> IntArray:
 
 
 def _assigned(gains: FloatArray) -> IntArray:
-    from scipy.optimize import linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - slow to import, and balance does without
 
     columns: IntArray = linear_sum_assignment(gains, maximize=True)[1]
     return columns

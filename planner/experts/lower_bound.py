@@ -37,7 +37,7 @@ def lower_bound(weights: FloatArray, *, slots: int, devices: int) -> FloatArray:
     heaviest_first = -np.sort(-weights, axis=1)
     counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
     mean = heaviest_first.sum(axis=1) / devices
-    low = np.maximum(mean, (heaviest_first / counts).max(axis=1))
+    low: FloatArray = np.maximum(mean, (heaviest_first / counts).max(axis=1))
     at = np.flatnonzero(~_possible(heaviest_first, low, slots=slots, devices=devices))
     high = low + heaviest_first[:, 0] + mean
     for _ in range(STEPS if len(at) else 0):
@@ -93,7 +93,8 @@ def _countable(heaviest: FloatArray, most: FloatArray, *, devices: int) -> BoolA
     k = np.arange(1, slots // devices)
     below = np.concatenate([np.zeros((len(heaviest), 1)), np.cumsum(heaviest, axis=1)], axis=1)
     weigh = below[:, k * devices + 1] - below[:, k * devices - k]
-    return (weigh * (1 - ROUNDING) <= most[:, None]).all(axis=1)
+    fits: BoolArray = (weigh * (1 - ROUNDING) <= most[:, None]).all(axis=1)
+    return fits
 
 
 def _holdable(heaviest: FloatArray, most: FloatArray, *, devices: int) -> BoolArray:
@@ -110,7 +111,8 @@ def _holdable(heaviest: FloatArray, most: FloatArray, *, devices: int) -> BoolAr
     beside = light[:, i * (size - 1)]
     added = beside - light[:, np.maximum(i * (size - 1) - size, 0)]
     asked = np.logical_and.accumulate(added <= most[:, None], axis=1)
-    return (~asked | ((top + beside) * (1 - ROUNDING) <= i * most[:, None])).all(axis=1)
+    fits: BoolArray = (~asked | ((top + beside) * (1 - ROUNDING) <= i * most[:, None])).all(axis=1)
+    return fits
 
 
 def _companionable(heaviest: FloatArray, most: FloatArray, *, devices: int) -> BoolArray:
@@ -122,4 +124,5 @@ def _companionable(heaviest: FloatArray, most: FloatArray, *, devices: int) -> B
     lightest = heaviest[:, ::-1]
     beside = np.minimum(heaviest[:, i - 2], lightest[:, i * (size - 1) - 1])
     others = lightest[:, : size - 2].sum(axis=1, keepdims=True)
-    return ((heaviest[:, i - 1] + beside + others) * (1 - ROUNDING) <= most[:, None]).all(axis=1)
+    fits: BoolArray = ((heaviest[:, i - 1] + beside + others) * (1 - ROUNDING) <= most[:, None]).all(axis=1)
+    return fits

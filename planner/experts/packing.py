@@ -35,6 +35,24 @@ def packed(weights: FloatArray, counts: IntArray, *, devices: int) -> IntArray:
     return placed
 
 
+def packed_largest(weights: FloatArray, counts: IntArray, *, devices: int) -> FloatArray:
+    """Give the largest device load [layers] of a first placement that may put an expert on a device twice.
+
+    It is what balancers reach that don't mind it, and so what a placement is to be no worse than where that can be.
+    """
+    each = weights / counts
+    rows = np.arange(len(weights))
+    loads = -np.sort(-each[rows[:, None], replicas(counts)], axis=1)
+    load, used = np.zeros((len(weights), devices)), np.zeros((len(weights), devices), np.int64)
+    most = loads.shape[1] // devices
+    for slot in range(loads.shape[1]):
+        device = np.where(used == most, np.inf, load).argmin(axis=1)
+        load[rows, device] += loads[:, slot]
+        used[rows, device] += 1
+    largest: FloatArray = load.max(axis=1)
+    return largest
+
+
 def _make_room(placed: IntArray, holds: IntArray, each: FloatArray, load: FloatArray, used: IntArray, now: int) -> int:
     """Move an expert from a full device without `now` to one with a slot left, and give the device that it left.
 

@@ -1,7 +1,7 @@
 """Pairs of small groups share out their experts anew, over all layers at once.
 
 The 2 S experts that two groups hold in a layer are split in C(2 S, S) ways. Whichever way, tokens between them and other
-groups change nothing but by `tokens`; so the best splits of all layers together are a shortest path, found exactly by a
+groups change nothing but by `tokens`; so the best splits of all layers together are a longest path, found exactly by a
 dynamic program along the layers. Splits above the load cap are left out, but the one that is there.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 
 MOST_SIZE = 4
-# Dynamic programs, pairs of groups times passes, beyond which it takes long; passes in which nothing changes are the last.
+# Dynamic programs, pairs of groups times passes, beyond which it takes long. A pass that changes nothing is the last.
 MOST_PAIRS = 130
 GAIN = 1e-9
 

@@ -60,7 +60,7 @@ class _Found:
     exact: bool = False
 
 
-def place_experts(
+def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engine
     loads: object,
     *,
     devices: int,

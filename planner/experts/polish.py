@@ -9,6 +9,7 @@ from meshwright.planner.experts.resplit import relieve, resplit
 IDLE_ROUNDS = 10
 SEED = 20
 
+
 def device_loads(placed: IntArray, each: FloatArray) -> FloatArray:
     """Give the load of each device [layers, devices] of a placement [layers, devices, slots of a device]."""
     loads: FloatArray = each[np.arange(len(placed))[:, None, None], placed].sum(axis=2)

@@ -1,8 +1,8 @@
 """Pairs of devices share out their experts anew, many pairs and all layers at once.
 
 For a pair with loads L1, L2 the larger one is least where |L1 - L2| is. Devices of up to 5 slots try each way to split
-their 2 S experts, (2 S)! / (2 S! S!); larger ones each exchange of one expert against one, S^2. An expert that both hold
-stays on both.
+their 2 S experts, (2 S)! / (2 S! S!); larger ones each exchange of one expert against one, S^2. An expert that both
+hold stays on both.
 """
 
 from functools import cache
@@ -48,9 +48,7 @@ def relieve(placed: IntArray, each: FloatArray, loads: FloatArray) -> IntArray:
     return out
 
 
-def _split_anew(
-    placed: IntArray, each: FloatArray, first: IntArray, second: IntArray
-) -> tuple[IntArray, FloatArray]:
+def _split_anew(placed: IntArray, each: FloatArray, first: IntArray, second: IntArray) -> tuple[IntArray, FloatArray]:
     """Give the experts of each pair, those of the first device first, and by how much the loads then differ."""
     rows = np.arange(len(placed))[:, None]
     experts = np.concatenate([placed[rows, first], placed[rows, second]], axis=2)
@@ -60,7 +58,7 @@ def _split_anew(
 
 @cache
 def _ways(size: int) -> tuple[FloatArray, IntArray]:
-    """Give the signs [2 size, ways] and the orders [ways, 2 size] of all splits, that into the halves as they are first."""
+    """Give the signs [2 size, ways] and orders [ways, 2 size] of all splits, the one that is there first."""
     halves = [(0, *rest) for rest in combinations(range(1, 2 * size), size - 1)]
     orders = np.array([[*half, *(item for item in range(2 * size) if item not in half)] for half in halves])
     signs = -np.ones((2 * size, len(halves)))
@@ -90,7 +88,7 @@ def _every_split(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatA
 
 
 def _one_exchange(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Give the experts after the best exchange of one of the first half against one of the second, and the difference."""
+    """Give the experts after the best exchange of one between the halves, and by how much these differ."""
     size = experts.shape[2] // 2
     same = experts[..., :size, None] == experts[..., None, size:]
     left = np.where(same.any(axis=3), np.inf, loads[..., :size])

@@ -25,6 +25,13 @@ class Routing:
     tokens: FloatArray | None = None
 
     @property
+    def moves(self) -> FloatArray:
+        """The transitions, of no tokens where none are known."""
+        if self.transitions is not None:
+            return self.transitions
+        return np.zeros((max(self.layers - 1, 0), self.experts, self.experts))
+
+    @property
     def layers(self) -> int:
         """Layers with experts."""
         return len(self.loads)
@@ -83,11 +90,11 @@ def _numbers(values: object, *, file: str, path: str) -> FloatArray:
     """Give an array of floats. Raises InputError where it is ragged, not of numbers, or has one that can't be."""
     try:
         array = np.asarray(values)
-        if array.dtype == object or array.dtype.kind not in "uif":
-            raise ValueError(array.dtype)
-        numbers = array.astype(np.float64)
+        numbers = array.astype(np.float64) if array.dtype.kind in "uif" else None
     except (ValueError, TypeError, OverflowError):
-        raise InputError("must be an array of numbers, with rows as long as each other", file=file, path=path) from None
+        numbers = None
+    if numbers is None:
+        raise InputError("must be an array of numbers, with rows as long as each other", file=file, path=path)
     for bad, what in ((~np.isfinite(numbers), "isn't a finite number"), (numbers < 0, "is negative")):
         for at in np.argwhere(bad)[:1]:
             place = ".".join(map(str, at))

@@ -6,6 +6,7 @@ from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.dispatch import held
 from meshwright.planner.experts.homes import Pull, homes_of
 from meshwright.planner.experts.placement import EMPTY
+from meshwright.planner.experts.products import product
 from meshwright.planner.experts.routing import Routing
 
 
@@ -27,7 +28,8 @@ def members_of(home: IntArray, *, nodes: int, most: int) -> IntArray:
 def by_group(tokens: FloatArray, groups: int) -> FloatArray:
     """Give tokens [layers, groups, experts] of those from devices [layers, devices, experts]."""
     layers, _, experts = tokens.shape
-    return tokens.reshape(layers, groups, -1, experts).sum(axis=2)
+    grouped: FloatArray = tokens.reshape(layers, groups, -1, experts).sum(axis=2)
+    return grouped
 
 
 def slots_of(home: IntArray, *, devices: int, size: int) -> IntArray:
@@ -83,7 +85,7 @@ def copied(routing: Routing, placed: IntArray) -> IntArray:
             wanted = routing.tokens[layer]
         elif layer:
             holds = held(out[layer - 1][None], routing.experts)[0].astype(np.float64)
-            wanted = holds / holds.sum(axis=0) @ routing.transitions[layer - 1]
+            wanted = product(holds / holds.sum(axis=0), routing.moves[layer - 1])
         else:
             wanted = np.broadcast_to(routing.loads[0], (placed.shape[1], routing.experts))
         has = held(out[layer][None], routing.experts)[0]

@@ -20,7 +20,7 @@ def searched_layers(
     weights: [layers, experts], heaviest first; placed: [layers, devices, slots of a device]; largest, bound: [layers].
     Where the search is complete, the bound is what it found. Where slots are better left empty, they hold EMPTY.
     """
-    layers, devices, size = placed.shape
+    _, devices, size = placed.shape
     placed, largest, bound = placed.copy(), largest.copy(), bound.copy()
     left = TOTAL_LIMIT if devices * size <= MOST_SLOTS else 0
     for layer in np.flatnonzero(largest > bound * (1 + EQUAL)) if left else ():

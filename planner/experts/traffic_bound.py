@@ -20,7 +20,7 @@ def cross_bound(routing: Routing, *, groups: int, size: int) -> float:
         by_source = _largest(sent, min(size, experts)).sum()
         stay = min(by_source, sent.max(axis=1).sum()) if size * groups == experts else by_source
         return _left(float(stay), float(sent.sum()))
-    moves = routing.transitions
+    moves = routing.moves
     most = min(size, routing.experts)
     ahead = _largest(moves, most).sum(axis=1)
     behind = _largest(moves.swapaxes(1, 2), most).sum(axis=1)
@@ -30,7 +30,9 @@ def cross_bound(routing: Routing, *, groups: int, size: int) -> float:
 
 def _largest(values: FloatArray, count: int) -> FloatArray:
     """Give the sum of the `count` largest along the last axis."""
-    sums: FloatArray = np.partition(values, values.shape[-1] - count, axis=-1)[..., values.shape[-1] - count :].sum(axis=-1)
+    sums: FloatArray = np.partition(values, values.shape[-1] - count, axis=-1)[..., values.shape[-1] - count :].sum(
+        axis=-1
+    )
     return sums
 
 

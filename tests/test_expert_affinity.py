@@ -1,0 +1,198 @@
+"""Affinity: against brute force, hand-computed dispatches, and planted domains."""
+
+import numpy as np
+import pytest
+from eplb_baseline import eplb_global, eplb_hierarchical
+from expert_brute_force import most_staying
+from expert_instances import chain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from meshwright.planner import place_experts
+from meshwright.planner.experts import Dispatch, Routing
+from meshwright.planner.experts.chain import chained, matched, partitions
+from meshwright.planner.experts.dispatch import dispatched
+from meshwright.planner.experts.labels import near_previous
+from meshwright.planner.experts.pair_chain import shared_out
+from meshwright.planner.experts.products import product
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), shape=st.sampled_from([(4, 2, 3), (4, 4, 3), (6, 2, 3), (6, 3, 2), (3, 3, 4)]))
+def test_the_dynamic_program_is_as_good_as_trying_all(seed: int, shape: tuple[int, int, int]) -> None:
+    experts, groups, layers = shape
+    draw = np.random.default_rng(seed)
+    moves = draw.integers(0, 20, (layers - 1, experts, experts)).astype(float)
+    weights = draw.integers(1, 9, (layers, experts)).astype(float)
+    home = chained(moves, weights, groups=groups, cap=np.full(layers, np.inf))
+    stay = sum(moves[at][home[at][:, None] == home[at + 1]].sum() for at in range(layers - 1))
+    assert stay == most_staying(moves, weights, groups=groups)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000))
+def test_the_load_cap_leaves_out_what_is_heavier(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    moves = draw.integers(0, 20, (2, 4, 4)).astype(float)
+    weights = draw.integers(1, 9, (3, 4)).astype(float)
+    least = max(min(max(a + b, row.sum() - a - b) for a, b in ((row[0], row[i]) for i in (1, 2, 3))) for row in weights)
+    home = chained(moves, weights, groups=2, cap=np.full(3, least))
+    assert all(np.bincount(here, row).max() <= least for here, row in zip(home, weights, strict=True))
+    stay = sum(moves[at][home[at][:, None] == home[at + 1]].sum() for at in range(2))
+    assert stay == most_staying(moves, weights, groups=2, cap=least)
+
+
+def test_partitions_are_counted_as_combinatorics_counts_them() -> None:
+    # E! / (S!^K K!)
+    assert len(partitions(8, 2)) == 35
+    assert len(partitions(8, 4)) == 105
+    assert len(partitions(9, 3)) == 280
+
+
+def test_matching_is_the_assignment_problem() -> None:
+    gains = np.random.default_rng(3).random((20, 7, 7))
+    for problem, columns in zip(gains, matched(gains), strict=True):
+        rows, best = linear_sum_assignment(problem, maximize=True)
+        assert problem[np.arange(7), columns].sum() == pytest.approx(problem[rows, best].sum())
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_mixtral_is_proven_optimal(devices: int) -> None:
+    counts, moves = chain(32, 8)
+    found = place_experts(counts, devices=devices, transitions=moves, objective="traffic")
+    assert found.status == "optimal"
+    assert found.cross_bound == found.cross_device
+    draw = np.random.default_rng(1)
+    for _ in range(20):
+        by_chance = np.argsort(draw.random((32, 8)), axis=1).reshape(32, devices, -1)
+        other = dispatched(
+            Routing(loads=counts, transitions=moves), by_chance, nodes=1, rule=Dispatch.EQUAL_SPLIT
+        ).cross_device
+        assert other is not None
+        assert found.cross_device is not None
+        assert found.cross_device < other
+
+
+def test_pairs_of_groups_that_share_out_anew_only_gain() -> None:
+    counts, moves = chain(6, 8, seed=2)
+    draw = np.random.default_rng(0)
+    home = np.argsort(draw.random((6, 8)), axis=1) % 4
+    again = shared_out(moves, None, counts, home, groups=4, cap=np.full(6, np.inf))
+    best = chained(moves, counts, groups=4, cap=np.full(6, np.inf))
+
+    def stay(homes: np.ndarray) -> float:
+        return sum(float(moves[at][homes[at][:, None] == homes[at + 1]].sum()) for at in range(5))
+
+    assert stay(home) < stay(again) <= stay(best)
+    assert all((np.bincount(row, minlength=4) == 2).all() for row in again)
+
+
+def test_two_groups_that_share_out_anew_are_optimal() -> None:
+    counts, moves = chain(6, 8, seed=4)
+    home = np.tile(np.arange(8) % 2, (6, 1))
+    cap = np.full(6, np.inf)
+    again = shared_out(moves, None, counts, home, groups=2, cap=cap)
+    best = chained(moves, counts, groups=2, cap=cap)
+    kept = [sum(moves[at][h[at][:, None] == h[at + 1]].sum() for at in range(5)) for h in (again, best)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("nodes", "slots", "seed"), [(4, 288, 0), (8, 320, 1)])
+def test_planted_domains_save_a_third_of_the_crossings(nodes: int, slots: int, seed: int) -> None:
+    counts, moves = chain(16, 256, domains=nodes, seed=seed)
+    devices = 8 * nodes
+    found = place_experts(counts, devices=devices, nodes=nodes, slots=slots, transitions=moves)
+    assert found.max_over_mean.max() <= 1.015
+    routing = Routing(loads=counts, transitions=moves)
+    for theirs in (
+        eplb_global(counts, slots=slots, devices=devices),
+        eplb_hierarchical(counts, slots=slots, devices=devices, nodes=nodes, groups=8),
+    ):
+        crossing = dispatched(routing, theirs, nodes=nodes, rule=Dispatch.EQUAL_SPLIT).cross_node
+        assert crossing is not None
+        assert found.cross_node is not None
+        assert found.cross_node <= 0.7 * crossing
+        assert found.cross_bound is not None
+        assert found.cross_bound <= found.cross_node
+
+
+def test_tokens_of_home_devices_are_an_assignment_problem() -> None:
+    draw = np.random.default_rng(8)
+    tokens = draw.integers(0, 50, (3, 2, 4)).astype(float)
+    found = place_experts(tokens.sum(axis=1), devices=2, tokens=tokens, objective="traffic")
+    best = sum(
+        max(
+            layer[0, [a, b]].sum() + layer[1, [c for c in range(4) if c not in (a, b)]].sum()
+            for a in range(4)
+            for b in range(a)
+        )
+        for layer in tokens
+    )
+    assert found.status == "optimal"
+    assert found.cross_device == pytest.approx(1 - best / tokens.sum())
+
+
+def test_dispatches_worked_out_by_hand() -> None:
+    # Two nodes of two devices; expert 0 on devices 0 and 2, expert 1 on device 1, expert 2 on device 3.
+    by_device = np.array([[[0], [1], [0], [2]]])
+    tokens = np.array([[[6.0, 4.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 4.0, 2.0]]])
+    routing = Routing(loads=tokens.sum(axis=1), tokens=tokens)
+    split = dispatched(routing, by_device, nodes=2, rule=Dispatch.EQUAL_SPLIT)
+    # Expert 0 gets 8, 4 on each of its devices; of the 6 from device 0 half stay, the 2 from device 1 half in the node.
+    assert split.loads.tolist() == [[4.0, 8.0, 4.0, 4.0]]
+    assert split.cross_device == pytest.approx(1 - (3 + 2) / 20)
+    assert split.cross_node == pytest.approx(1 - (3 + 1 + 4 + 2 + 2) / 20)
+    near = dispatched(routing, by_device, nodes=2, rule=Dispatch.LOCALITY_FIRST)
+    # All 8 for expert 0 are from node 0 and stay there.
+    assert near.loads.tolist() == [[8.0, 8.0, 0.0, 4.0]]
+    assert near.cross_device == pytest.approx(1 - (6 + 2) / 20)
+    assert near.cross_node == pytest.approx(1 - (8 + 4 + 2 + 2) / 20)
+
+
+def test_tokens_follow_their_experts_from_layer_to_layer() -> None:
+    # Layer 0: experts 0, 1 on devices 0, 1. Layer 1: the other way round.
+    moves = np.array([[[3.0, 1.0], [2.0, 4.0]]])
+    routing = Routing(loads=np.array([[4.0, 6.0], [5.0, 5.0]]), transitions=moves)
+    found = dispatched(routing, np.array([[[0], [1]], [[1], [0]]]), nodes=1, rule=Dispatch.EQUAL_SPLIT)
+    assert found.cross_device == pytest.approx(7 / 10)
+    assert found.loads.tolist() == [[4.0, 6.0], [5.0, 5.0]]
+
+
+def test_little_moves_from_the_placement_that_is_there() -> None:
+    counts, moves = chain(4, 16)
+    first = place_experts(counts, devices=4)
+    assert place_experts(counts, devices=4, previous=first.placement).moved == 0
+    names = [2, 0, 3, 1]
+    renamed = first.by_device[:, names].reshape(4, -1)
+    again = place_experts(counts, devices=4, previous=renamed)
+    assert again.moved == 0
+    assert (again.placement == renamed).all()
+    traffic = place_experts(counts, devices=4, nodes=2, transitions=moves)
+    swapped = traffic.by_device[:, [3, 2, 0, 1]].reshape(4, -1)
+    kept = place_experts(counts, devices=4, nodes=2, transitions=moves, previous=swapped)
+    assert kept.moved == 0
+    assert (kept.cross_device, kept.cross_node) == (traffic.cross_device, traffic.cross_node)
+
+
+def test_experts_that_stay_keep_their_slot() -> None:
+    by_device = np.array([[[0, 1, 2], [3, 4, 5]]])
+    previous = np.array([[[5, 3, 1], [2, 0, 4]]])
+    found = near_previous(by_device, previous, nodes=1, experts=6, alike=False)
+    # Named the other way round, two experts of each device are there already and keep their slots.
+    assert found.tolist() == [[[5, 3, 4], [2, 0, 1]]]
+
+
+def test_products_in_pieces_are_products() -> None:
+    draw = np.random.default_rng(0)
+    left, right = draw.random((300, 200)), draw.random((200, 40))
+    assert np.allclose(product(left, right), left @ right)
+
+
+def test_replicas_are_looked_for_near_the_token() -> None:
+    counts, moves = chain(8, 16, seed=3)
+    few = place_experts(counts, devices=4, transitions=moves, objective="traffic")
+    more = place_experts(counts, devices=4, slots=32, transitions=moves, objective="traffic", dispatch="locality-first")
+    assert few.cross_device is not None
+    assert more.cross_device is not None
+    assert more.cross_device < few.cross_device

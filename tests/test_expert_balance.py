@@ -1,0 +1,169 @@
+"""Balance with replicas: against brute force, bounds, hand-computed cases, and the balancer that engines ship."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from eplb_baseline import eplb_global, largest_loads
+from expert_brute_force import least_largest
+from expert_instances import loads
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from meshwright.costmodels.layout import FloatArray
+from meshwright.planner import place_experts
+from meshwright.planner.experts.balance import balanced
+from meshwright.planner.experts.checker import faults, largest_over_mean
+from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.lower_bound import lower_bound
+from meshwright.planner.experts.packing import packed
+
+tiny_layers = st.lists(st.integers(0, 20), min_size=1, max_size=5).filter(any)
+
+
+@settings(deadline=None, max_examples=150)
+@given(weights=tiny_layers, devices=st.integers(1, 4), spare=st.integers(0, 2))
+def test_tiny_layers_are_solved_as_well_as_by_trying_all(weights: list[int], devices: int, spare: int) -> None:
+    size = -(-len(weights) // devices) + spare
+    assume(size <= len(weights) and size * devices <= 10)
+    best = least_largest(weights, devices=devices, size=size)
+    layer = np.array([weights], float)
+    found = balanced(layer, slots=size * devices, devices=devices)
+    assert found.largest[0] == pytest.approx(best)
+    assert found.bound[0] == pytest.approx(best)
+    assert lower_bound(layer, slots=size * devices, devices=devices)[0] <= best * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(weights=tiny_layers, devices=st.integers(1, 4))
+def test_another_slot_on_each_device_never_hurts(weights: list[int], devices: int) -> None:
+    fewest = -(-len(weights) // devices)
+    sizes = [size for size in range(fewest, len(weights) + 2) if min(size, len(weights)) * devices <= 12]
+    largest = [place_experts([weights], devices=devices, slots=size * devices).max_over_mean[0] for size in sizes]
+    assert all(more <= less * (1 + 1e-9) for less, more in pairwise(largest))
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), experts=st.integers(4, 40), devices=st.integers(1, 8), spare=st.integers(0, 3))
+def test_permuting_experts_permutes_the_answer(seed: int, experts: int, devices: int, spare: int) -> None:
+    draw = np.random.default_rng(seed)
+    weights = draw.lognormal(0, 0.6, (3, experts))
+    slots = (-(-experts // devices) + spare) * devices
+    order = draw.permutation(experts)
+    found = place_experts(weights, devices=devices, slots=slots)
+    renamed = place_experts(weights[:, order], devices=devices, slots=slots)
+    back = np.where(renamed.placement == -1, -1, order[renamed.placement])
+    assert (back == found.placement).all()
+
+
+def test_layers_are_placed_independently_of_each_other() -> None:
+    weights = loads(6, 60, "lognormal")
+    together = place_experts(weights, devices=12, slots=72).placement
+    alone = [place_experts(row[None], devices=12, slots=72).placement[0] for row in weights]
+    assert (together == np.array(alone)).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "devices", "slots", "expected"),
+    [
+        # Two replicas of 6 make 3, 3, 2, 1 of which 4 and 5 are the best two pairs: the mean is 4.5.
+        ((6.0, 2.0, 1.0), 2, 4, 5.0 / 4.5),
+        # The heaviest alone is above the mean.
+        ((9.0, 1.0, 1.0, 1.0), 2, 4, 10.0 / 6.0),
+        ((1.0,), 1, 1, 1.0),
+        ((5.0,), 4, 4, 1.0),
+        ((3.0, 1.0), 4, 4, 1.0),
+        # Slots for all experts on all devices: each gets the mean.
+        ((7.0, 2.0, 1.0), 2, 6, 1.0),
+    ],
+)
+def test_layers_worked_out_by_hand(weights: tuple[float, ...], devices: int, slots: int, expected: float) -> None:
+    found = place_experts([weights], devices=devices, slots=slots)
+    assert found.max_over_mean[0] == pytest.approx(expected)
+    assert found.lower_bound[0] == pytest.approx(expected)
+    assert found.status == "optimal"
+
+
+def test_slots_beyond_all_experts_stay_empty() -> None:
+    found = place_experts([[3.0, 1.0]], devices=2, slots=6)
+    assert sorted(found.placement[0, :3]) == [-1, 0, 1]
+    assert found.max_over_mean[0] == pytest.approx(1.0)
+
+
+def test_greedy_counts_have_the_least_heaviest_replica() -> None:
+    draw = np.random.default_rng(5)
+    for _ in range(50):
+        weights = draw.integers(1, 30, 4).astype(float)
+        counts = greedy_counts(weights[None], slots=8, devices=4)[0]
+        assert counts.sum() == 8
+        best = min(
+            max(weights / np.array([a, b, c, d]))
+            for a in range(1, 5)
+            for b in range(1, 5)
+            for c in range(1, 5)
+            for d in range(1, 5)
+            if a + b + c + d == 8
+        )
+        assert (weights / counts).max() == pytest.approx(best)
+
+
+def test_heaviest_first_makes_room_where_only_devices_with_the_expert_have_slots_left() -> None:
+    weights = np.array([[10.0, 9.0, 8.0, 0.1, 0.1]])
+    counts = np.array([[1, 1, 1, 2, 1]])
+    for order in ([0, 1, 2, 3, 4], [3, 0, 1, 2, 4]):
+        placed = packed(weights[:, order], counts[:, order], devices=2)[0]
+        assert sorted(placed.ravel()) == sorted(np.repeat(np.arange(5), counts[0, order]))
+        assert all(len(set(row)) == 3 for row in placed)
+
+
+def cases() -> list[tuple[FloatArray, int, int]]:
+    draw = np.random.default_rng(11)
+    found = []
+    for experts, devices in ((16, 4), (60, 8), (64, 12), (128, 16), (256, 32), (256, 48)):
+        for kind, spread in (("lognormal", 0.6), ("zipf", 0.8), ("dirichlet", 1.0)):
+            size = -(-experts // devices) + int(draw.integers(0, 2))
+            weights = loads(3, experts, kind, spread=spread, seed=int(draw.integers(1000)))
+            found.append((weights, devices, size * devices))
+    return found
+
+
+@pytest.mark.parametrize(("weights", "devices", "slots"), cases())
+def test_never_worse_than_the_balancer_that_engines_ship(weights: FloatArray, devices: int, slots: int) -> None:
+    """Where that balancer doesn't put an expert on a device twice, which is no placement."""
+    found = place_experts(weights, devices=devices, slots=slots)
+    theirs = eplb_global(weights, slots=slots, devices=devices)
+    twice = (np.diff(np.sort(theirs, axis=2), axis=2) == 0).any(axis=(1, 2))
+    reached = largest_loads(weights, theirs) / weights.sum(axis=1) * devices
+    assert ((found.max_over_mean <= reached * (1 + 1e-9)) | twice).all()
+
+
+@pytest.mark.parametrize(("slots", "devices"), [(288, 32), (288, 72), (320, 64)])
+@pytest.mark.parametrize(("kind", "spread"), [("lognormal", 0.6), ("zipf", 0.8)])
+def test_deepseek_v3_is_within_a_thousandth_of_the_bound(slots: int, devices: int, kind: str, spread: float) -> None:
+    found = place_experts(loads(8, 256, kind, spread=spread, seed=4), devices=devices, slots=slots)
+    assert found.gap.mean() <= 1e-3
+
+
+@pytest.mark.parametrize(("devices", "most"), [(8, 1e-3), (16, 1e-3), (64, 0.0)])
+def test_qwen3_without_replicas_is_near_the_bound(devices: int, most: float) -> None:
+    found = place_experts(loads(12, 128, "lognormal", seed=9), devices=devices)
+    assert found.gap.mean() <= most
+
+
+def test_the_independent_checker_says_what_is_wrong() -> None:
+    assert faults([[0, 1, 1, 2]], experts=3, devices=2, slots=4) == ()
+    assert faults([[0, 0, 1, 2]], experts=3, devices=2, slots=4) == ("layer 0: device 0 holds an expert twice",)
+    assert faults([[0, 1, 0, 1]], experts=3, devices=2, slots=4) == ("layer 0: no slot holds expert 2",)
+    assert faults([[0, 1, 3, 2]], experts=3, devices=2, slots=4) == ("layer 0: there is no expert 3",)
+    assert faults([[0, 1, 2]], experts=3, devices=2, slots=4) == ("layer 0 has 3 slots, not 4",)
+    assert faults([[0, 1, 2]], experts=3, devices=2, slots=3) == ("3 slots aren't as many on each of 2 devices",)
+    assert faults([[0, 1, 2, -1]] * 2, experts=3, devices=2, slots=4, most_on_device=3) == (
+        "device 0 holds 4 experts, and its memory 3",
+    )
+
+
+def test_the_checker_finds_the_loads_that_are_reported() -> None:
+    weights = loads(4, 24, "dirichlet", spread=1.0)
+    found = place_experts(weights, devices=6, slots=36)
+    for row, placed, ratio in zip(weights, found.placement, found.max_over_mean, strict=True):
+        assert largest_over_mean(row.tolist(), placed.tolist(), devices=6) == pytest.approx(ratio)
