@@ -20,7 +20,8 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --config-settings editable_mode=strict
 	touch $(SETUP)
 
-# Emitted files under the parsers of the launchers themselves; Megatron-LM's too where MEGATRON_LM is a checkout of it.
+# Emitted files under the parsers of the launchers themselves. Those that no registry has are read where they are:
+# MEGATRON_LM, MEGATRON_LM_0_12, MEGATRON_BRIDGE (with its submodules) and NANOTRON name checkouts.
 test-targets: $(TARGETS)
 	$(TARGETS_VENV)/bin/python -m pytest tests/targets
 

@@ -12,6 +12,10 @@ from meshwright.planner.emission.megatron import files as megatron_files
 from meshwright.planner.emission.megatron import obstacles as megatron_obstacles
 from meshwright.planner.emission.megatron_0_12 import files as megatron_0_12_files
 from meshwright.planner.emission.megatron_0_12 import obstacles as megatron_0_12_obstacles
+from meshwright.planner.emission.megatron_bridge import files as megatron_bridge_files
+from meshwright.planner.emission.megatron_bridge import obstacles as megatron_bridge_obstacles
+from meshwright.planner.emission.nanotron import files as nanotron_files
+from meshwright.planner.emission.nanotron import obstacles as nanotron_obstacles
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.target import EmitTarget
 from meshwright.planner.emission.torch import files as torch_files
@@ -51,6 +55,14 @@ EMITTERS: Mapping[EmitTarget, Emitter] = {
     ),
     EmitTarget.ACCELERATE: Emitter(
         obstacles=accelerate_obstacles.obstacles, files=accelerate_files.files, program=accelerate_files.program
+    ),
+    EmitTarget.MEGATRON_BRIDGE: Emitter(
+        obstacles=megatron_bridge_obstacles.obstacles,
+        files=megatron_bridge_files.files,
+        program=megatron_bridge_files.program,
+    ),
+    EmitTarget.NANOTRON: Emitter(
+        obstacles=nanotron_obstacles.obstacles, files=nanotron_files.files, program=nanotron_files.program
     ),
     EmitTarget.TORCH: Emitter(
         obstacles=torch_obstacles.obstacles, files=torch_files.files, program=torch_files.program

@@ -72,7 +72,8 @@ def _switches(entry: ModelEntry) -> dict[str, Value]:
         "untie-embeddings-and-output-weights": not entry.tied_embeddings,
         "disable-bias-linear": not entry.output_bias,
         "add-qkv-bias": entry.qkv_bias and not entry.output_bias,
-        "qk-layernorm": entry.query_key_norm,
+        # Of latent attention, the norms of what queries, keys and values are compressed into.
+        "qk-layernorm": entry.query_key_norm or entry.latent_attention is not None,
     }
     return {name: True for name, wanted in switches.items() if wanted}
 

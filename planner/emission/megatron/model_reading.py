@@ -39,7 +39,7 @@ def model_of(given: CommandLine, *, file: str) -> ModelEntry:
         "qkv_bias": biased or "add-qkv-bias" in given,
         "output_bias": biased,
         "mlp_bias": biased,
-        "query_key_norm": "qk-layernorm" in given,
+        "query_key_norm": "qk-layernorm" in given and "multi-latent-attention" not in given,
         "latent_attention": latent,
         "experts": _experts(given, file=file),
         "mtp_layers": given.whole("mtp-num-layers") or 0,
