@@ -11,7 +11,13 @@ from meshwright.planner.emission.launch.program import TORCHRUN, Program
 from meshwright.planner.emission.shell import comment
 from meshwright.planner.emission.target import EmitTarget
 from meshwright.planner.emission.torchtitan.flavors import Flavor, flavor_of
-from meshwright.planner.emission.torchtitan.settings import parallelism, recomputed_layers, training
+from meshwright.planner.emission.torchtitan.settings import (
+    converters,
+    is_compiled,
+    parallelism,
+    recomputed_layers,
+    training,
+)
 from meshwright.planner.plan_schema import Plan
 
 MODULE, FUNCTION = "meshwright_plan", "plan"
@@ -56,15 +62,18 @@ def module_text(plan: Plan) -> str:
     chosen = recomputed_layers(plan)
     return (
         comment(header(plan, EmitTarget.TORCHTITAN))
-        + "\n".join(_imports(flavor, policy, some=policy is not None and chosen is not None))
+        + "\n".join(_imports(plan, flavor, policy, some=policy is not None and chosen is not None))
         + ("" if policy is None or chosen is None else CHOSEN_LAYERS.format(policy=policy))
         + _function(plan, flavor, _checkpointing(policy, chosen))
     )
 
 
-def _imports(flavor: Flavor, policy: str | None, *, some: bool) -> Iterator[str]:
+def _imports(plan: Plan, flavor: Flavor, policy: str | None, *, some: bool) -> Iterator[str]:
     yield "from dataclasses import dataclass, replace" if some else "from dataclasses import replace"
     yield ""
+    narrow = converters(plan)
+    if narrow:
+        yield f"from torchtitan.components.quantization import {', '.join(sorted(narrow))}"
     yield "from torchtitan.config import CompileConfig, ParallelismConfig"
     if policy is not None:
         yield f"from torchtitan.distributed.activation_checkpoint import {policy}"
@@ -81,20 +90,29 @@ def _checkpointing(policy: str | None, chosen: tuple[int, ...] | None) -> str:
 
 
 def _function(plan: Plan, flavor: Flavor, checkpointing: str) -> str:
-    compiled = plan.inputs.stack.entry.fused_norm
     return (
         f"\n\ndef {FUNCTION}() -> Trainer.Config:\n"
         f"    base = {flavor.config}()\n"
         "    return replace(\n"
         "        base,\n"
-        f"        model_spec=model_registry({flavor.name!r}),\n"
+        f"        model_spec=model_registry({flavor.name!r}{_converters(plan)}),\n"
         f"        hf_assets_path={flavor.assets!r},\n"
         f"        training=replace(\n            base.training,\n{_keywords(training(plan))}        ),\n"
         f"        parallelism=ParallelismConfig(\n{_keywords(parallelism(plan))}        ),\n"
         f"        activation_checkpoint={checkpointing},\n"
-        f"        compile=CompileConfig(enable={compiled}),\n"
+        f"        compile=CompileConfig(enable={is_compiled(plan)}),\n"
         "    )\n"
     )
+
+
+def _converters(plan: Plan) -> str:
+    calls = [
+        f"{name}.Config({', '.join(f'{field}={value!r}' for field, value in given.items())})"
+        for name, given in converters(plan).items()
+    ]
+    if not calls:
+        return ""
+    return ", converters=[\n" + "".join(f"            {call},\n" for call in calls) + "        ]"
 
 
 def _keywords(values: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.torchtitan.flavors import flavor_of
-from meshwright.planner.emission.torchtitan.settings import SCHEDULES
+from meshwright.planner.emission.torchtitan.settings import NARROW, SCHEDULES
 from meshwright.planner.plan_schema import Plan
 
 UNSHARDED = {"gradient_shard": None, "parameter_shard": None, "backward_shard": None}
@@ -27,11 +27,15 @@ def _model(plan: Plan, _: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path=f"{path}.name", feature=f"has no model of the dimensions of {entry.name}")
     if entry.mtp_layers:
         yield Obstacle(path=f"{path}.mtp_layers", feature="has no flavour of the model that predicts several tokens")
-    if plan.inputs.job.precision is not Precision.BF16:
-        yield Obstacle(
-            path="inputs.job.precision",
-            feature=f"is told in bf16 only by this version, not in {plan.inputs.job.precision}",
-        )
+
+
+def _precision(plan: Plan, _: Layout) -> Iterator[Obstacle]:
+    precision, vendor = plan.inputs.job.precision, plan.inputs.device.entry.vendor
+    path = "inputs.job.precision"
+    if precision not in NARROW:
+        yield Obstacle(path=path, feature=f"isn't told to train in {precision} by this version")
+    elif precision is Precision.MXFP8 and vendor != "nvidia":
+        yield Obstacle(path=path, feature=f"has no {precision} on devices of {vendor}")
 
 
 def _schedule(_: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -128,6 +132,7 @@ def _recompute(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
 
 CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
     _model,
+    _precision,
     _schedule,
     _context,
     _sharding,

@@ -6,7 +6,7 @@ wherever a function builds them.
 
 import ast
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import InputError
@@ -15,9 +15,10 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.stages import FOLDED, chunk_sizes
 from meshwright.planner.emission.reading import Known, Reading, needed, replicas, without_even_split
-from meshwright.planner.emission.torchtitan.settings import SCHEDULES
+from meshwright.planner.emission.torchtitan.settings import NARROW, SCHEDULES
 
 BY_NAME = {name.lower(): schedule for schedule, name in SCHEDULES.items()}
+NARROWING = {name for narrow in NARROW.values() for name in narrow}
 POLICIES = {"FullAC": Recompute.FULL, "SelectiveAC": Recompute.SELECTIVE}
 
 
@@ -39,7 +40,7 @@ def read(text: str, known: Known) -> Reading:
         model=known.model,
         global_batch=global_batch if global_batch != -1 else None,
         sequence_length=training.get("seq_len", known.sequence_length),
-        precision=Precision.BF16,
+        precision=_precision(tree, file=known.file),
         unmodelled=("training.enable_cpu_offload",) if training.get("enable_cpu_offload") else (),
     )
 
@@ -79,6 +80,20 @@ def _literals(call: ast.Call, section: str, *, file: str) -> Iterator[tuple[str,
             yield str(keyword.arg), ast.literal_eval(keyword.value)
         except ValueError:
             raise InputError("isn't a literal value", file=file, path=f"{section}.{keyword.arg}") from None
+
+
+def _precision(tree: ast.AST, *, file: str) -> Precision:
+    """Read the format of the products by what converts them; bf16 where nothing does."""
+    used = {_name(node.func.value) for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_config(node.func)}
+    found = [precision for precision, narrow in NARROW.items() if used & set(narrow)]
+    unknown = [name for name in sorted(used) if name.endswith("LinearConverter") and name not in NARROWING]
+    if len(found) > 1 or unknown:
+        raise InputError("converts products to a format that plans don't hold", file=file, path="converters")
+    return found[0] if found else Precision.BF16
+
+
+def _is_config(function: ast.expr) -> TypeGuard[ast.Attribute]:
+    return isinstance(function, ast.Attribute) and function.attr == "Config"
 
 
 def _layout(
@@ -179,13 +194,7 @@ def _recompute(tree: ast.AST, sizes: tuple[int, ...], *, file: str) -> dict[str,
 
 
 def _is_policy(call: ast.Call) -> bool:
-    function = call.func
-    return (
-        isinstance(function, ast.Attribute)
-        and function.attr == "Config"
-        and isinstance(function.value, ast.Name)
-        and function.value.id.endswith("AC")
-    )
+    return _is_config(call.func) and isinstance(call.func.value, ast.Name) and call.func.value.id.endswith("AC")
 
 
 def _base_policy(tree: ast.AST) -> Recompute:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
@@ -16,6 +17,30 @@ SCHEDULES: Mapping[Schedule, str] = {
     Schedule.ZERO_BUBBLE_V: "ZBVZeroBubble",
     Schedule.DUAL_PIPE_V: "DualPipeV",
 }
+# What turns products into those of narrow formats, by the class of torchtitan.components.quantization that does: of
+# matrices, and of experts. Head and router stay as they are, as in its own configurations.
+NARROW: Mapping[Precision, Mapping[str, Mapping[str, Any]]] = {
+    Precision.BF16: {},
+    Precision.FP8: {"Float8LinearConverter": {"filter_fqns": ["lm_head", "router.gate"]}},
+    Precision.MXFP8: {"MXFP8LinearConverter": {"fqns": ["attention", "feed_forward", "shared_experts"]}},
+}
+NARROW_EXPERTS: Mapping[Precision, Mapping[str, Mapping[str, Any]]] = {
+    Precision.BF16: {},
+    Precision.FP8: {"Float8GroupedExpertsConverter": {}},
+    Precision.MXFP8: {"MXFP8GroupedExpertsConverter": {"pad_multiple": 128}},
+}
+
+
+def converters(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Give the converters of a model to the format of the products, and their arguments."""
+    precision, mixture = plan.inputs.job.precision, plan.inputs.model.entry.experts is not None
+    chosen = {**NARROW[precision], **(NARROW_EXPERTS[precision] if mixture else {})}
+    return {name: {**given, "model_compile_enabled": is_compiled(plan)} for name, given in chosen.items()}
+
+
+def is_compiled(plan: Plan) -> bool:
+    """Whether the model is compiled, which is what fuses its norms."""
+    return plan.inputs.stack.entry.fused_norm
 
 
 def parallelism(plan: Plan) -> dict[str, Any]:
