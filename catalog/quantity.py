@@ -70,14 +70,15 @@ def _quantity(units: dict[str, float]) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-def _whole_bytes(text: Any) -> int:  # noqa: ANN401 - what a YAML file holds
+def parse_bytes(text: Any) -> int:  # noqa: ANN401 - what a YAML file holds
+    """Give whole bytes of "80 GiB". Raises ValueError with a sentence that names the units it takes."""
     value = round(parse_quantity(text, _BYTE_UNITS))
     if not 1 <= value < 2**63:
         raise ValueError(f"{text!r:.60} must be at least one byte and less than 2^63")
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(_whole_bytes), _printer(_BYTE_UNITS)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), _printer(_BYTE_UNITS)]
 BytesPerSecond = Annotated[float, _quantity(_RATE_UNITS), _printer(_RATE_UNITS)]
 FlopPerSecond = Annotated[float, _quantity(_FLOP_RATE_UNITS), _printer(_FLOP_RATE_UNITS)]
 Seconds = Annotated[float, _quantity(_TIME_UNITS), _printer(_TIME_UNITS)]

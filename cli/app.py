@@ -10,6 +10,7 @@ from meshwright.cli.catalog import catalog_command
 from meshwright.cli.check import check_command
 from meshwright.cli.emit import emit_command
 from meshwright.cli.estimate import estimate_command
+from meshwright.cli.experts import experts_command
 from meshwright.cli.explain import explain_command
 from meshwright.cli.importing import import_command
 from meshwright.cli.plan import plan_command
@@ -41,6 +42,7 @@ for _command in (
     emit_command,
     import_command,
     estimate_command,
+    experts_command,
     accuracy_command,
     calibrate_command,
     check_command,

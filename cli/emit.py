@@ -42,8 +42,8 @@ def emit_command(
     from meshwright.cli.render.emissions import emission_document, relaxation_lines, render_emission
     from meshwright.planner import emit, load_plan
     from meshwright.planner.emission import write_emission
-    from meshwright.planner.emission.emission import require_free
     from meshwright.planner.emission.target import emit_target
+    from meshwright.planner.folder_replacement import require_free
     from meshwright.planner.plan_file import require_devices
 
     known = emit_target(target)

@@ -139,7 +139,7 @@ def test_a_failed_emission_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_emission(emission, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -1,17 +1,12 @@
-"""What is emitted for a plan, and writing it into a folder: whole, or not at all."""
+"""What is emitted for a plan, and writing it."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
-from meshwright.catalog.errors import InputError
 from meshwright.planner.emission.target import EmitTarget
+from meshwright.planner.folder_replacement import write_folder
 from meshwright.planner.plan_schema import Plan
-
-SCRIPT_MODE = 0o755
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,53 +33,4 @@ def write_emission(emission: Emission, folder: str | Path, *, force: bool = Fals
 
     Raises InputError where the folder is there already, or can't be written; nothing is left behind.
     """
-    target = Path(folder)
-    require_free(target, force=force)
-    draft = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        _fill(draft, emission.files)
-        _put(draft, target)
-    except OSError as error:
-        raise InputError(f"can't be written: {error.strerror or error}", file=str(folder)) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return tuple(target / name for name in emission.files)
-
-
-def require_free(folder: Path, *, force: bool) -> None:
-    """Raise InputError where a folder can't be made, or is there and may not be replaced."""
-    if not folder.name:
-        raise InputError("is no folder of its own to write to", file=str(folder), hint="name one that isn't there yet")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {folder.parent}", file=str(folder), hint="make the folder first")
-    if not os.path.lexists(folder):
-        return
-    if folder.is_symlink() or not folder.is_dir():
-        raise InputError("is there, and isn't a folder, so nothing is written over it", file=str(folder))
-    if not force:
-        raise InputError("is there already", file=str(folder), hint="--force replaces the whole folder")
-
-
-def _fill(draft: Path, files: Mapping[str, str]) -> None:
-    draft.mkdir()
-    for name, text in files.items():
-        path = draft / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-        if path.suffix in (".sh", ".sbatch"):
-            path.chmod(SCRIPT_MODE)
-
-
-def _put(draft: Path, target: Path) -> None:
-    """Move the draft to where it belongs; what was there goes away behind it."""
-    if not target.exists():
-        draft.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{uuid4().hex}.old")
-    target.rename(old)
-    try:
-        draft.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+    return write_folder(emission.files, folder, force=force)

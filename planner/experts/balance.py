@@ -16,6 +16,7 @@ Experts are taken in the order of their weights, so that their numbering changes
 """
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -47,12 +48,19 @@ class Balanced:
 
 
 def balanced(
-    weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None, kicks: int = KICKS
+    weights: FloatArray,
+    *,
+    slots: int,
+    devices: int,
+    aim: FloatArray | None = None,
+    kicks: int = KICKS,
+    until: float | None = None,
 ) -> Balanced:
     """Give a placement of `weights` [layers, experts] on `devices` with `slots` in all.
 
     slots: a multiple of `devices`, at least the experts and at most experts x devices. aim: largest loads
     [layers] that are light enough, where the bounds are lower. kicks: how often layers above that are tried again.
+    until: after which `perf_counter` none is.
     """
     order = np.argsort(-weights, axis=1, kind="stable")
     heaviest_first = np.take_along_axis(weights, order, axis=1)
@@ -64,7 +72,7 @@ def balanced(
     largest = device_loads(placed, each).max(axis=1)
     for kick in range(kicks if slots > 2 * devices else 0):
         left = np.flatnonzero(largest > enough)
-        if not len(left):
+        if not len(left) or (until is not None and perf_counter() > until):
             break
         again = polished(kicked(placed[left], kick), each[left], enough=enough[left], rounds=ROUNDS)
         reached = device_loads(again, each[left]).max(axis=1)

@@ -33,6 +33,7 @@ class _Search:
     weights: tuple[float, ...]
     bound: float
     limit: int
+    filled: bool
     best: float
     found: Sets | None = None
     visited: int = 0
@@ -46,7 +47,7 @@ class _Search:
             self.best, self.found = max(loads), path
             return
         weight, after = self.weights[len(path)], len(self.weights) - len(path) - 1
-        for chosen in _device_sets(loads, free, after):
+        for chosen in _device_sets(loads, free, after, filled=self.filled):
             if self.over():
                 return
             load = weight / len(chosen)
@@ -59,29 +60,34 @@ class _Search:
 
 
 def searched(
-    weights: tuple[float, ...], *, devices: int, size: int, known: float, bound: float, limit: int
+    weights: tuple[float, ...], *, devices: int, size: int, known: float, bound: float, limit: int, filled: bool
 ) -> Searched:
     """Search one layer for a placement with a lighter largest load than `known`.
 
     weights: of the experts, heaviest first. size: slots of a device. bound: no placement is lighter.
-    limit: of partial placements to look at.
+    limit: of partial placements to look at. filled: whether no slot may stay empty.
     """
-    search = _Search(weights=weights, bound=bound, limit=limit, best=known)
+    search = _Search(weights=weights, bound=bound, limit=limit, filled=filled, best=known)
     if not search.over():
         search.visit((0.0,) * devices, (size,) * devices, ())
     complete = search.visited < limit or search.best <= bound * (1 + ROUNDING)
     return Searched(sets=search.found, largest=search.best, complete=complete, visited=search.visited)
 
 
-def _device_sets(loads: tuple[float, ...], free: tuple[int, ...], after: int) -> Iterator[tuple[int, ...]]:
+def _device_sets(
+    loads: tuple[float, ...], free: tuple[int, ...], after: int, *, filled: bool
+) -> Iterator[tuple[int, ...]]:
     """Give the sets of devices that an expert may be on, one of those alike, where `after` experts are still to come.
 
-    Each of those needs a slot; slots may stay empty.
+    Each of those needs a slot; where all are to be filled, they can fill one on each device.
     """
     left = sum(free)
     state = sorted(range(len(loads)), key=lambda device: (loads[device], free[device]))
     classes = [tuple(alike) for _, alike in groupby(state, key=lambda device: (loads[device], free[device]))]
-    choices = [range((len(alike) if free[alike[0]] else 0) + 1) for alike in classes]
+    needed = [len(alike) if filled and free[alike[0]] > after else 0 for alike in classes]
+    choices = [
+        range(least, (len(alike) if free[alike[0]] else 0) + 1) for least, alike in zip(needed, classes, strict=True)
+    ]
     for taken in product(*choices):
         count = sum(taken)
         if count and left - count >= after:

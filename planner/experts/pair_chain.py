@@ -1,8 +1,8 @@
 """Pairs of small groups share out their experts anew, over all layers at once.
 
-The 2 S experts that two groups hold in a layer are split in C(2 S, S) ways. Whichever way, tokens between them and other
-groups change nothing but by `tokens`; so the best splits of all layers together are a longest path, found exactly by a
-dynamic program along the layers. Splits above the load cap are left out, but the one that is there.
+The 2 S experts that two groups hold in a layer are split in C(2 S, S) ways. Whichever way, tokens between them and
+other groups change nothing but by `tokens`; so the best splits of all layers together are a longest path, found exactly
+by a dynamic program along the layers. Splits above the load cap are left out, but the one that is there.
 """
 
 from functools import cache

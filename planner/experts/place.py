@@ -73,6 +73,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     dispatch: Dispatch | str = Dispatch.EQUAL_SPLIT,
     previous: object = None,
     most_on_device: int | None = None,
+    time_limit_s: float | None = None,
 ) -> Placement:
     """Give the placement of experts on devices: the same arguments give the same one.
 
@@ -85,6 +86,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     dispatch: the engine's choice among replicas, by which loads and traffic are counted.
     previous: the placement [layers, slots] that is there; few weights are moved from it.
     most_on_device: how many experts of all layers together a device's memory holds.
+    time_limit_s: when to stop improving on the first answer; what is found then depends on the machine.
 
     Raises InputError where arguments can't be right or memory doesn't hold the slots, SolverFailed where the answer
     doesn't pass the independent check.
@@ -103,7 +105,8 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     if most_on_device is not None:
         require_room(routing.layers, question.slots // devices, most_on_device)
     before = None if previous is None else _previous(previous, question)
-    balance = balanced_slots(routing.loads, slots=question.slots, devices=devices)
+    until = None if time_limit_s is None else begun + time_limit_s
+    balance = balanced_slots(routing.loads, slots=question.slots, devices=devices, until=until)
     found = _FINDERS[question.objective](question, balance)
     by_device = found.by_device
     if before is not None and routing.tokens is None:

@@ -24,18 +24,21 @@ def searched_layers(
     placed, largest, bound = placed.copy(), largest.copy(), bound.copy()
     left = TOTAL_LIMIT if devices * size <= MOST_SLOTS else 0
     for layer in np.flatnonzero(largest > bound * (1 + EQUAL)) if left else ():
-        end = searched(
-            tuple(map(float, weights[layer])),
-            devices=devices,
-            size=size,
-            known=float(largest[layer]),
-            bound=float(bound[layer]),
-            limit=min(left, LAYER_LIMIT),
-        )
-        left -= end.visited
-        if end.sets is not None:
-            placed[layer] = _held(end.sets, devices, size)
-            largest[layer] = end.largest
+        # Slots are left empty only for what is lighter than all that fills them.
+        for filled in (True, False):
+            end = searched(
+                tuple(map(float, weights[layer])),
+                devices=devices,
+                size=size,
+                known=float(largest[layer]),
+                bound=float(bound[layer]),
+                limit=min(left, LAYER_LIMIT),
+                filled=filled,
+            )
+            left -= end.visited
+            if end.sets is not None:
+                placed[layer] = _held(end.sets, devices, size)
+                largest[layer] = end.largest
         if end.complete:
             bound[layer] = largest[layer]
         if left <= 0:

@@ -5,8 +5,8 @@ Transitions M of row sums r and column sums q deviate from those of unrelated la
     A = (M - r q' / sum M) / sqrt(r q')                         (correspondence analysis, M. Greenacre, 1984)
 
 Orthonormal U_l [experts, K - 1] with a large sum of trace(U_l' A_l U_l+1) over the first layers, found by one pass
-back, one forth and one back of orthogonal iteration, place experts that share tokens near each other; the first layer's are
-grouped around K of them that are far apart.
+back, one forth and one back of orthogonal iteration, place experts that share tokens near each other; the first
+layer's are grouped around K of them that are far apart.
 """
 
 import numpy as np

@@ -12,14 +12,16 @@ from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.slots import members_of
 
 
-def balanced_slots(weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None) -> Balanced:
+def balanced_slots(
+    weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None, until: float | None = None
+) -> Balanced:
     """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
 
     Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts on.
     """
     size = slots // devices
     used = min(size, weights.shape[1])
-    found = balanced(weights, slots=used * devices, devices=devices, aim=aim)
+    found = balanced(weights, slots=used * devices, devices=devices, aim=aim, until=until)
     placed = np.full((len(weights), devices, size), EMPTY)
     placed[:, :, :used] = found.placed
     return Balanced(placed=placed, largest=found.largest, bound=found.bound)

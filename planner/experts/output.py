@@ -1,0 +1,48 @@
+"""The files of a placement."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.formats import eplb, megatron, sglang, vllm, vllm_ascend
+from meshwright.planner.experts.placement import EMPTY, Placement
+from meshwright.planner.experts.placement_file import placement_text
+
+PLACEMENT_FILE = "placement.json"
+
+
+def placement_files(placement: Placement, *, at: tuple[int, ...], model_layers: int) -> Mapping[str, str | bytes]:
+    """Give the files by name: ours, and one for each engine. The same placement gives the same bytes.
+
+    at: which of the model's `model_layers` each layer of the placement is.
+    """
+    slots, devices = placement.placement, placement.devices
+    return {
+        PLACEMENT_FILE: placement_text(placement, at=at, model_layers=model_layers),
+        "eplb.npz": eplb.content(slots, devices=devices),
+        "sglang.json": sglang.text(slots, devices=devices, at=at, layers=model_layers),
+        "vllm.json": vllm.text(slots, devices=devices),
+        "vllm_ascend.json": vllm_ascend.text(slots, devices=devices),
+        "megatron.json": megatron.text(slots, devices=devices),
+    }
+
+
+def in_turn(layers: int, experts: int, slots: int) -> IntArray:
+    """Give the placement [layers, slots] of engines that aren't told one: experts in turn, from the first again."""
+    return np.broadcast_to(np.arange(slots) % experts, (layers, slots)).copy()
+
+
+def even_loads(loads: FloatArray, placement: IntArray, *, devices: int) -> FloatArray:
+    """Give the load of each device [layers, devices] over the mean where replicas share alike.
+
+    An expert that is twice on a device has there as much as its copies on two would.
+    """
+    by_device = placement.reshape(len(placement), devices, -1)
+    copies = np.zeros((len(placement), devices, loads.shape[1]))
+    for slot in range(by_device.shape[2]):
+        layer, device = np.nonzero(by_device[:, :, slot] != EMPTY)
+        copies[layer, device, by_device[layer, device, slot]] += 1.0
+    share = copies / np.maximum(copies.sum(axis=1, keepdims=True), 1.0)
+    over_mean: FloatArray = (share * loads[:, None, :]).sum(axis=2) / (loads.sum(axis=1, keepdims=True) / devices)
+    return over_mean
