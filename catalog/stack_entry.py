@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
 from meshwright.catalog.quantity import Bytes, Seconds
@@ -79,6 +80,7 @@ class StackEntry(Entry):
     axes, context_methods, schedules: the parallelisms, ways of context parallelism and pipeline schedules that it runs;
     the search keeps to them.
     repeats_key_values: under Ulysses, key heads that are fewer than its ranks are repeated for them.
+    axis_orders: how its launcher can number ranks; the search keeps to those.
     splits, recompute_by: how it lets layers be cut into stages, and which be recomputed; the search keeps to them. What
     it recomputes selectively is recomputed in all layers, unless each stage has its own choice.
     fused_attention: attention keeps no score matrix (flash attention).
@@ -142,6 +144,7 @@ class StackEntry(Entry):
     axes: tuple[Axis, ...]
     context_methods: tuple[ContextMethod, ...]
     repeats_key_values: bool
+    axis_orders: Annotated[tuple[AxisOrder, ...], Field(min_length=1)]
     schedules: tuple[Schedule, ...]
     splits: Splits
     recompute_by: RecomputeBy

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 
@@ -27,6 +28,7 @@ class Recompute(StrEnum):
 RECOMPUTES = tuple(Recompute)
 SCHEDULES = tuple(Schedule)
 CONTEXT_METHODS = tuple(ContextMethod)
+AXIS_ORDERS = tuple(AxisOrder)
 # What each kind of shard is where a layout doesn't say otherwise.
 WIDER_SHARDS = {"gradient_shard": "zero_shard", "parameter_shard": "zero_shard", "backward_shard": "parameter_shard"}
 
@@ -42,6 +44,7 @@ class Layout:
     split: layers of each chunk in model order; empty where they are cut as evenly as can be.
     vocabulary_parallel: stages share embedding and head instead of the first and the last having one each.
     data_parallel: replicas that see different sequences (without context parallelism).
+    axis_order: how ranks are numbered through the axes.
     expert_parallel: devices that share a layer's experts, out of data x context x tensor parallelism.
     expert_tensor_parallel: devices that share each expert's matrices.
     zero_stage: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters sharded over zero_shard devices.
@@ -68,6 +71,7 @@ class Layout:
     split: tuple[int, ...] = ()
     vocabulary_parallel: bool = False
     data_parallel: int = 1
+    axis_order: AxisOrder = AxisOrder.PIPELINE_OUTERMOST
     expert_parallel: int = 1
     expert_tensor_parallel: int = 1
     zero_stage: int = 0
@@ -124,6 +128,7 @@ class LayoutTable:
     split: IntArray
     vocabulary_parallel: IntArray
     data_parallel: IntArray
+    axis_order: IntArray
     expert_parallel: IntArray
     expert_tensor_parallel: IntArray
     zero_stage: IntArray
@@ -170,6 +175,7 @@ class LayoutTable:
         split = self.splits[values.pop("split")]
         values |= {"split": split.sizes, "recompute_split": split.recomputed}
         values["context_method"] = CONTEXT_METHODS[values["context_method"]]
+        values["axis_order"] = AXIS_ORDERS[values["axis_order"]]
         values["recompute"] = RECOMPUTES[values["recompute"]]
         values["recompute_layers"] = values["recompute_layers"] or None
         values["schedule"] = SCHEDULES[values["schedule"]]
@@ -205,7 +211,7 @@ def _given(layout: Layout) -> dict[str, int]:
 def _code(value: int | StrEnum | None) -> int:
     if value is None:
         return 0
-    for closed_set in (RECOMPUTES, SCHEDULES, CONTEXT_METHODS):
+    for closed_set in (RECOMPUTES, SCHEDULES, CONTEXT_METHODS, AXIS_ORDERS):
         if value in closed_set:
             return closed_set.index(value)
     return int(value)

@@ -8,6 +8,7 @@ from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.schedule.codes import DUAL, chunk_passes, chunks_a_stage
+from meshwright.costmodels.strides import pipeline_stride
 
 
 def pipeline_communication_s(
@@ -53,8 +54,7 @@ def message_s(job: Job, layouts: LayoutTable) -> FloatArray:
 
 
 def _pipeline_group(layouts: LayoutTable) -> Group:
-    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
-    return Group(size=layouts.pipeline_parallel, stride=stride)
+    return Group(size=layouts.pipeline_parallel, stride=pipeline_stride(layouts))
 
 
 def _vocabulary_messages_s(job: Job, group: Group, state_bytes: FloatArray) -> FloatArray:

@@ -24,6 +24,7 @@ import numpy as np
 from meshwright.costmodels.collectives import Group
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, IntArray, LayoutTable
+from meshwright.costmodels.strides import stages_inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,15 @@ class Sharding:
 
 def data_group(layouts: LayoutTable) -> Group:
     """Give the ranks that hold the same dense parameters: data x context parallelism."""
-    return Group(size=layouts.data_parallel * layouts.context_parallel, stride=layouts.tensor_parallel)
+    stride = layouts.tensor_parallel * stages_inside(layouts)
+    return Group(size=layouts.data_parallel * layouts.context_parallel, stride=stride)
 
 
 def expert_data_group(layouts: LayoutTable) -> Group:
     """Give the ranks that hold the same experts."""
     expert_ranks = layouts.expert_parallel * layouts.expert_tensor_parallel
     block = layouts.data_parallel * layouts.context_parallel * layouts.tensor_parallel
-    return Group(size=np.maximum(block // expert_ranks, 1), stride=expert_ranks)
+    return Group(size=np.maximum(block // expert_ranks, 1), stride=expert_ranks * stages_inside(layouts))
 
 
 def dense_sharding(job: Job, layouts: LayoutTable) -> Sharding:
@@ -89,5 +91,5 @@ def _sharding(job: Job, layouts: LayoutTable, group: Group) -> Sharding:
 
 def _cut(layouts: LayoutTable, group: Group, shard: IntArray, *, where: BoolArray) -> IntArray:
     """Give how many members of the group lie within the ranks of several dense ones, [layouts, 1]; elsewhere 1."""
-    within = np.clip(shard * layouts.tensor_parallel // group.stride, 1, group.size)
+    within = np.clip(shard * data_group(layouts).stride // group.stride, 1, group.size)
     return np.where(where & (shard > 1), within, 1)[:, np.newaxis]

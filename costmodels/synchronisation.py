@@ -29,6 +29,7 @@ from meshwright.costmodels.state import (
     local_vocabulary,
 )
 from meshwright.costmodels.state_messages import StateMessages, state_messages
+from meshwright.costmodels.strides import pipeline_stride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +125,8 @@ def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
 
     Schedules that fold or mirror the model have both ends on one stage, vocabulary parallelism has both everywhere.
     """
-    stride = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
-    pair = Group(
-        size=np.minimum(layouts.pipeline_parallel, 2), stride=stride * np.maximum(layouts.pipeline_parallel - 1, 1)
-    )
+    stages = np.maximum(layouts.pipeline_parallel - 1, 1)
+    pair = Group(size=np.minimum(layouts.pipeline_parallel, 2), stride=pipeline_stride(layouts) * stages)
     word_table = job.model.hidden * local_vocabulary(job, layouts)
     seconds = all_reduce_s(job.cluster, pair, job.stack.gradient_bytes * word_table)
     apart = ~np.isin(layouts.schedule, (*FOLDED, DUAL_PIPE)) & (layouts.vocabulary_parallel == 0)
@@ -139,8 +138,7 @@ def mirrored_copies_s(job: Job, layouts: LayoutTable, parameters: StageParameter
 
     Stages s and P - 1 - s have the same chunks; their ranks sum what ZeRO leaves each of them.
     """
-    stage = layouts.tensor_parallel * layouts.context_parallel * layouts.data_parallel
-    pair = Group(size=np.full((len(layouts), 1), 2), stride=stage[:, np.newaxis])
+    pair = Group(size=np.full((len(layouts), 1), 2), stride=pipeline_stride(layouts)[:, np.newaxis])
     count = parameters.dense / dense_sharding(job, layouts).optimizer
     count = count + parameters.experts / expert_sharding(job, layouts).optimizer
     seconds = all_reduce_s(job.cluster, pair, job.stack.reduce_bytes * count)

@@ -10,7 +10,7 @@ from meshwright.costmodels.layout import WIDER_SHARDS, Layout, Recompute
 from meshwright.costmodels.stages import chunks_of_stage, ends_of_stage, stage_chunks
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
-from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+from meshwright.planner.ranks import EXPERT_ORDERS, MESH_ORDERS, mesh_axes
 from meshwright.planner.targets import limits_under
 
 # Each figure is rounded to nine digits, so a sum of some tens of them is off by less than this.
@@ -82,8 +82,9 @@ def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
 
 def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:
     expected = {name: AxisSection.of(axis) for name, axis in mesh_axes(plan.layout.layout()).items()}
-    if plan.mesh.order != MESH_ORDER or plan.mesh.expert_order != EXPERT_ORDER:
-        yield "mesh.order", f"this version numbers ranks by {MESH_ORDER} and {EXPERT_ORDER} only"
+    order = plan.layout.axis_order
+    if (plan.mesh.order, plan.mesh.expert_order) != (MESH_ORDERS[order], EXPERT_ORDERS[order]):
+        yield "mesh.order", f"ranks of {order} are numbered by {MESH_ORDERS[order]} and {EXPERT_ORDERS[order]}"
     if plan.mesh.groups != expected:
         yield "mesh.groups", "aren't those that the layout implies"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.device_entry import DeviceEntry
@@ -130,6 +131,7 @@ class LayoutSection(Section):
     split: tuple[Natural, ...]
     vocabulary_parallel: Annotated[bool, Field(strict=True)]
     data_parallel: Count
+    axis_order: AxisOrder
     expert_parallel: Count
     expert_tensor_parallel: Count
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)]

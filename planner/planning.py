@@ -47,7 +47,7 @@ from meshwright.planner.plan_schema import (
     UnrestrictedSection,
 )
 from meshwright.planner.practices import practices_of
-from meshwright.planner.ranks import EXPERT_ORDER, MESH_ORDER, mesh_axes
+from meshwright.planner.ranks import EXPERT_ORDERS, MESH_ORDERS, mesh_axes
 from meshwright.planner.targets import Target, limits_under, unrestricted
 from meshwright.planner.uncertainty import Knowledge, Quantity, interval, practised_by, reasons, upper_factors
 
@@ -203,8 +203,8 @@ def assembled(inputs: Inputs, result: SearchResult, free: SearchResult | None, *
         mesh=MeshSection(
             devices=layout.world_size,
             idle=inputs.cluster.entry.devices - layout.world_size,
-            order=MESH_ORDER,
-            expert_order=EXPERT_ORDER,
+            order=MESH_ORDERS[layout.axis_order],
+            expert_order=EXPERT_ORDERS[layout.axis_order],
             groups={name: AxisSection.of(axis) for name, axis in mesh_axes(layout).items()},
         ),
         predicted=predicted,

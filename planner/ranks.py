@@ -2,24 +2,35 @@
 
 Ranks count through the axes of an order, first axis fastest:
 
-    MESH_ORDER     rank = tensor + T x (context + C x (data + D x pipeline))
-    EXPERT_ORDER   rank = expert_tensor + T' x (expert + E x (expert_data + D' x pipeline))
+    tp-cp-dp-pp    rank = tensor + T x (context + C x (data + D x pipeline))
+       of experts  rank = expert_tensor + T' x (expert + E x (expert_data + D' x pipeline))
+    tp-cp-pp-dp    rank = tensor + T x (context + C x (pipeline + P x data))
+       of experts  rank = expert_tensor + T' x (expert + E x (pipeline + P x expert_data))
 
-Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. An axis of size n and
-stride s groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0. `data_context` is what
-ZeRO shards over: context and data are neighbours in the order, so it is an axis too.
+Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. Where data is outermost
+that takes T' x E = T x C, so that experts' replicas are those of the rest; without experts there are no such axes then.
+An axis of size n and stride s groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0.
+`data_context` is what ZeRO shards over: context and data are neighbours in the order, or context is 1, so it is an axis
+too. Under the hybrid method, `ulysses` and `ring` are the two axes of context.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.stages import ends_of_stage
 
-MESH_ORDER = ("tensor", "context", "data", "pipeline")
-EXPERT_ORDER = ("expert_tensor", "expert", "expert_data", "pipeline")
+MESH_ORDERS = {
+    AxisOrder.PIPELINE_OUTERMOST: ("tensor", "context", "data", "pipeline"),
+    AxisOrder.DATA_OUTERMOST: ("tensor", "context", "pipeline", "data"),
+}
+EXPERT_ORDERS = {
+    AxisOrder.PIPELINE_OUTERMOST: ("expert_tensor", "expert", "expert_data", "pipeline"),
+    AxisOrder.DATA_OUTERMOST: ("expert_tensor", "expert", "pipeline", "expert_data"),
+}
 
 Chunks = tuple[tuple[int, ...], ...]
 
@@ -60,7 +71,7 @@ class RankPlan:
 
 
 def mesh_axes(layout: Layout) -> dict[str, Axis]:
-    """Give the axes of a layout: those of MESH_ORDER, of EXPERT_ORDER, and data_context."""
+    """Give the axes of a layout: those of its mesh order, of its expert order, data_context, and the hybrid's."""
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     expert = layout.expert_tensor_parallel * layout.expert_parallel
     sizes = {
@@ -72,9 +83,17 @@ def mesh_axes(layout: Layout) -> dict[str, Axis]:
         "expert": layout.expert_parallel,
         "expert_data": stage // expert,
     }
-    axes = _strided(MESH_ORDER, sizes) | _strided(EXPERT_ORDER[:-1], sizes)
-    both = Axis(size=layout.context_parallel * layout.data_parallel, stride=layout.tensor_parallel)
-    return axes | {"data_context": both}
+    axes = _strided(EXPERT_ORDERS[layout.axis_order], sizes)
+    if axes["expert_data"].stride * axes["expert_data"].size > layout.world_size:
+        axes = {}
+    axes = _strided(MESH_ORDERS[layout.axis_order], sizes) | {name: axes[name] for name in axes if name != "pipeline"}
+    replicas = axes["data"] if layout.context_parallel == 1 else axes["context"]
+    axes["data_context"] = Axis(size=layout.context_parallel * layout.data_parallel, stride=replicas.stride)
+    if layout.ulysses_parallel > 1:
+        inner = Axis(size=layout.ulysses_parallel, stride=axes["context"].stride)
+        ring = layout.context_parallel // inner.size
+        axes |= {"ulysses": inner, "ring": Axis(size=ring, stride=inner.stride * inner.size)}
+    return axes
 
 
 def rank_plan(layout: Layout, *, stages: Sequence[Chunks], rank: int) -> RankPlan:

@@ -254,6 +254,7 @@ ROUND_STACK: dict[str, Any] = {
     "axes": ["tensor", "sequence", "context", "pipeline", "expert"],
     "context_methods": ["ring", "all-gather", "ulysses", "hybrid"],
     "repeats_key_values": False,
+    "axis_orders": ["tp-cp-dp-pp", "tp-cp-pp-dp"],
     "schedules": ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-2p"],
     "splits": "any",
     "recompute_by": "stage",

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition, RecomputeBy
@@ -44,6 +45,7 @@ def is_legal(job: Job, layout: Layout) -> bool:
     broken = [
         rest > 0,
         context > 1 and method not in job.stack.context_methods,
+        layout.axis_order not in job.stack.axis_orders,
         method == "ulysses" and not has_heads(job, tensor * context),
         method == "hybrid" and layout.ulysses_parallel == 1,
         method == "hybrid" and tensor * context <= in_node and has_heads(job, tensor * context),
@@ -79,6 +81,7 @@ def is_legal(job: Job, layout: Layout) -> bool:
             experts.shared_ffn_hidden % tensor > 0,
             tensor > 1 and not layout.sequence_parallel,
             experts.ffn_hidden % layout.expert_tensor_parallel > 0,
+            layout.axis_order == "tp-cp-pp-dp" and layout.expert_parallel * layout.expert_tensor_parallel != tensor,
             stage % (layout.expert_parallel * layout.expert_tensor_parallel) > 0,
             layout.zero_stage == 1
             and layout.zero_shard < layout.data_parallel * context
@@ -112,10 +115,11 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
             pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
             pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
-        for method, sequence, (
+        for order, method, sequence, (
             schedule,
             virtual,
         ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
+            list(AxisOrder) if pipeline > 1 and data > 1 and context == 1 else [AxisOrder.PIPELINE_OUTERMOST],
             list(ContextMethod) if context > 1 else [ContextMethod.RING],
             [False, True] if tensor > 1 else [False],
             pipelines,
@@ -131,6 +135,7 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
                     tensor_parallel=tensor,
                     sequence_parallel=sequence,
                     context_parallel=context,
+                    axis_order=order,
                     context_method=method,
                     ulysses_parallel=of_hybrid(job, tensor, context) if method == "hybrid" else 1,
                     pipeline_parallel=pipeline,

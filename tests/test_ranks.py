@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.stages import stage_chunks
-from meshwright.planner.ranks import MESH_ORDER, RankPlan, mesh_axes, rank_plan
+from meshwright.planner.ranks import MESH_ORDERS, RankPlan, mesh_axes, rank_plan
+
+MESH_ORDER = MESH_ORDERS[AxisOrder.PIPELINE_OUTERMOST]
 
 DEGREES = st.integers(min_value=1, max_value=4)
 LAYOUTS = st.builds(

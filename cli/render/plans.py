@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.render.progress import unit_of
 from meshwright.cli.render.tables import add_row, bars, plain_table
@@ -151,7 +152,8 @@ def _render_layout(console: Console, plan: Plan) -> None:
     if layout.context_parallel > 1:
         add_row(table, "context parallel", layout.context_parallel, f"by {context_words(layout.layout())}")
     add_row(table, "pipeline parallel", layout.pipeline_parallel, _schedule(plan))
-    add_row(table, "data parallel", layout.data_parallel, "")
+    outermost = layout.axis_order is AxisOrder.DATA_OUTERMOST
+    add_row(table, "data parallel", layout.data_parallel, "outermost: stages are neighbours" if outermost else "")
     if plan.inputs.model.entry.experts is not None:
         cut = f"each cut in {layout.expert_tensor_parallel}" if layout.expert_tensor_parallel > 1 else ""
         add_row(table, "expert parallel", layout.expert_parallel, cut)

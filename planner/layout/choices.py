@@ -2,6 +2,7 @@
 
     mesh        tensor x context x pipeline x data = devices, every ordered factorisation
     context     each method, where context > 1
+    order       the pipeline outermost; or data, where both > 1 and context = 1
     sequence    sequence parallelism off; or on, where tensor > 1
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
@@ -26,7 +27,7 @@ import numpy as np
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.layout import AXIS_ORDERS, CONTEXT_METHODS, RECOMPUTES, SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
@@ -36,12 +37,14 @@ from meshwright.planner.layout.rules import (
     BATCH_RULES,
     EXPERT_RULES,
     MESH_RULES,
+    ORDER_RULES,
     PIPELINE_RULES,
     RECOMPUTE_RULES,
     SEQUENCE_RULES,
     VOCABULARY_RULES,
     Columns,
     Rule,
+    has_two_orders,
 )
 
 PLAIN = (
@@ -61,6 +64,7 @@ AS_FEW_AS_FIT = -1
 # All that makes a layout legal, in the order in which it is checked.
 RULES = (
     *MESH_RULES,
+    *ORDER_RULES,
     *CONTEXT_RULES,
     *SEQUENCE_RULES,
     *EXPERT_RULES,
@@ -133,6 +137,7 @@ def branch_choices(job: Job) -> tuple[Choice, ...]:
         Choice(
             options={"context_method": np.arange(len(CONTEXT_METHODS))}, axes=("context_parallel",), rules=CONTEXT_RULES
         ),
+        Choice(options={"axis_order": np.arange(len(AXIS_ORDERS))}, special=has_two_orders, rules=ORDER_RULES),
         Choice(options={"sequence_parallel": _column((0, 1))}, axes=("tensor_parallel",), rules=SEQUENCE_RULES),
         _expert_choice(job),
         Choice(options={"micro_batch": _micro_batches(job.global_batch)}, rules=BATCH_RULES),

@@ -1,5 +1,6 @@
 """A layout in words."""
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.costmodels.layout import Layout, Recompute
 
@@ -24,6 +25,7 @@ def describe(layout: Layout) -> str:
     )
     by = {"cp": f" by {context_words(layout)}"}
     words = [f"{name} {degree}{by.get(name, '')}" for name, degree in degrees if degree > 1] or ["one device"]
+    words += ["data outermost"] if layout.axis_order is AxisOrder.DATA_OUTERMOST else []
     words += ["sequence parallel"] if layout.sequence_parallel else []
     words += _sharding_words(layout) if layout.zero_stage else []
     words += _recompute_words(layout)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from meshwright.catalog.entry import field_error
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.names import match_name
-from meshwright.costmodels.layout import CONTEXT_METHODS, RECOMPUTES, SCHEDULES
+from meshwright.costmodels.layout import AXIS_ORDERS, CONTEXT_METHODS, RECOMPUTES, SCHEDULES
 
 Value = bool | int | str
 
@@ -33,6 +33,7 @@ CLOSED: Mapping[str, tuple[Value, ...]] = {
     "vocabulary_parallel": (False, True),
     "zero_stage": (0, 1, 2, 3),
     "context_method": tuple(map(str, CONTEXT_METHODS)),
+    "axis_order": tuple(map(str, AXIS_ORDERS)),
     "recompute": tuple(map(str, RECOMPUTES)),
     "schedule": tuple(map(str, SCHEDULES)),
 }

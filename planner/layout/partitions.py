@@ -15,9 +15,10 @@ All are ways of ZeRO-3; the lower stages are uniform or hybrid.
 
 import numpy as np
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import BoolArray, IntArray
+from meshwright.costmodels.layout import AXIS_ORDERS, BoolArray, IntArray
 from meshwright.hardware.cluster import Cluster
 from meshwright.planner.layout.rules import Columns, Rule
 
@@ -26,7 +27,7 @@ PARTITIONS = tuple(Partition)
 
 def node_shard(cluster: Cluster, columns: Columns) -> IntArray:
     """Give how many ranks of a node hold the same parameters, the greatest number that divides all that do."""
-    within = np.maximum(cluster.domain_devices // columns["tensor_parallel"], 1)
+    within = np.maximum(cluster.domain_devices // _apart(columns), 1)
     return np.asarray(np.gcd(within, columns["data_parallel"] * columns["context_parallel"]))
 
 
@@ -36,11 +37,17 @@ def is_partitioned(cluster: Cluster, columns: Columns) -> BoolArray:
     return np.asarray((node > 1) & (node < columns["data_parallel"] * columns["context_parallel"]))
 
 
+def _apart(columns: Columns) -> IntArray:
+    """Give how far apart in rank those that hold the same parameters are, [layouts]."""
+    outermost = columns["axis_order"] == AXIS_ORDERS.index(AxisOrder.DATA_OUTERMOST)
+    return columns["tensor_parallel"] * np.where(outermost, columns["pipeline_parallel"], 1)
+
+
 def shard_columns(cluster: Cluster, columns: Columns, partition: IntArray) -> dict[str, IntArray]:
     """Give the columns of shards where `partition` is an index of PARTITIONS."""
     every = columns["data_parallel"] * columns["context_parallel"]
     node = node_shard(cluster, columns)
-    card = np.gcd(np.maximum(cluster.tiers[0].group // columns["tensor_parallel"], 1), node)
+    card = np.gcd(np.maximum(cluster.tiers[0].group // _apart(columns), 1), node)
     hybrid, secondary, hierarchical = (
         partition == PARTITIONS.index(kind) for kind in (Partition.HYBRID, Partition.SECONDARY, Partition.HIERARCHICAL)
     )
