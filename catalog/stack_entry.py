@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
-from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source
+from meshwright.catalog.entry import Count, Entry, Fraction, Name, Share, Source, field_error
 from meshwright.catalog.quantity import Bytes, Seconds
 from meshwright.catalog.schedule import Schedule
 
@@ -80,7 +80,7 @@ class StackEntry(Entry):
     axes, context_methods, schedules: the parallelisms, ways of context parallelism and pipeline schedules that it runs;
     the search keeps to them.
     repeats_key_values: under Ulysses, key heads that are fewer than its ranks are repeated for them.
-    axis_orders: how its launcher can number ranks; the search keeps to those.
+    axis_orders: how its launcher can number ranks, of which tp-cp-dp-pp is one; the search keeps to them.
     splits, recompute_by: how it lets layers be cut into stages, and which be recomputed; the search keeps to them. What
     it recomputes selectively is recomputed in all layers, unless each stage has its own choice.
     fused_attention: attention keeps no score matrix (flash attention).
@@ -144,7 +144,7 @@ class StackEntry(Entry):
     axes: tuple[Axis, ...]
     context_methods: tuple[ContextMethod, ...]
     repeats_key_values: bool
-    axis_orders: Annotated[tuple[AxisOrder, ...], Field(min_length=1)]
+    axis_orders: tuple[AxisOrder, ...]
     schedules: tuple[Schedule, ...]
     splits: Splits
     recompute_by: RecomputeBy
@@ -195,3 +195,10 @@ class StackEntry(Entry):
     allocator_slack: Share
     flat_optimizer: bool
     reports_first_step: bool
+
+    @field_validator("axis_orders")
+    @classmethod
+    def _has_the_usual_order(cls, given: tuple[AxisOrder, ...]) -> tuple[AxisOrder, ...]:
+        if AxisOrder.PIPELINE_OUTERMOST not in given:
+            raise field_error("", f"must hold {AxisOrder.PIPELINE_OUTERMOST}, the order where no other is nearer")
+        return given

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import WIDER_SHARDS, Layout, Recompute
@@ -53,6 +54,8 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
         yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
     yield from _shards(path, layout)
+    if layout.axis_order is AxisOrder.DATA_OUTERMOST and not _has_plain_replicas(layout, inputs):
+        yield f"{path}.axis_order", "takes no context parallelism, and experts with as many replicas as the rest"
     if layout.recompute_layers is not None and (layout.recompute is Recompute.NONE or layout.recompute_split):
         yield f"{path}.recompute_layers", "is of layouts that recompute the same number of layers of each chunk"
     if layout.pipeline_parallel * layout.virtual_pipeline > layers:
@@ -69,6 +72,12 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
         stage_chunks(layers, layout, mtp_layers=inputs.model.entry.mtp_layers)
     except ValueError as error:
         yield f"{path}.recompute_split", str(error)
+
+
+def _has_plain_replicas(layout: Layout, inputs: Inputs) -> bool:
+    expert_ranks = layout.expert_parallel * layout.expert_tensor_parallel
+    alike = inputs.model.entry.experts is None or expert_ranks == layout.tensor_parallel
+    return alike and layout.context_parallel == 1
 
 
 def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:

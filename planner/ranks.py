@@ -8,7 +8,7 @@ Ranks count through the axes of an order, first axis fastest:
        of experts  rank = expert_tensor + T' x (expert + E x (pipeline + P x expert_data))
 
 Both orders number the same ranks; the experts' one cuts the T x C x D devices of a stage anew. Where data is outermost
-that takes T' x E = T x C, so that experts' replicas are those of the rest; without experts there are no such axes then.
+that takes C = 1 and T' x E = T, so that both have the same stages; models without experts have no such axes there.
 An axis of size n and stride s groups the ranks first, first + s, ..., first + (n-1) s, where (first // s) mod n = 0.
 `data_context` is what ZeRO shards over: context and data are neighbours in the order, or context is 1, so it is an axis
 too. Under the hybrid method, `ulysses` and `ring` are the two axes of context.
@@ -83,10 +83,10 @@ def mesh_axes(layout: Layout) -> dict[str, Axis]:
         "expert": layout.expert_parallel,
         "expert_data": stage // expert,
     }
-    axes = _strided(EXPERT_ORDERS[layout.axis_order], sizes)
-    if axes["expert_data"].stride * axes["expert_data"].size > layout.world_size:
-        axes = {}
-    axes = _strided(MESH_ORDERS[layout.axis_order], sizes) | {name: axes[name] for name in axes if name != "pipeline"}
+    axes = _strided(MESH_ORDERS[layout.axis_order], sizes)
+    of_experts = _strided(EXPERT_ORDERS[layout.axis_order], sizes)
+    if of_experts["pipeline"] == axes["pipeline"]:
+        axes |= of_experts
     replicas = axes["data"] if layout.context_parallel == 1 else axes["context"]
     axes["data_context"] = Axis(size=layout.context_parallel * layout.data_parallel, stride=replicas.stride)
     if layout.ulysses_parallel > 1:

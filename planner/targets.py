@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Axis, Partition, RecomputeBy, Splits, StackEntry
@@ -91,6 +92,7 @@ def unrestricted(stack: StackEntry) -> StackEntry:
     """Give a stack with the same constants that runs every layout there is."""
     everything = {
         "axes": tuple(Axis),
+        "axis_orders": tuple(AxisOrder),
         "schedules": tuple(Schedule),
         "partitions": tuple(Partition),
         "hybrid_stages": (1, 2),

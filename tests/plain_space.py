@@ -34,6 +34,12 @@ def of_hybrid(job: Job, tensor: int, context: int) -> int:
     return max([1, *(size for size in some if has_heads(job, tensor * size))])
 
 
+def orders_of(job: Job, tensor: int, context: int, pipeline: int) -> list[AxisOrder]:
+    """Give both orders where whole pipelines of neighbours fill nodes of eight, which pipelines of replicas leave."""
+    fills_nodes = 8 % (tensor * pipeline) == 0 and job.cluster.devices > 8
+    return list(AxisOrder) if pipeline > 1 and context == 1 and fills_nodes else [AxisOrder.PIPELINE_OUTERMOST]
+
+
 def is_legal(job: Job, layout: Layout) -> bool:
     """Say the rules again, one layout at a time."""
     tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
@@ -119,7 +125,7 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             schedule,
             virtual,
         ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
-            list(AxisOrder) if pipeline > 1 and data > 1 and context == 1 else [AxisOrder.PIPELINE_OUTERMOST],
+            orders_of(job, tensor, context, pipeline),
             list(ContextMethod) if context > 1 else [ContextMethod.RING],
             [False, True] if tensor > 1 else [False],
             pipelines,

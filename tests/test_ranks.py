@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,38 @@ def test_dense_example_of_16_ranks_by_hand() -> None:
     assert plan.groups["data_context"] == (9, 11, 13, 15)
     assert plan.groups["pipeline"] == (5, 13)
     assert (plan.stage, plan.chunks, plan.embedding, plan.head) == (1, ((3, 4, 5),), False, True)
+
+
+def test_data_outermost_by_hand() -> None:
+    """Three replicas of four stages of two tensor ranks: rank = tensor + 2 (stage + 4 replica)."""
+    layout = Layout(tensor_parallel=2, pipeline_parallel=4, data_parallel=3, axis_order=AxisOrder.DATA_OUTERMOST)
+    plan = plan_of(layout, layers=8, rank=13)
+    assert plan.groups["tensor"] == (12, 13)
+    assert plan.groups["pipeline"] == (9, 11, 13, 15)
+    assert plan.groups["data"] == plan.groups["data_context"] == (5, 13, 21)
+    assert (plan.stage, plan.chunks) == (2, ((4, 5),))
+    assert "expert_data" not in plan.groups
+    usual = plan_of(replace(layout, axis_order=AxisOrder.PIPELINE_OUTERMOST), layers=8, rank=13)
+    assert usual.groups["pipeline"] == (1, 7, 13, 19)
+    assert usual.groups["data"] == (13, 15, 17)
+
+
+def test_experts_where_data_is_outermost_as_megatron_groups_them() -> None:
+    """As tp-cp-ep-pp-dp numbers 16 ranks of tensor 4, pipeline 2, expert 2 and expert-tensor 2."""
+    layout = Layout(
+        tensor_parallel=4,
+        pipeline_parallel=2,
+        data_parallel=2,
+        expert_parallel=2,
+        expert_tensor_parallel=2,
+        axis_order=AxisOrder.DATA_OUTERMOST,
+    )
+    plan = plan_of(layout, layers=2, rank=9)
+    assert plan.groups["expert_tensor"] == (8, 9)
+    assert plan.groups["expert"] == (9, 11)
+    assert plan.groups["pipeline"] == (9, 13)
+    assert plan.groups["expert_data"] == plan.groups["data"] == (1, 9)
+    assert plan.stage == 0
 
 
 def test_chunks_of_an_interleaved_rank() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_space import by_loops
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition
@@ -295,11 +296,11 @@ def test_partitions_of_the_stack_are_offered_across_nodes(toy_job: MakeJob) -> N
     assert len(layouts) == len(set(layouts))
     assert space.candidates == len(layouts) + grown(space)[1].total()
 
-    def found(tensor: int, data: int) -> set[tuple[int, int, int, int]]:
+    def found(tensor: int, data: int, order: str = "tp-cp-dp-pp") -> set[tuple[int, int, int, int]]:
         return {
             shards_of(layout)
             for layout in layouts
-            if (layout.zero_stage, layout.context_parallel) == (3, 1)
+            if (layout.zero_stage, layout.context_parallel, layout.axis_order) == (3, 1, order)
             if (layout.tensor_parallel, layout.data_parallel) == (tensor, data)
         }
 
@@ -308,9 +309,46 @@ def test_partitions_of_the_stack_are_offered_across_nodes(toy_job: MakeJob) -> N
     # Where a node holds one copy, or all replicas lie in one, there is nothing to choose.
     assert found(8, 4) == {(4, 4, 4, 4)}
     assert found(1, 8) == {(8, 8, 8, 8)}
+    # Between four stages that lie in a node there are two of the replicas; between eight, one.
+    assert found(1, 8, "tp-cp-pp-dp") == {(8, 8, 8, 8), (2, 2, 2, 2), (8, 8, 8, 2), (8, 2, 2, 2)}
+    assert found(1, 4, "tp-cp-pp-dp") == {(4, 4, 4, 4)}
     assert {shards_of(layout) for layout in layouts if layout.zero_stage < 3 and layout.data_parallel == 32} == {
         (32,) * 4
     }
+
+
+def test_data_is_outermost_where_that_brings_stages_nearer(toy_job: MakeJob) -> None:
+    """Nodes of 8: whole replicas of 2, 4 or 8 devices lie in one; those of 3 don't, nor of 16."""
+    for devices, expected in (
+        (8, set()),
+        (16, {(1, 2), (2, 2), (4, 2), (1, 4), (2, 4), (1, 8)}),
+        (24, {(1, 2), (2, 2), (4, 2), (1, 4), (2, 4), (1, 8)}),
+    ):
+        layouts = listed(space_of(toy_job(devices, global_batch=24)))
+        outermost = [layout for layout in layouts if layout.axis_order == "tp-cp-pp-dp"]
+        assert {(layout.tensor_parallel, layout.pipeline_parallel) for layout in outermost} == expected
+        assert all(layout.context_parallel == 1 < layout.data_parallel for layout in outermost)
+        assert {replace(layout, axis_order=AxisOrder.PIPELINE_OUTERMOST) for layout in outermost} <= set(layouts)
+
+
+def test_experts_have_the_replicas_of_the_rest_where_data_is_outermost(toy_job: MakeJob) -> None:
+    layouts = listed(space_of(toy_job(16, global_batch=16, experts=EXPERTS)))
+    found = {
+        (layout.tensor_parallel, layout.expert_parallel, layout.expert_tensor_parallel)
+        for layout in layouts
+        if layout.axis_order == "tp-cp-pp-dp"
+    }
+    assert found == {(1, 1, 1), (2, 1, 2), (2, 2, 1), (4, 1, 4), (4, 4, 1)}
+
+
+def test_only_the_launcher_s_orders_are_used(toy_job: MakeJob) -> None:
+    job = toy_job(16, global_batch=16)
+    usual = replace(job, stack=job.stack.model_copy(update={"axis_orders": (AxisOrder.PIPELINE_OUTERMOST,)}))
+    both, one = space_of(job), space_of(usual)
+    assert {layout for layout in listed(both) if layout.axis_order == "tp-cp-dp-pp"} == set(listed(one))
+    assert len(listed(one)) < len(listed(both))
+    assert one.candidates == both.candidates
+    assert grown(one)[1]["the training software does not number ranks in that order"] > 0
 
 
 def test_a_card_is_a_level_of_its_own(toy_job: MakeJob) -> None:

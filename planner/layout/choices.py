@@ -2,12 +2,13 @@
 
     mesh        tensor x context x pipeline x data = devices, every ordered factorisation
     context     each method, where context > 1
-    order       the pipeline outermost; or data, where both > 1 and context = 1
     sequence    sequence parallelism off; or on, where tensor > 1
     expert      each divisor of the number of experts x expert-tensor of 1; or of tensor, where tensor > 1
+    order       the pipeline outermost; or data, where that brings stages nearer to one another (orders.py)
     batch       micro-batch: each divisor of the global batch that is at most 32 or a power of two
     zero        ZeRO stage 0; and 1 to 3, where data x context > 1; and stage 3 by each other partition of the stack,
-                and its other hybrid stages, where some but not all ranks that hold the same parameters are in one node
+                and its other hybrid stages, where in some order some but not all ranks that hold the same parameters
+                are in one node
     pipeline    1f1b; where pipeline > 1 also gpipe, zb-h1, zb-2p, dualpipe, interleaved with each of VIRTUAL_PIPELINES
                 chunks, and v-half, v-min, zbv and dualpipev with two
     vocabulary  the first and the last stage have embedding and head; or, where pipeline > 1, all stages a share
@@ -32,19 +33,18 @@ from meshwright.costmodels.recompute import FULL
 from meshwright.costmodels.stages import FOLDED
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.layout.context import CONTEXT_RULES
+from meshwright.planner.layout.orders import ORDER_RULES, has_two_orders
 from meshwright.planner.layout.partitions import PARTITION_RULES, PARTITIONS, is_partitioned
 from meshwright.planner.layout.rules import (
     BATCH_RULES,
     EXPERT_RULES,
     MESH_RULES,
-    ORDER_RULES,
     PIPELINE_RULES,
     RECOMPUTE_RULES,
     SEQUENCE_RULES,
     VOCABULARY_RULES,
     Columns,
     Rule,
-    has_two_orders,
 )
 
 PLAIN = (
@@ -64,10 +64,10 @@ AS_FEW_AS_FIT = -1
 # All that makes a layout legal, in the order in which it is checked.
 RULES = (
     *MESH_RULES,
-    *ORDER_RULES,
     *CONTEXT_RULES,
     *SEQUENCE_RULES,
     *EXPERT_RULES,
+    *ORDER_RULES,
     *BATCH_RULES,
     *PARTITION_RULES,
     *PIPELINE_RULES,
@@ -137,15 +137,19 @@ def branch_choices(job: Job) -> tuple[Choice, ...]:
         Choice(
             options={"context_method": np.arange(len(CONTEXT_METHODS))}, axes=("context_parallel",), rules=CONTEXT_RULES
         ),
-        Choice(options={"axis_order": np.arange(len(AXIS_ORDERS))}, special=has_two_orders, rules=ORDER_RULES),
         Choice(options={"sequence_parallel": _column((0, 1))}, axes=("tensor_parallel",), rules=SEQUENCE_RULES),
         _expert_choice(job),
+        Choice(
+            options={"axis_order": np.arange(len(AXIS_ORDERS))},
+            special=partial(has_two_orders, job.cluster),
+            rules=ORDER_RULES,
+        ),
         Choice(options={"micro_batch": _micro_batches(job.global_batch)}, rules=BATCH_RULES),
     )
 
 
 def twig_choices(job: Job) -> tuple[Choice, ...]:
-    """Give the choice that makes twigs of branches."""
+    """Give the choice that makes twigs of branches; a partition may be one of another order only."""
     others = [(max(ZERO_STAGES), kind) for kind in job.stack.partitions if kind is not Partition.UNIFORM]
     others += [(stage, Partition.HYBRID) for stage in job.stack.hybrid_stages]
     uniform = (PARTITIONS.index(Partition.UNIFORM) for _ in ZERO_STAGES)

@@ -42,22 +42,28 @@ from meshwright.planner.layout.told import KNOWN_WITH, recomputed_layers, sharde
 
 Keeps = Callable[[IntArray], BoolArray]
 
-# What has no such field where that degree is 1.
-MOOT = {"schedule": "pipeline_parallel", "context_method": "context_parallel"}
+# What has no such field where one of these degrees is 1.
+MOOT = {
+    "schedule": ("pipeline_parallel",),
+    "context_method": ("context_parallel",),
+    "axis_order": ("pipeline_parallel", "data_parallel"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One limit on a field, as an option: which values it keeps, and the degree of which 1 makes it moot, if any."""
+    """One limit on a field, as an option: which values it keeps, and the degrees of which any 1 makes it moot."""
 
     option: str
     keeps: Keeps
-    moot: str = ""
+    moot: tuple[str, ...] = ()
 
     def kept(self, columns: Columns, values: IntArray) -> BoolArray:
         """Give where a column of values keeps it, [rows]."""
         kept = np.asarray(self.keeps(values))
-        return kept | (columns[self.moot] == 1) if self.moot else kept
+        for degree in self.moot:
+            kept = kept | (columns[degree] == 1)
+        return kept
 
 
 class Limits(Entry):
@@ -194,7 +200,7 @@ class Limits(Entry):
     def _on(self, field: str) -> Iterator[Limit]:
         if field == SPLIT:
             return
-        moot = MOOT.get(field, "")
+        moot = MOOT.get(field, ())
         if field in self.fix:
             code = code_of(field, self.fix[field])
             yield Limit(option=f"--fix {field}={shown(self.fix[field])}", keeps=lambda values: values == code)

@@ -15,11 +15,11 @@ All are ways of ZeRO-3; the lower stages are uniform or hybrid.
 
 import numpy as np
 
-from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.stack_entry import Partition
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import AXIS_ORDERS, BoolArray, IntArray
+from meshwright.costmodels.layout import BoolArray, IntArray
 from meshwright.hardware.cluster import Cluster
+from meshwright.planner.layout.orders import has_two_orders, is_data_outermost
 from meshwright.planner.layout.rules import Columns, Rule
 
 PARTITIONS = tuple(Partition)
@@ -27,27 +27,41 @@ PARTITIONS = tuple(Partition)
 
 def node_shard(cluster: Cluster, columns: Columns) -> IntArray:
     """Give how many ranks of a node hold the same parameters, the greatest number that divides all that do."""
-    within = np.maximum(cluster.domain_devices // _apart(columns), 1)
-    return np.asarray(np.gcd(within, columns["data_parallel"] * columns["context_parallel"]))
+    return _shared(cluster.domain_devices, columns, _apart(columns))
 
 
 def is_partitioned(cluster: Cluster, columns: Columns) -> BoolArray:
-    """Give where a node's ranks are several, and not all, of those that hold the same parameters."""
-    node = node_shard(cluster, columns)
-    return np.asarray((node > 1) & (node < columns["data_parallel"] * columns["context_parallel"]))
+    """Give where in some order a node has several, but not all, of the ranks that hold the same parameters."""
+    near, far = columns["tensor_parallel"], columns["tensor_parallel"] * columns["pipeline_parallel"]
+    nearer, farther = (_is_part(columns, _shared(cluster.domain_devices, columns, apart)) for apart in (near, far))
+    return np.asarray(nearer | (farther & has_two_orders(cluster, columns)))
+
+
+def _is_part(columns: Columns, shared: IntArray) -> BoolArray:
+    return np.asarray((shared > 1) & (shared < columns["data_parallel"] * columns["context_parallel"]))
+
+
+def _shared(devices: int, columns: Columns, apart: IntArray) -> IntArray:
+    """Give how many ranks of so many devices hold the same parameters, where those are so far apart in rank."""
+    every = columns["data_parallel"] * columns["context_parallel"]
+    return np.asarray(np.gcd(np.maximum(devices // apart, 1), every))
 
 
 def _apart(columns: Columns) -> IntArray:
     """Give how far apart in rank those that hold the same parameters are, [layouts]."""
-    outermost = columns["axis_order"] == AXIS_ORDERS.index(AxisOrder.DATA_OUTERMOST)
-    return columns["tensor_parallel"] * np.where(outermost, columns["pipeline_parallel"], 1)
+    return columns["tensor_parallel"] * np.where(is_data_outermost(columns), columns["pipeline_parallel"], 1)
+
+
+def _order_has_parts(job: Job, columns: Columns) -> BoolArray:
+    uniform = columns["partition"] == PARTITIONS.index(Partition.UNIFORM)
+    return np.asarray(uniform | _is_part(columns, node_shard(job.cluster, columns)))
 
 
 def shard_columns(cluster: Cluster, columns: Columns, partition: IntArray) -> dict[str, IntArray]:
     """Give the columns of shards where `partition` is an index of PARTITIONS."""
     every = columns["data_parallel"] * columns["context_parallel"]
     node = node_shard(cluster, columns)
-    card = np.gcd(np.maximum(cluster.tiers[0].group // _apart(columns), 1), node)
+    card = np.gcd(_shared(cluster.tiers[0].group, columns, _apart(columns)), node)
     hybrid, secondary, hierarchical = (
         partition == PARTITIONS.index(kind) for kind in (Partition.HYBRID, Partition.SECONDARY, Partition.HIERARCHICAL)
     )
@@ -68,4 +82,7 @@ def _experts_are_whole(job: Job, columns: Columns) -> BoolArray:
     return np.asarray(~of_instances | (ranks % (columns["expert_parallel"] * columns["expert_tensor_parallel"]) == 0))
 
 
-PARTITION_RULES = (Rule(reason="instances of the optimizer do not hold all experts each", keeps=_experts_are_whole),)
+PARTITION_RULES = (
+    Rule(reason="instances of the optimizer do not hold all experts each", keeps=_experts_are_whole),
+    Rule(reason="in that order a node has all or one of those with the same parameters", keeps=_order_has_parts),
+)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Axis, RecomputeBy
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import AXIS_ORDERS, SCHEDULES, BoolArray, IntArray
+from meshwright.costmodels.layout import SCHEDULES, BoolArray, IntArray
 from meshwright.costmodels.schedule import codes
 from meshwright.costmodels.transformer import Experts
 
@@ -101,25 +100,6 @@ def _expert_mesh_fits(job: Job, columns: Columns) -> BoolArray:  # noqa: ARG001 
     return _divides(columns["expert_parallel"] * columns["expert_tensor_parallel"], stage)
 
 
-def _stack_numbers_so(job: Job, columns: Columns) -> BoolArray:
-    known = [AXIS_ORDERS.index(order) for order in job.stack.axis_orders]
-    return np.asarray(np.isin(columns["axis_order"], known) | ~has_two_orders(columns))
-
-
-def has_two_orders(columns: Columns) -> BoolArray:
-    """Give where data can be outermost: context ranks would else lie between stages, with no single stride."""
-    several = (columns["pipeline_parallel"] > 1) & (columns["data_parallel"] > 1)
-    return np.asarray(several & (columns["context_parallel"] == 1))
-
-
-def _experts_lie_within_stage(job: Job, columns: Columns) -> BoolArray:
-    if not job.model.has_experts:
-        return np.ones(len(columns["tensor_parallel"]), dtype=bool)
-    inner = columns["axis_order"] == AXIS_ORDERS.index(AxisOrder.PIPELINE_OUTERMOST)
-    ranks = columns["expert_parallel"] * columns["expert_tensor_parallel"]
-    return np.asarray(inner | (ranks == columns["tensor_parallel"]))
-
-
 def _replica_batch_divides(job: Job, columns: Columns) -> BoolArray:
     return _divides(columns["micro_batch"], job.global_batch // columns["data_parallel"])
 
@@ -189,7 +169,6 @@ MESH_RULES = (
     Rule(reason="the sequence does not split into 2 x context parallelism equal parts", keeps=_sequence_splits_in_ring),
     Rule(reason="there are more pipeline stages than layers", keeps=_stages_have_layers),
 )
-ORDER_RULES = (Rule(reason="the training software does not number ranks in that order", keeps=_stack_numbers_so),)
 SEQUENCE_RULES = (
     _stack_has("sequence_parallel", Axis.SEQUENCE),
     Rule(
@@ -202,10 +181,6 @@ EXPERT_RULES = (
     _stack_has("expert_parallel", Axis.EXPERT),
     Rule(reason="expert-tensor parallelism does not divide the width of an expert", keeps=_expert_width_divides),
     Rule(reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits),
-    Rule(
-        reason="where data parallelism is outermost, experts take as many devices as tensor parallelism",
-        keeps=_experts_lie_within_stage,
-    ),
 )
 BATCH_RULES = (Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),)
 PIPELINE_RULES = (
