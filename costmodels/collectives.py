@@ -40,8 +40,10 @@ half of the 3,200 measurements of 1 MB to 512 MB there are within 6.4 % of it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshwright.catalog.cluster_entry import Topology
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
@@ -54,10 +56,10 @@ OWN_COPY = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Ranks that communicate: `size` of them, `stride` apart; arrays of one shape."""
+    """Ranks that communicate: `size` of them, `stride` apart (perhaps some and a half); arrays of one shape."""
 
     size: IntArray
-    stride: IntArray
+    stride: NDArray[Any]
 
 
 def _members(tier: Tier, group: Group) -> FloatArray:

@@ -123,10 +123,13 @@ def _gathered_share(messages: StateMessages, total: FloatArray) -> FloatArray:
 def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
     """Give the seconds of summing a tied embedding's gradient over the first and the last stage, [layouts].
 
-    Schedules that fold or mirror the model have both ends on one stage, vocabulary parallelism has both everywhere.
+    The two are in one instance of a tier where all stages are, as a pair would be that is half as far apart as the
+    pipeline is long. Schedules that fold or mirror the model have both ends on one stage, vocabulary parallelism has
+    both everywhere.
     """
-    stages = np.maximum(layouts.pipeline_parallel - 1, 1)
-    pair = Group(size=np.minimum(layouts.pipeline_parallel, 2), stride=pipeline_stride(layouts) * stages)
+    pair = Group(
+        size=np.minimum(layouts.pipeline_parallel, 2), stride=pipeline_stride(layouts) * layouts.pipeline_parallel / 2
+    )
     word_table = job.model.hidden * local_vocabulary(job, layouts)
     seconds = all_reduce_s(job.cluster, pair, job.stack.gradient_bytes * word_table)
     apart = ~np.isin(layouts.schedule, (*FOLDED, DUAL_PIPE)) & (layouts.vocabulary_parallel == 0)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
@@ -194,6 +195,17 @@ def test_a_tied_embedding_is_summed_between_the_ends(round_job: Callable[..., Jo
     assert tied_embedding_s(tied, LayoutTable.of([layout])) == pytest.approx([expected])
     assert tied_embedding_s(own, LayoutTable.of([layout])) == pytest.approx([0.0])
     assert tied_embedding_s(tied, LayoutTable.of([Layout(tensor_parallel=4)])) == pytest.approx([0.0])
+
+
+@pytest.mark.parametrize(("stages", "bus_bytes_per_s"), [(2, 50e9), (4, 50e9), (5, 5e9), (8, 5e9)])
+def test_ends_of_a_pipeline_are_in_a_node_where_all_of_it_is(
+    stages: int, bus_bytes_per_s: float, round_job: Callable[..., Job]
+) -> None:
+    """Stages of one device are neighbours, with data outermost: 2 or 4 lie in a node of 4."""
+    job = round_job(cluster={"devices": stages * 4}, model={"tied_embeddings": True})
+    layout = Layout(pipeline_parallel=stages, data_parallel=4, axis_order=AxisOrder.DATA_OUTERMOST)
+    expected = 4 * 51200 * 1024 * (2 * 1 / 2 / bus_bytes_per_s + 0.4 / 2 / 50e9)
+    assert tied_embedding_s(job, LayoutTable.of([layout])) == pytest.approx([expected], rel=0.01)
 
 
 def test_padding_is_never_the_slowest_stage(round_job: Callable[..., Job]) -> None:
