@@ -326,6 +326,8 @@ def test_layout_switches() -> None:
     selective = layout_of(printed(recompute_granularity="selective", recompute_modules="['core_attn']"))
     assert selective["recompute_detail"] == "selective (attention core)"
     assert "flash_attention" not in layout_of(printed())
+    assert layout_of(printed(use_tp_pp_dp_mapping=True))["axis_order"] == "tp-cp-pp-dp"
+    assert "axis_order" not in layout_of(printed(use_tp_pp_dp_mapping=False))
 
 
 def test_mixtures_and_latent_attention() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.entry import Entry, Name, Natural, field_error
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
@@ -204,6 +205,7 @@ class CaseLayout(Entry):
     pipeline_parallel: Size = 1
     virtual_pipeline: Size = 1
     data_parallel: Size | None = None
+    axis_order: AxisOrder | None = None
     expert_parallel: Size = 1
     expert_tensor_parallel: Size | None = None
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0

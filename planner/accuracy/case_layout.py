@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.stack_entry import RecomputedModule
@@ -81,6 +82,7 @@ def _degrees(case: Case) -> Layout:
         split=split_of_case(case),
         vocabulary_parallel=bool(given.vocabulary_parallel),
         data_parallel=data_parallel,
+        axis_order=_axis_order(case, replicas),
         expert_parallel=_expert_parallel(case),
         expert_tensor_parallel=_expert_tensor_parallel(case, replicas),
         zero_stage=given.zero_stage,
@@ -130,6 +132,22 @@ def _expert_tensor_parallel(case: Case, replicas: int) -> int:
         f"expert parallelism {given.expert_parallel} x {wanted[-1]} doesn't divide the {devices} devices of a stage",
         path="layout.expert_parallel",
     )
+
+
+def _axis_order(case: Case, replicas: int) -> AxisOrder:
+    """Give the order that is asked for; with context parallelism, data is not outermost in any layout."""
+    given = case.layout
+    order = given.axis_order or AxisOrder.PIPELINE_OUTERMOST
+    if order is AxisOrder.PIPELINE_OUTERMOST or given.context_parallel > 1:
+        return AxisOrder.PIPELINE_OUTERMOST
+    expert_ranks = given.expert_parallel * _expert_tensor_parallel(case, replicas)
+    if case.model.moe is not None and expert_ranks != given.tensor_parallel:
+        raise InputError(
+            f"with data outermost, experts have as many replicas as the rest: expert x expert-tensor parallelism is "
+            f"{expert_ranks}, not {given.tensor_parallel}",
+            path="layout.axis_order",
+        )
+    return order
 
 
 def _zero_shard(given: CaseLayout, replicas: int) -> int:
@@ -208,6 +226,8 @@ def _assumptions(given: CaseLayout) -> Iterator[str]:
     method = given.context_parallel_method
     if given.context_parallel > 1 and method is not None and method not in METHOD_NAMES:
         yield f"context parallelism by {method!r:.40} is taken to be a ring"
+    if given.context_parallel > 1 and given.axis_order is AxisOrder.DATA_OUTERMOST:
+        yield "the pipeline is taken to be outermost, as context parallelism asks for here"
     yield from pipeline_assumptions(given)
     if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
         yield "the optimizer is counted as Adam"

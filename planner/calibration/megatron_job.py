@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.precision import Precision
 from meshwright.planner.calibration.megatron_arguments import Arguments
 
@@ -148,6 +149,7 @@ def layout_of(given: Arguments) -> dict[str, Any]:
             "pipeline_parallel": given.whole("pipeline_model_parallel_size"),
             "virtual_pipeline": given.whole("virtual_pipeline_model_parallel_size"),
             "data_parallel": given.whole("data_parallel_size"),
+            "axis_order": str(AxisOrder.DATA_OUTERMOST) if given.on("use_tp_pp_dp_mapping") else None,
             "expert_parallel": given.whole("expert_model_parallel_size"),
             "expert_tensor_parallel": given.whole("expert_tensor_parallel_size"),
             "zero_stage": zero_stage_of(given),
