@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.sharding import data_group, expert_data_group
 from meshwright.costmodels.strides import pipeline_stride
 from meshwright.planner import Plan, check_plan, plan
+from meshwright.planner.accuracy.case import Case
+from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.consistency import contradictions
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
@@ -219,3 +222,29 @@ def test_a_stack_numbers_ranks_in_the_usual_order_at_least(orders: list[str]) ->
     document = stack_named("megatron-core").model_dump(mode="json") | {"axis_orders": orders}
     with pytest.raises(InputError, match="axis_orders: must hold tp-cp-dp-pp"):
         validate(StackEntry, document, file="stack.yaml")
+
+
+def test_a_case_says_its_order(case_document: Callable[..., dict[str, Any]]) -> None:
+    def said(**layout: object) -> tuple[AxisOrder, tuple[str, ...]]:
+        layouts, assumptions = layouts_of_case(Case.model_validate(case_document(layout=layout)))
+        return layouts[0].axis_order, assumptions
+
+    assert said() == (USUAL, ())
+    assert said(axis_order=str(OTHER)) == (OTHER, ())
+    order, assumptions = said(axis_order=str(OTHER), context_parallel=2, data_parallel=2)
+    assert order is USUAL
+    assert any("pipeline is taken to be outermost" in assumption for assumption in assumptions)
+
+
+@pytest.mark.parametrize(("expert", "expert_tensor", "kept"), [(2, 1, True), (1, 2, True), (4, 1, False)])
+def test_a_case_s_experts_have_the_replicas_of_the_rest(
+    expert: int, expert_tensor: int, *, kept: bool, case_document: Callable[..., dict[str, Any]]
+) -> None:
+    layout = {"axis_order": str(OTHER), "expert_parallel": expert, "expert_tensor_parallel": expert_tensor}
+    moe = {"experts": 4, "top_k": 2, "ffn_hidden": 1024}
+    case = Case.model_validate(case_document(layout=layout, model={"moe": moe}))
+    if kept:
+        assert layouts_of_case(case)[0][0].axis_order is OTHER
+    else:
+        with pytest.raises(InputError, match=r"layout\.axis_order: with data outermost.* is 4, not 2"):
+            layouts_of_case(case)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from emitted_plans import PLANS, layout_of, plan_named
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.planner import emit
 from meshwright.planner.emission.megatron.arguments import words
@@ -108,6 +109,15 @@ def test_dense_layers_before_mixtures_and_latent_attention() -> None:
 def test_what_is_said_of_a_layout(name: str, expected: dict[str, Any]) -> None:
     given = arguments(plan_named(name))
     assert {option: given[option] for option in expected} == expected
+
+
+def test_ranks_are_numbered_as_the_plan_says() -> None:
+    plan = plan_named("dense-3d")
+    outermost = plan.layout.model_copy(update={"axis_order": AxisOrder.DATA_OUTERMOST})
+    given = arguments(plan.model_copy(update={"layout": outermost}))
+    assert set(given) - set(arguments(plan)) == {"use-tp-pp-dp-mapping"}
+    assert list(words(given)).count("--use-tp-pp-dp-mapping") == 1
+    assert "use-tp-pp-dp-mapping" in {option.removeprefix("--") for option in OPTIONS}
 
 
 @pytest.mark.parametrize(

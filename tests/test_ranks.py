@@ -25,7 +25,8 @@ LAYOUTS = st.builds(
     pipeline_parallel=DEGREES,
     data_parallel=DEGREES,
     virtual_pipeline=st.integers(1, 2),
-)
+    axis_order=st.sampled_from(AxisOrder),
+).filter(lambda layout: layout.context_parallel == 1 or layout.axis_order is AxisOrder.PIPELINE_OUTERMOST)
 
 
 def plan_of(layout: Layout, *, layers: int, rank: int) -> RankPlan:
@@ -114,6 +115,7 @@ def test_every_axis_partitions_the_ranks(layout: Layout, data: st.DataObject) ->
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     expert = data.draw(st.sampled_from([degree for degree in range(1, stage + 1) if stage % degree == 0]))
     layout = Layout(
+        axis_order=layout.axis_order,
         tensor_parallel=layout.tensor_parallel,
         context_parallel=layout.context_parallel,
         pipeline_parallel=layout.pipeline_parallel,
@@ -130,11 +132,12 @@ def test_every_axis_partitions_the_ranks(layout: Layout, data: st.DataObject) ->
 @given(LAYOUTS)
 def test_coordinates_name_one_rank_and_groups_differ_in_one_axis(layout: Layout) -> None:
     plans = [plan_of(layout, layers=64, rank=rank) for rank in range(layout.world_size)]
-    names = [tuple(plan.coordinates[axis] for axis in MESH_ORDER) for plan in plans]
-    degrees = (layout.tensor_parallel, layout.context_parallel, layout.data_parallel, layout.pipeline_parallel)
+    order = MESH_ORDERS[layout.axis_order]
+    names = [tuple(plan.coordinates[axis] for axis in order) for plan in plans]
+    degrees = [getattr(layout, f"{axis}_parallel") for axis in order]
     assert sorted(names) == sorted(itertools.product(*map(range, degrees)))
     for plan, name in zip(plans, names, strict=True):
-        for position, axis in enumerate(MESH_ORDER):
+        for position, axis in enumerate(order):
             others = [names[member][:position] + names[member][position + 1 :] for member in plan.groups[axis]]
             assert set(others) == {name[:position] + name[position + 1 :]}
 
@@ -142,7 +145,7 @@ def test_coordinates_name_one_rank_and_groups_differ_in_one_axis(layout: Layout)
 @given(LAYOUTS)
 def test_stages_hold_every_layer_once(layout: Layout) -> None:
     layers = 64
-    first_replica = range(0, layout.world_size, layout.world_size // layout.pipeline_parallel)
+    first_replica = mesh_axes(layout)["pipeline"].members(0)
     held = [
         layer for rank in first_replica for chunk in plan_of(layout, layers=layers, rank=rank).chunks for layer in chunk
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import Layout, Recompute
@@ -35,6 +36,7 @@ def layout_arguments(plan: Plan) -> Arguments:
         **({"sequence-parallel": True} if layout.sequence_parallel else {}),
         "pipeline-model-parallel-size": layout.pipeline_parallel,
         **_stages(plan, layout),
+        **({"use-tp-pp-dp-mapping": True} if layout.axis_order is AxisOrder.DATA_OUTERMOST else {}),
         "context-parallel-size": layout.context_parallel,
         **_context(layout),
         **_experts(plan, layout),
