@@ -241,7 +241,7 @@ def test_a_case_s_experts_have_the_replicas_of_the_rest(
     expert: int, expert_tensor: int, *, kept: bool, case_document: Callable[..., dict[str, Any]]
 ) -> None:
     layout = {"axis_order": str(OTHER), "expert_parallel": expert, "expert_tensor_parallel": expert_tensor}
-    moe = {"experts": 4, "top_k": 2, "ffn_hidden": 1024}
+    moe = {"experts": 4, "top_k": 2, "expert_ffn_hidden": 1024}
     case = Case.model_validate(case_document(layout=layout, model={"moe": moe}))
     if kept:
         assert layouts_of_case(case)[0][0].axis_order is OTHER
