@@ -11,7 +11,7 @@ from meshwright.costmodels.layout import WIDER_SHARDS, Layout, Recompute
 from meshwright.costmodels.stages import chunks_of_stage, ends_of_stage, stage_chunks
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.plan_schema import AxisSection, Inputs, Plan, PredictedSection
-from meshwright.planner.ranks import EXPERT_ORDERS, MESH_ORDERS, mesh_axes
+from meshwright.planner.ranks import EXPERT_ORDERS, MESH_ORDERS, fits_data_outermost, mesh_axes
 from meshwright.planner.targets import limits_under
 
 # Each figure is rounded to nine digits, so a sum of some tens of them is off by less than this.
@@ -54,7 +54,8 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
     if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
         yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
     yield from _shards(path, layout)
-    if layout.axis_order is AxisOrder.DATA_OUTERMOST and not _has_plain_replicas(layout, inputs):
+    has_experts = inputs.model.entry.experts is not None
+    if layout.axis_order is AxisOrder.DATA_OUTERMOST and not fits_data_outermost(layout, has_experts=has_experts):
         yield f"{path}.axis_order", "takes no context parallelism, and experts with as many replicas as the rest"
     if layout.recompute_layers is not None and (layout.recompute is Recompute.NONE or layout.recompute_split):
         yield f"{path}.recompute_layers", "is of layouts that recompute the same number of layers of each chunk"
@@ -72,12 +73,6 @@ def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, s
         stage_chunks(layers, layout, mtp_layers=inputs.model.entry.mtp_layers)
     except ValueError as error:
         yield f"{path}.recompute_split", str(error)
-
-
-def _has_plain_replicas(layout: Layout, inputs: Inputs) -> bool:
-    expert_ranks = layout.expert_parallel * layout.expert_tensor_parallel
-    alike = inputs.model.entry.experts is None or expert_ranks == layout.tensor_parallel
-    return alike and layout.context_parallel == 1
 
 
 def _shards(path: str, layout: Layout) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,12 @@ class RankPlan:
     head: bool
 
 
+def fits_data_outermost(layout: Layout, *, has_experts: bool) -> bool:
+    """Say whether data can be outermost: no context ranks, and as many replicas of experts as of the rest."""
+    expert_ranks = layout.expert_parallel * layout.expert_tensor_parallel
+    return layout.context_parallel == 1 and (not has_experts or expert_ranks == layout.tensor_parallel)
+
+
 def mesh_axes(layout: Layout) -> dict[str, Axis]:
     """Give the axes of a layout: those of its mesh order, of its expert order, data_context, and the hybrid's."""
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel

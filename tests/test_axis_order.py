@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emitted_plans import plan_named
 from plain_space import orders_of
 
 from meshwright.catalog.axis_order import AxisOrder
@@ -27,6 +28,8 @@ from meshwright.planner import Plan, check_plan, plan
 from meshwright.planner.accuracy.case import Case
 from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.consistency import contradictions
+from meshwright.planner.emission.emitters import EMITTERS
+from meshwright.planner.emission.target import EmitTarget
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.question import Question
@@ -248,3 +251,14 @@ def test_a_case_s_experts_have_the_replicas_of_the_rest(
     else:
         with pytest.raises(InputError, match=r"layout\.axis_order: with data outermost.* is 4, not 2"):
             layouts_of_case(case)
+
+
+def test_torchtitan_has_one_order() -> None:
+    usual = plan_named("gqa-tensor")
+    other = usual.model_copy(update={"layout": usual.layout.model_copy(update={"axis_order": OTHER})})
+    of_torchtitan = EMITTERS[EmitTarget.TORCHTITAN].obstacles
+    (more,) = set(map(repr, of_torchtitan(other))) - set(map(repr, of_torchtitan(usual)))
+    assert "layout.axis_order" in more
+    (obstacle,) = (one for one in of_torchtitan(other) if one.path == "layout.axis_order")
+    assert obstacle.instead == ({"axis_order": USUAL},)
+    assert not any(one.path == "layout.axis_order" for one in EMITTERS[EmitTarget.MEGATRON].obstacles(other))

@@ -9,6 +9,7 @@ from emitted_plans import PLANS, layout_of, plan_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.stages import chunk_sizes
@@ -89,6 +90,7 @@ def layouts(draw: st.DrawFn, *, layers: int) -> Layout:
         "schedule": "interleaved" if virtual > 1 else "1f1b",
         "split": tuple(sizes) if chunks > 1 and tuple(sizes) != chunk_sizes(layers, chunks) else (),
         "data_parallel": data,
+        "axis_order": draw(st.sampled_from(AxisOrder)) if context == 1 else AxisOrder.PIPELINE_OUTERMOST,
         "zero_stage": stage,
         "zero_shard": shard if stage else 1,
         "recompute": recompute,
@@ -137,6 +139,11 @@ def megatron(tmp_path: Path, change: str = "", without: str = "") -> Path:
         ("", "--num-layers", r"--num-layers: is missing"),
         ("", "--micro-batch-size", r"--micro-batch-size: is missing"),
         ("--tensor-model-parallel-size $TP", "--tensor-model", r"variable of the shell"),
+        (
+            "--context-parallel-size 2 --use-tp-pp-dp-mapping",
+            "--context-parallel-size",
+            r"--use-tp-pp-dp-mapping: plans hold it without context parallelism",
+        ),
         ("--tensor-model-parallel-size 0", "--tensor-model", r"'0', not a whole number"),
         ("--tensor-model-parallel-size 7", "--tensor-model", r"don't divide 1024"),
         ("--pipeline-model-parallel-layout Et|tL", "", r"holds 2 layers"),

@@ -1,8 +1,10 @@
 """A plan's layout and job from arguments of Megatron-LM."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
@@ -14,6 +16,7 @@ from meshwright.planner.emission.megatron.command_line import CommandLine, comma
 from meshwright.planner.emission.megatron.layout_arguments import CONTEXT_METHODS, MODULES, SHARDING
 from meshwright.planner.emission.megatron.model_reading import model_of
 from meshwright.planner.emission.reading import Known, Reading, replicas, without_even_split
+from meshwright.planner.ranks import fits_data_outermost
 
 METHODS = {name.replace("_", ""): method for method, name in CONTEXT_METHODS.items()}
 STAGES = {name: stage for stage, name in SHARDING.items()}
@@ -74,7 +77,20 @@ def _layout(given: CommandLine, known: Known, *, layers: int, mtp_layers: int) -
         **_sharding(given, known, data * context),
         **_recompute(given, known, sizes),
     }
-    return Layout(**without_even_split(fields, sizes, layers))
+    layout = Layout(**without_even_split(fields, sizes, layers))
+    return replace(layout, axis_order=_axis_order(given, known, layout))
+
+
+def _axis_order(given: CommandLine, known: Known, layout: Layout) -> AxisOrder:
+    if "use-tp-pp-dp-mapping" not in given:
+        return AxisOrder.PIPELINE_OUTERMOST
+    if not fits_data_outermost(layout, has_experts="num-experts" in given):
+        raise InputError(
+            "plans hold it without context parallelism, and with as many replicas of experts as of the rest",
+            file=known.file,
+            path="--use-tp-pp-dp-mapping",
+        )
+    return AxisOrder.DATA_OUTERMOST
 
 
 def _expert_tensor(given: CommandLine, tensor: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
@@ -48,6 +49,12 @@ def _schedule(_: Plan, layout: Layout) -> Iterator[Obstacle]:
             feature="doesn't share embedding and head over the stages",
             instead=({"vocabulary_parallel": False},),
         )
+
+
+def _order(_: Plan, layout: Layout) -> Iterator[Obstacle]:
+    if layout.axis_order is not AxisOrder.PIPELINE_OUTERMOST:
+        usual = {"axis_order": AxisOrder.PIPELINE_OUTERMOST}
+        yield Obstacle(path="layout.axis_order", feature="numbers ranks with the pipeline outermost", instead=(usual,))
 
 
 def _context(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -134,6 +141,7 @@ CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
     _model,
     _precision,
     _schedule,
+    _order,
     _context,
     _sharding,
     _experts,
