@@ -50,6 +50,7 @@ def is_legal(job: Job, layout: Layout) -> bool:
     method, in_node = layout.context_method, min(8, job.cluster.devices)
     broken = [
         rest > 0,
+        layout.zero_shard == 0,
         context > 1 and method not in job.stack.context_methods,
         layout.axis_order not in job.stack.axis_orders,
         method == "ulysses" and not has_heads(job, tensor * context),
@@ -96,14 +97,20 @@ def is_legal(job: Job, layout: Layout) -> bool:
     return not any(broken)
 
 
-def shardings(job: Job, tensor: int, ranks: int) -> list[tuple[int, int]]:
-    """Give each ZeRO stage with the devices that it shards over: all, or in a node of eight some of them."""
+def shardings(job: Job, tensor: int, context: int, pipeline: int, data: int) -> list[tuple[AxisOrder, int, int]]:
+    """Give each order with each ZeRO stage and the devices that it shards over: all, or in a node of eight some.
+
+    0 devices are those of a node that has all of them or one, though it has some of them in the other order.
+    """
+    orders, ranks = orders_of(job, tensor, context, pipeline), data * context
     if ranks == 1:
-        return [(0, 1)]
-    in_node = math.gcd(max(min(8, job.cluster.devices) // tensor, 1), ranks)
+        return [(order, 0, 1) for order in orders]
+    apart = {AxisOrder.PIPELINE_OUTERMOST: tensor, AxisOrder.DATA_OUTERMOST: tensor * pipeline}
+    near = {order: math.gcd(max(min(8, job.cluster.devices) // apart[order], 1), ranks) for order in orders}
+    some = {order: size if 1 < size < ranks else 0 for order, size in near.items()}
     stages = [*([3] if Partition.HYBRID in job.stack.partitions else []), *job.stack.hybrid_stages]
-    some = [(stage, in_node) for stage in stages if 1 < in_node < ranks]
-    return [*((stage, ranks) for stage in range(4)), *some]
+    whole = [(order, stage, ranks) for order in orders for stage in range(4)]
+    return whole + [(order, stage, some[order]) for order in orders for stage in stages if any(some.values())]
 
 
 def by_loops(job: Job) -> tuple[int, set[Layout]]:
@@ -121,18 +128,21 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
             pipelines += [(Schedule.GPIPE, 1), (Schedule.DUAL_PIPE, 1), (Schedule.DUAL_PIPE_V, 2)]
             pipelines += [(schedule, 2 if "v" in schedule else 1) for schedule in ZERO_BUBBLE]
             pipelines += [(Schedule.INTERLEAVED, chunks) for chunks in (2, 3, 4, 5, 6, 7, 8, 12)]
-        for order, method, sequence, (
+        for method, sequence, (
             schedule,
             virtual,
-        ), expert, expert_tensor, micro_batch, zero, vocabulary, recompute in itertools.product(
-            orders_of(job, tensor, context, pipeline),
+        ), expert, expert_tensor, micro_batch, (
+            order,
+            zero_stage,
+            zero_shard,
+        ), vocabulary, recompute in itertools.product(
             list(ContextMethod) if context > 1 else [ContextMethod.RING],
             [False, True] if tensor > 1 else [False],
             pipelines,
             divisors(experts),
             sorted({1, tensor}) if experts > 1 else [1],
             micro_batches,
-            shardings(job, tensor, data * context),
+            shardings(job, tensor, context, pipeline, data),
             [False, True] if pipeline > 1 else [False],
             [*((mode, None) for mode in Recompute), (Recompute.FULL, FEW)],
         ):
@@ -149,9 +159,9 @@ def by_loops(job: Job) -> tuple[int, set[Layout]]:
                     data_parallel=data,
                     expert_parallel=expert,
                     expert_tensor_parallel=expert_tensor,
-                    zero_stage=zero[0],
+                    zero_stage=zero_stage,
                     vocabulary_parallel=vocabulary,
-                    zero_shard=zero[1],
+                    zero_shard=zero_shard,
                     recompute=recompute[0],
                     recompute_layers=recompute[1],
                     schedule=schedule,

@@ -297,7 +297,7 @@ def test_the_digest_ignores_the_order_of_keys(toy_plan: Plan, tmp_path: Path) ->
         ("layout.recompute_split", [13], "13 layers can't be recomputed of chunks of"),
         ("layout.schedule", "v-half", "v-half needs two chunks a stage"),
         ("layout.micro_batch", 7, "don't make up the global batch"),
-        ("mesh.order", ["context", "tensor", "data", "pipeline"], "numbers ranks by"),
+        ("mesh.order", ["context", "tensor", "data", "pipeline"], "are numbered by"),
         ("mesh.groups.data.stride", 3, "aren't those that the layout implies"),
         ("mesh.groups", {}, "aren't those that the layout implies"),
         ("stages.0.stage", 1, "must be in order from 0"),

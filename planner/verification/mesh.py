@@ -19,8 +19,13 @@ DEGREES = {
     "data": "data_parallel",
     "pipeline": "pipeline_parallel",
 }
+# By order of the axes, what ranks count through, fastest first: of the mesh, and of the experts'.
+ORDERS = {
+    "tp-cp-dp-pp": (("tensor", "context", "data", "pipeline"), ("expert_tensor", "expert", "expert_data", "pipeline")),
+    "tp-cp-pp-dp": (("tensor", "context", "pipeline", "data"), ("expert_tensor", "expert", "pipeline", "expert_data")),
+}
 EXPERT_DEGREES = {"expert_tensor": "expert_tensor_parallel", "expert": "expert_parallel"}
-AXES = (*DEGREES, *EXPERT_DEGREES, "expert_data", "data_context")
+EXPERT_AXES = (*EXPERT_DEGREES, "expert_data")
 
 
 def degrees(plan: Plan) -> Found:
@@ -54,18 +59,27 @@ def groups(plan: Plan) -> Found:
 
 def _groups(plan: Plan) -> Failures:
     known = plan.mesh.groups
-    wrong = set(known) ^ set(AXES)
+    axes = _axes(plan)
+    wrong = set(known) ^ set(axes)
     if wrong:
-        yield "mesh.groups", f"must be those of {', '.join(AXES)}; {', '.join(sorted(wrong))} isn't so"
+        yield "mesh.groups", f"must be those of {', '.join(axes)}; {', '.join(sorted(wrong))} isn't so"
         return
-    broken = [*_sizes(plan), *(found for name in AXES for found in _partition(plan, name))]
+    broken = [*_sizes(plan), *(found for name in axes for found in _partition(plan, name))]
     yield from broken
     if not broken:
-        yield from _places(plan, "mesh.order", plan.mesh.order, tuple(DEGREES))
-        yield from _places(
-            plan, "mesh.expert_order", plan.mesh.expert_order, (*EXPERT_DEGREES, "expert_data", "pipeline")
-        )
+        order, expert_order = ORDERS[plan.layout.axis_order]
+        yield from _places(plan, "mesh.order", plan.mesh.order, order)
+        if set(EXPERT_AXES) <= set(axes):
+            yield from _places(plan, "mesh.expert_order", plan.mesh.expert_order, expert_order)
         yield from _zero_groups(plan)
+
+
+def _axes(plan: Plan) -> tuple[str, ...]:
+    """Give the axes that have groups: experts' too, unless stages lie within replicas as wide as no expert's."""
+    layout = plan.layout
+    alike = layout.expert_tensor_parallel * layout.expert_parallel == layout.tensor_parallel
+    of_experts = EXPERT_AXES if alike or layout.axis_order == "tp-cp-dp-pp" else ()
+    return (*DEGREES, *of_experts, "data_context")
 
 
 def _sizes(plan: Plan) -> Failures:
@@ -74,9 +88,10 @@ def _sizes(plan: Plan) -> Failures:
     experts = layout.expert_tensor_parallel * layout.expert_parallel
     expected = {name: getattr(layout, degree) for name, degree in (DEGREES | EXPERT_DEGREES).items()}
     expected |= {"expert_data": stage // experts, "data_context": layout.data_parallel * layout.context_parallel}
-    for name, size in expected.items():
-        if known[name].size != size:
-            yield f"mesh.groups.{name}.size", f"is {known[name].size}; the layout has {size} ranks on that axis"
+    for name, axis in known.items():
+        size = expected[name]
+        if axis.size != size:
+            yield f"mesh.groups.{name}.size", f"is {axis.size}; the layout has {size} ranks on that axis"
 
 
 def _partition(plan: Plan, name: str) -> Failures:

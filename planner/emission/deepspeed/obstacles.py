@@ -6,6 +6,7 @@ from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
 from meshwright.planner.plan_schema import Plan
 
@@ -19,6 +20,7 @@ def obstacles(plan: Plan) -> Iterator[Obstacle]:
     if axis is not None:
         yield axis
         return
+    yield from pipeline_outermost(layout)
     for check in CHECKS:
         yield from check(plan, layout)
 

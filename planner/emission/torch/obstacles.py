@@ -7,6 +7,7 @@ from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.torch.model_obstacles import model_obstacles
 from meshwright.planner.ledger.plan_workload import plan_workload
 from meshwright.planner.ledger.workload import FLOAT_BYTES, Workload
@@ -42,6 +43,7 @@ def workload_obstacles(workload: Workload) -> Iterator[Obstacle]:
     """Give all that keeps the reference launcher from running a workload."""
     layout = workload.layout
     yield from _axes(layout)
+    yield from pipeline_outermost(layout)
     if layout.zero_stage:
         yield from _shards(layout)
     if layout.pipeline_parallel > 1:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
-from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.torchtitan.flavors import flavor_of
 from meshwright.planner.emission.torchtitan.settings import NARROW, SCHEDULES
 from meshwright.planner.plan_schema import Plan
@@ -52,9 +52,7 @@ def _schedule(_: Plan, layout: Layout) -> Iterator[Obstacle]:
 
 
 def _order(_: Plan, layout: Layout) -> Iterator[Obstacle]:
-    if layout.axis_order is not AxisOrder.PIPELINE_OUTERMOST:
-        usual = {"axis_order": AxisOrder.PIPELINE_OUTERMOST}
-        yield Obstacle(path="layout.axis_order", feature="numbers ranks with the pipeline outermost", instead=(usual,))
+    return pipeline_outermost(layout)
 
 
 def _context(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
