@@ -10,6 +10,7 @@ from meshwright.planner.emission.launch.told import micro_batches
 from meshwright.planner.emission.nanotron.model_obstacles import model_obstacles
 from meshwright.planner.emission.nanotron.stages import stage_sizes
 from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
 from meshwright.planner.plan_schema import Plan
 
@@ -25,6 +26,7 @@ def obstacles(plan: Plan) -> Iterator[Obstacle]:
     if axis is not None:
         yield axis
         return
+    yield from pipeline_outermost(layout)
     for check in CHECKS:
         yield from check(plan, layout)
 
