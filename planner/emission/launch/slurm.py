@@ -25,7 +25,8 @@ def slurm_script(nodes: Nodes, *, header: str) -> str:
         + "set -euo pipefail\n"
         # Slurm runs a copy of this script: the files are where it was submitted from.
         + "here=${PLAN_FOLDER:-$SLURM_SUBMIT_DIR}\n"
-        + 'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
-        + "export MASTER_ADDR\n"
+        + 'hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")\n'
+        # Of a pipe to head, pipefail would make a failure where the list is longer than the pipe holds.
+        + "export MASTER_ADDR=${hosts%%$'\\n'*}\n"
         + 'srun bash -c \'NODE_RANK=$SLURM_NODEID exec bash "$0/run.sh" "$@"\' "$here" "$@"\n'
     )
