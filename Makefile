@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 TARGETS_VENV := .venv-targets
 TARGETS := $(TARGETS_VENV)/.installed
 
-.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-cross-validation clean
+.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-experts bench-cross-validation clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -56,6 +56,10 @@ bench-start: $(SETUP)
 # Times searches against their bars, and draws how they grow.
 bench-search: $(SETUP)
 	$(BIN)/python tests/bench_search.py docs/search.svg
+
+# Expert placements against their bars, and the balancer that engines ship beside them.
+bench-experts: $(SETUP)
+	$(BIN)/python tests/bench_experts.py
 
 # Fits the constants without each source of measurements, writes them to catalog/cross_validation.yaml: minutes.
 bench-cross-validation: $(SETUP)

@@ -30,8 +30,8 @@ from meshwright.planner.experts.small import searched_layers
 
 TOLERANCE = 5e-4
 ROUNDS = 150
-# Two a device are paired as well as can be without.
-KICKS = 6
+# Devices of two slots are paired as well as can be without.
+KICKS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

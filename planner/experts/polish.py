@@ -6,7 +6,7 @@ from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.resplit import relieve, resplit
 
 # Layers that no pair of this many rounds changed are as good as pairs make them.
-IDLE_ROUNDS = 10
+IDLE_ROUNDS = 6
 SEED = 20
 
 

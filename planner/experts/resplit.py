@@ -53,7 +53,12 @@ def _split_anew(placed: IntArray, each: FloatArray, first: IntArray, second: Int
     rows = np.arange(len(placed))[:, None]
     experts = np.concatenate([placed[rows, first], placed[rows, second]], axis=2)
     loads = each[rows[:, :, None], experts]
-    return _every_split(experts, loads) if placed.shape[2] <= MOST_SPLIT else _one_exchange(experts, loads)
+    size = placed.shape[2]
+    # With as many slots as experts there are no replicas to keep apart.
+    single = placed.shape[1] * size == each.shape[1]
+    if size > MOST_SPLIT:
+        return _one_exchange(experts, loads, single=single)
+    return _every_split(experts, loads if single else loads + _apart(experts, loads))
 
 
 @cache
@@ -67,19 +72,22 @@ def _ways(size: int) -> tuple[FloatArray, IntArray]:
     return signs, orders
 
 
-def _every_split(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Give the experts in the order of the best of all splits, and by how much their halves differ.
+def _apart(experts: IntArray, loads: FloatArray) -> FloatArray:
+    """Give what both replicas of an expert that both devices hold weigh more: more than all else, a power of 3 each.
 
-    Both replicas of an expert that both devices hold weigh more than everything else, by a power of 3 an expert, so
-    that no split with two of them on one device is as even as the one that is there.
+    No split with two of them on one device is then as even as the one that is there.
     """
     size = experts.shape[2] // 2
-    signs, orders = _ways(size)
     same = experts[..., :size, None] == experts[..., None, size:]
     shared = same.any(axis=3)
     apart = 4.0 * size * max(float(loads.max()), 1.0) * np.where(shared, 3.0 ** np.cumsum(shared, axis=2), 0.0)
-    heavy = np.concatenate([apart, (same * apart[..., None]).sum(axis=2)], axis=2)
-    uneven = np.abs((loads + heavy) @ signs)
+    return np.concatenate([apart, (same * apart[..., None]).sum(axis=2)], axis=2)
+
+
+def _every_split(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Give the experts in the order of the best of all splits, and by how much their halves differ."""
+    signs, orders = _ways(experts.shape[2] // 2)
+    uneven = np.abs(loads @ signs)
     way = uneven.argmin(axis=2)
     least = np.take_along_axis(uneven, way[..., None], axis=2)[..., 0]
     kept = least >= uneven[..., 0] * (1 - GAIN)
@@ -87,12 +95,13 @@ def _every_split(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatA
     return np.take_along_axis(experts, orders[way], axis=2), np.where(kept, uneven[..., 0], least)
 
 
-def _one_exchange(experts: IntArray, loads: FloatArray) -> tuple[IntArray, FloatArray]:
+def _one_exchange(experts: IntArray, loads: FloatArray, *, single: bool) -> tuple[IntArray, FloatArray]:
     """Give the experts after the best exchange of one between the halves, and by how much these differ."""
     size = experts.shape[2] // 2
-    same = experts[..., :size, None] == experts[..., None, size:]
-    left = np.where(same.any(axis=3), np.inf, loads[..., :size])
-    right = np.where(same.any(axis=2), -np.inf, loads[..., size:])
+    left, right = loads[..., :size], loads[..., size:]
+    if not single:
+        same = experts[..., :size, None] == experts[..., None, size:]
+        left, right = np.where(same.any(axis=3), np.inf, left), np.where(same.any(axis=2), -np.inf, right)
     before = loads[..., :size].sum(axis=2) - loads[..., size:].sum(axis=2)
     uneven = np.abs(before[..., None, None] - 2.0 * (left[..., :, None] - right[..., None, :]))
     flat = uneven.reshape(*before.shape, size * size)
