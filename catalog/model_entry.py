@@ -1,9 +1,9 @@
 """The schema of `catalog/models/*.yaml`: a decoder-only transformer, by the dimensions that decide its cost."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from meshwright.catalog.entry import Count, Entry, Name, Natural, Source, field_error
 from meshwright.catalog.quantity import ParameterCount
@@ -39,6 +39,13 @@ class LatentAttentionEntry(Entry):
     value_head_dim: Dimension
 
 
+class PlacedLoad(Entry):
+    """How loaded the busiest of `expert_parallel` ranks is over their mean, with experts placed by measured routing."""
+
+    expert_parallel: Count
+    load: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
+
+
 class ExpertsEntry(Entry):
     """A mixture of experts in place of the MLP.
 
@@ -47,6 +54,7 @@ class ExpertsEntry(Entry):
     shared_ffn_hidden: width of the shared experts together, 0 for none.
     load_spread: standard deviation of the tokens that experts of a layer get, over their mean; 0 where routing is even,
     as benchmarks force it to be and balancing losses come near to.
+    placed_loads: what measured routing gives in its place, for each degree of expert parallelism that divides experts.
     """
 
     experts: Dimension
@@ -58,6 +66,12 @@ class ExpertsEntry(Entry):
     dense_layers: Natural = 0
     layer_frequency: Count = 1
     load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
+    placed_loads: tuple[PlacedLoad, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_measured(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return written if self.placed_loads else {key: value for key, value in written.items() if key != "placed_loads"}
 
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:

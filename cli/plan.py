@@ -1,13 +1,16 @@
 """`meshwright plan`: the best layout for a model on a cluster."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, token_count
+
+if TYPE_CHECKING:
+    from meshwright.catalog.model_entry import ModelEntry
 
 # As planner/layout/objective.py and planner/targets.py have them, whose imports `--help` needn't wait for.
 OBJECTIVES = ("time", "cost", "energy", "memory", "devices", "robust")
@@ -75,6 +78,14 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             metavar="|".join(TARGETS),
         ),
     ] = None,
+    routing: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measured routing, as `meshwright experts` reads it: experts are as loaded as placed by it.",
+            parser=file_path,
+            metavar="FILE",
+        ),
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,
     output: Annotated[
@@ -97,7 +108,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
         )
     inputs = inputs_of(
-        model,
+        model if routing is None else _routed(model, routing),
         cluster,
         stack=stack,
         overlays=overlay or (),
@@ -128,3 +139,15 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     render_plan(output_console(), made.plan, seconds=made.search_s, file=output)
     if pareto:
         render_choices(output_console(), choices)
+
+
+def _routed(model: str, routing: Path) -> "ModelEntry":
+    """Give the model with the loads that measured routing gives its experts. Raises InputError."""
+    from meshwright.catalog.lookup import find_model
+    from meshwright.planner.experts import routed_model
+    from meshwright.planner.experts.model_sizes import dense_layers, experts_of
+    from meshwright.planner.experts.routing_file import read_routing
+
+    entry = find_model(model)
+    measured = read_routing(routing, dense=dense_layers(entry), experts=experts_of(entry).experts)
+    return routed_model(entry, measured.routing)

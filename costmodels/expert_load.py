@@ -6,7 +6,8 @@ deviates from 1 by s / sqrt(n) times a standard normal less the mean of all rank
 
     load = 1 + c(P) s / sqrt(E / P)      c(P): expected maximum of P standard normals; 0, 0.56, 1.03 of 1, 2, 4
 
-but no more than P, for which all of a token's experts are on one rank.
+but no more than P, for which all of a token's experts are on one rank. Where routing was measured and experts are
+placed by it, the load is that of the placement, averaged over layers, whatever the spread.
 """
 
 from statistics import NormalDist
@@ -35,7 +36,16 @@ def expected_maximum(counts: IntArray) -> FloatArray:
 
 def busiest_rank_load(experts: Experts, expert_parallel: IntArray) -> FloatArray:
     """Give the pairs of the busiest expert rank over the even share, of the shape of `expert_parallel`."""
+    if experts.placed_loads:
+        return _placed(experts, expert_parallel)
     if not experts.load_spread:
         return np.ones(np.shape(expert_parallel))
     deviation = experts.load_spread * np.sqrt(expert_parallel / experts.experts)
     return np.minimum(1.0 + expected_maximum(expert_parallel) * deviation, expert_parallel)
+
+
+def _placed(experts: Experts, expert_parallel: IntArray) -> FloatArray:
+    """Give the measured load; of a degree between two known ones that of the next, which is no smaller."""
+    degrees, loads = (np.array(column) for column in zip(*sorted(experts.placed_loads), strict=True))
+    found: FloatArray = loads[np.minimum(np.searchsorted(degrees, expert_parallel), len(degrees) - 1)]
+    return found

@@ -55,6 +55,7 @@ class Experts:
     load: rows that an expert computes over its even share: its capacity factor where it is padded to it, the factor at
     most where tokens beyond it are dropped (arXiv 2101.03961, section 2.2).
     load_spread: standard deviation of the loads of experts over their mean, 0 where routing is even.
+    placed_loads: the busiest rank's load over the mean by degree of expert parallelism, where routing was measured.
     """
 
     experts: int
@@ -66,6 +67,7 @@ class Experts:
     gated: bool
     load: float = 1.0
     load_spread: float = 0.0
+    placed_loads: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,7 @@ def _mlp(entry: ModelEntry, index: int) -> Mlp | Experts:
         shared_gate=experts.shared_expert_gate,
         router_bias=experts.router_bias,
         load_spread=experts.load_spread,
+        placed_loads=tuple((placed.expert_parallel, placed.load) for placed in experts.placed_loads),
         gated=entry.gated_mlp,
     )
 

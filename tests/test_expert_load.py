@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.catalog.lookup import find_model
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.expert_load import busiest_rank_load, expected_maximum
 from meshwright.costmodels.job import Job
@@ -18,6 +19,7 @@ from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.transformer import Experts
 from meshwright.planner.accuracy import Case
 from meshwright.planner.accuracy.case_model import transformer_of_case
+from meshwright.planner.experts import routed_model, routing_of
 
 EXPERTS: dict[str, Any] = {"experts": 64, "top_k": 2, "ffn_hidden": 512}
 
@@ -109,3 +111,17 @@ def test_cases_may_tell_the_spread_of_loads(case_document: Callable[..., dict[st
     assert layer.mlp == replace(mixture(0.3, experts=8), gated=False)
     with pytest.raises(ValueError, match="leave one of the two out"):
         Case.model_validate(case_document(model={"moe": moe | {"capacity_factor": 1.0}}))
+
+
+def test_placed_loads_stand_in_for_the_spread() -> None:
+    placed = replace(mixture(0.5), placed_loads=((1, 1.0), (4, 1.25), (2, 1.1), (64, 3.0)))
+    assert busiest_rank_load(placed, np.array([1, 2, 4, 8, 64])).tolist() == [1.0, 1.1, 1.25, 3.0, 3.0]
+
+
+def test_a_routed_model_is_as_loaded_as_its_placement() -> None:
+    entry = find_model("mixtral-8x7b")
+    routing = routing_of(np.tile([4.0, 3.0, 3.0, 2.0, 2.0, 2.0, 1.0, 1.0], (32, 1)))
+    loads = {load.expert_parallel: load.load for load in routed_model(entry, routing).experts.placed_loads}
+    # 18 in all: 9 on each of two, 5 and 4 on the busiest of four, where 4.5 is the mean, 4 of the mean of 2.25 on one.
+    assert loads == pytest.approx({1: 1.0, 2: 1.0, 4: 5 / 4.5, 8: 4 / 2.25})
+    assert "placed_loads" not in entry.experts.model_dump()

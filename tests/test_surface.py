@@ -35,6 +35,7 @@ EXPORTS = {
         "Routing",
         "Status",
         "place_experts",
+        "routed_model",
         "routing_of",
     },
     "meshwright.planner.accuracy": {
@@ -99,6 +100,7 @@ COMMANDS = {
         "--time-limit",
         "--top",
         "--pareto",
+        "--routing",
         "--memory-headroom",
         "--fix",
         "--forbid",

@@ -16,6 +16,7 @@ the functions that build them:
 
 from meshwright.planner.experts.place import place_experts
 from meshwright.planner.experts.placement import Dispatch, Objective, Placement, Status
+from meshwright.planner.experts.routed_model import routed_model
 from meshwright.planner.experts.routing import Routing, routing_of
 
-__all__ = ["Dispatch", "Objective", "Placement", "Routing", "Status", "place_experts", "routing_of"]
+__all__ = ["Dispatch", "Objective", "Placement", "Routing", "Status", "place_experts", "routed_model", "routing_of"]
