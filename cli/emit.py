@@ -1,4 +1,4 @@
-"""`meshwright emit`: a plan as the files that a launcher runs."""
+"""`meshwright emit`: a plan as the files that a launcher runs, or a placement of experts as those of an engine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,14 +7,18 @@ import typer
 
 from meshwright.cli.arguments import file_path
 
+# As planner/experts/serving.py has them, whose imports `--help` needn't wait for.
+SERVING = ("sglang", "vllm")
+
 
 def emit_command(
-    file: Annotated[Path, typer.Argument(help="A plan file.", parser=file_path)],
+    file: Annotated[Path, typer.Argument(help="A plan file; for sglang and vllm a placement.json.", parser=file_path)],
     *,
     target: Annotated[
         str,
         typer.Option(
-            help="megatron, megatron-0.12, torchtitan, deepspeed, accelerate, megatron-bridge, nanotron or torch.",
+            help="megatron, megatron-0.12, torchtitan, deepspeed, accelerate, megatron-bridge, nanotron or torch; "
+            "sglang or vllm for a placement of experts.",
             metavar="LAUNCHER",
         ),
     ],
@@ -46,6 +50,9 @@ def emit_command(
     from meshwright.planner.folder_replacement import require_free
     from meshwright.planner.plan_file import require_devices
 
+    if target in SERVING:
+        _emit_placement(file, target, output or Path(target), force=force, json=json)
+        return
     known = emit_target(target)
     folder = output or Path(known)
     require_free(folder, force=force)
@@ -59,3 +66,19 @@ def emit_command(
         print_json(emission_document(emission, paths))
         return
     render_emission(output_console(), emission, paths)
+
+
+def _emit_placement(file: Path, target: str, folder: Path, *, force: bool, json: bool) -> None:
+    from meshwright.cli.console import output_console, print_json
+    from meshwright.cli.render.emissions import render_serving
+    from meshwright.planner.experts.placement_file import load_placement_file
+    from meshwright.planner.experts.serving import VERSIONS, ServingTarget, serving_files
+    from meshwright.planner.folder_replacement import require_free, write_folder
+
+    require_free(folder, force=force)
+    known = ServingTarget(target)
+    paths = write_folder(serving_files(load_placement_file(file), known), folder, force=force)
+    if json:
+        print_json({"target": target, "consumer": VERSIONS[known], "files": [str(path) for path in paths]})
+        return
+    render_serving(output_console(), VERSIONS[known], paths)

@@ -22,6 +22,7 @@ from meshwright.planner.experts.formats import eplb
 from meshwright.planner.experts.output import even_loads, in_turn, placement_files
 from meshwright.planner.experts.placement_file import load_placement_file, read_placement
 from meshwright.planner.experts.routing_file import read_routing
+from meshwright.planner.experts.serving import ServingTarget, serving_files
 
 
 def small() -> Placement:
@@ -313,3 +314,27 @@ def test_experts_in_turn_are_what_engines_start_with() -> None:
     assert in_turn(1, 3, 4).tolist() == [[0, 1, 2, 0]]
     # Expert 0 of load 4 has half on each device.
     assert even_loads(np.array([[4.0, 1.0, 1.0]]), in_turn(1, 3, 4), devices=2).tolist() == [[1.0, 1.0]]
+
+
+def test_served_placements_name_the_options_of_their_engine(tmp_path: Path) -> None:
+    placed = load_placement_file(written(small(), tmp_path) / "placement.json")
+    sglang = serving_files(placed, ServingTarget.SGLANG)
+    assert "--ep-size 4" in sglang["run.sh"]
+    assert "--ep-num-redundant-experts 4" in sglang["run.sh"]
+    assert '--init-expert-location "$here/expert_locations.json"' in sglang["run.sh"]
+    assert sglang["expert_locations.json"] == (tmp_path / "sglang.json").read_text()
+    vllm = serving_files(placed, ServingTarget.VLLM)
+    assert """--eplb-config '{"num_redundant_experts": 4}'""" in vllm["run.sh"]
+    assert json.loads(vllm["expert_locations.json"]) == small().placement.tolist()
+    (tmp_path / "again.json").write_text(sglang["placement.json"])
+    assert load_placement_file(tmp_path / "again.json") == placed
+
+
+def test_a_placement_is_emitted_from_the_command_line(tmp_path: Path) -> None:
+    file = written(small(), tmp_path) / "placement.json"
+    arguments = ["emit", str(file), "--target", "sglang", "-o", str(tmp_path / "serve"), "--json"]
+    document = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+    assert [Path(path).name for path in document["files"]] == ["run.sh", "expert_locations.json", "placement.json"]
+    assert (tmp_path / "serve" / "run.sh").stat().st_mode & 0o111
+    again = CliRunner().invoke(app, arguments)
+    assert isinstance(again.exception, InputError)

@@ -42,6 +42,19 @@ def render_emission(console: Console, emission: Emission, paths: Sequence[Path])
     console.print(table)
 
 
+def render_serving(console: Console, engine: str, paths: Sequence[Path]) -> None:
+    """Print what each file of a served placement is for."""
+    purposes = {
+        "run.sh": "starts the engine on a node",
+        "expert_locations.json": "the expert of each slot, as the engine has it",
+        "placement.json": "the placement itself",
+    }
+    table = plain_table(f"For {engine}", ["file", "what it is"], [])
+    for path in paths:
+        add_row(table, printable(str(path)), purposes[path.name])
+    console.print(table)
+
+
 def relaxation_lines(emission: Emission) -> Iterator[str]:
     """Say what was changed so that the target can run it, and what that costs."""
     if emission.relaxed:

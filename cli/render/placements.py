@@ -54,7 +54,7 @@ def render_placement(
         add_row(
             table, "experts of a layer", f"{seconds['after'] * 1e3:.3f} ms, before {seconds['before'] * 1e3:.3f} ms"
         )
-    add_row(table, "status", f"{placement.status}; {placement.method}; {placement.seconds:.2f} s")
+    add_row(table, "status", f"{placement.status}, found in {placement.seconds:.2f} s: {placement.method}")
     console.print(table)
     if chained and placement.objective is not Objective.BALANCE:
         console.print(HOME_NOTE)
