@@ -1,9 +1,9 @@
 """The schema of `catalog/models/*.yaml`: a decoder-only transformer, by the dimensions that decide its cost."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from meshwright.catalog.entry import Count, Entry, Name, Natural, Source, field_error
 from meshwright.catalog.quantity import ParameterCount
@@ -39,6 +39,10 @@ class LatentAttentionEntry(Entry):
     value_head_dim: Dimension
 
 
+def _nothing(values: tuple[object, ...]) -> bool:
+    return not values
+
+
 class PlacedLoad(Entry):
     """How loaded the busiest of `expert_parallel` ranks is over their mean, with experts placed by measured routing."""
 
@@ -66,12 +70,7 @@ class ExpertsEntry(Entry):
     dense_layers: Natural = 0
     layer_frequency: Count = 1
     load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
-    placed_loads: tuple[PlacedLoad, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_what_was_not_measured(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
-        return written if self.placed_loads else {key: value for key, value in written.items() if key != "placed_loads"}
+    placed_loads: Annotated[tuple[PlacedLoad, ...], Field(exclude_if=_nothing)] = ()
 
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:
