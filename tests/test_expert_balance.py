@@ -17,6 +17,8 @@ from meshwright.planner.experts.checker import faults, largest_over_mean
 from meshwright.planner.experts.counts import greedy_counts
 from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed
+from meshwright.planner.experts.polish import device_loads
+from meshwright.planner.experts.recount import recounted
 
 tiny_layers = st.lists(st.integers(0, 20), min_size=1, max_size=5).filter(any)
 
@@ -167,3 +169,20 @@ def test_the_checker_finds_the_loads_that_are_reported() -> None:
     found = place_experts(weights, devices=6, slots=36)
     for row, placed, ratio in zip(weights, found.placement, found.max_over_mean, strict=True):
         assert largest_over_mean(row.tolist(), placed.tolist(), devices=6) == pytest.approx(ratio)
+
+
+def test_slots_move_to_the_experts_that_need_them() -> None:
+    weights = loads(6, 16, "dirichlet", spread=1.0, seed=3)
+    weights = -np.sort(-weights, axis=1)
+    counts = greedy_counts(weights, slots=24, devices=8)
+    placed = packed(weights, counts, devices=8)
+    before = device_loads(placed, weights / counts).max(axis=1)
+    bound = lower_bound(weights, slots=24, devices=8)
+    again, after = recounted(weights, placed, before, bound)
+    assert (after <= before).all()
+    assert (after < before * 0.99).any()
+    for row, here, reached in zip(weights, again, after, strict=True):
+        assert faults([here.ravel().tolist()], experts=16, devices=8, slots=24) == ()
+        assert largest_over_mean(row.tolist(), here.ravel().tolist(), devices=8) == pytest.approx(
+            reached * 8 / row.sum()
+        )

@@ -10,7 +10,8 @@ load. Slots are left empty only where small layers are better so; else c sums to
     4. exchanges   between pairs of devices, until within TOLERANCE of the bound, and no worse than heaviest first with
                    experts twice on a device would be (`polished`, `packed_largest`)
     5. kicks       layers that are still above it are disturbed and exchange again; what is better is kept
-    6. search      small layers are searched fully (`searched_layers`)
+    6. recounts    slots move between experts where that is well above it (`recounted`)
+    7. search      small layers are searched fully (`searched_layers`)
 
 Experts are taken in the order of their weights, so that their numbering changes nothing.
 """
@@ -26,6 +27,7 @@ from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed, packed_largest
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.polish import device_loads, kicked, polished
+from meshwright.planner.experts.recount import recounted
 from meshwright.planner.experts.small import searched_layers
 
 TOLERANCE = 5e-4
@@ -78,6 +80,7 @@ def balanced(
         reached = device_loads(again, each[left]).max(axis=1)
         better = left[reached < largest[left]]
         placed[better], largest[better] = again[reached < largest[left]], reached[reached < largest[left]]
+    placed, largest = recounted(heaviest_first, placed, largest, enough)
     placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound)
     rows = np.arange(len(weights))[:, None, None]
     return Balanced(
