@@ -54,7 +54,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="Stop searching after so many seconds, with the best so far.")
+        float | None,
+        typer.Option(help="Stop searching after so long (2 s), with the best so far.", parser=duration, metavar="TIME"),
     ] = None,
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     pareto: Annotated[bool, typer.Option("--pareto", help="Show the front of time, memory and devices too.")] = False,

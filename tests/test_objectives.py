@@ -299,7 +299,7 @@ WORDS = ["plan", "llama-3.1-8b", "dgx-h100:16", "--global-batch", "64", "--seque
         (["--objective", "energy"], "takes less energy a token."),
         (["--objective", "memory", "--slower-by", "0.5"], "at most 50.0 % slower than the fastest needs less memory"),
         (["--tokens", "15T"], "15 T tokens in 57,220,459 steps:"),
-        (["--time-limit", "100"], "Proved optimal: no layout of this space that fits is faster."),
+        (["--time-limit", "100 s"], "Proved optimal: no layout of this space that fits is faster."),
     ],
 )
 def test_objectives_on_the_command_line(options: list[str], said: str) -> None:

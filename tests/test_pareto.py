@@ -117,6 +117,6 @@ def test_the_front_on_the_command_line() -> None:
 
 def test_a_front_is_not_stopped_early() -> None:
     words = ["plan", "llama-3.1-8b", "dgx-h100:8", "--global-batch", "64", "--sequence-length", "4096", "--pareto"]
-    result = CliRunner().invoke(app, [*words, "--time-limit", "5"])
+    result = CliRunner().invoke(app, [*words, "--time-limit", "5 s"])
     assert isinstance(result.exception, InputError)
     assert "--pareto can't be stopped early" in str(result.exception)
