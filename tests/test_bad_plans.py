@@ -233,15 +233,15 @@ def test_an_emission_that_fails_half_way_leaves_nothing(
     (tmp_path / "plan.yaml").write_text(plan_yaml(plan_named("single-device")))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("mine")
-    write, written = Path.write_text, list[Path]()
+    write, written = Path.write_bytes, list[Path]()
 
-    def full_after_one(path: Path, *texts: str, **options: str) -> int:
+    def full_after_one(path: Path, content: bytes) -> int:
         written.append(path)
         if len(written) > 1:
             raise OSError(28, "No space left on device")
-        return write(path, *texts, **options)
+        return write(path, content)
 
-    monkeypatch.setattr(Path, "write_text", full_after_one)
+    monkeypatch.setattr(Path, "write_bytes", full_after_one)
     for folder in ("out", "there"):
         written.clear()
         code, _, err = run("emit", tmp_path / "plan.yaml", "--target", target, "-o", tmp_path / folder, "--force")

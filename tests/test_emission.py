@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.app import app
+from meshwright.costmodels.layout import Recompute
 from meshwright.planner import Plan, emit, load_plan, write_plan
 from meshwright.planner.emission import CONSUMERS, EmitTarget, write_emission
 from meshwright.planner.emission.emitters import EMITTERS
@@ -175,6 +177,17 @@ def test_a_relaxed_plan_that_does_not_fit_is_infeasible() -> None:
     )
     with pytest.raises(Infeasible, match="no layout that the launcher can run instead fits in memory"):
         emit(scarce, "megatron", relax=True)
+
+
+def test_what_fits_only_when_recomputed_is_recomputed() -> None:
+    """Where tensor ranks don't share 8,192 tokens of 80 layers, what is kept of them doesn't fit."""
+    base = plan_named("tensor-fsdp")
+    plan = plan_of_layout(base.inputs, replace(base.layout.layout(), recompute=Recompute.NONE))
+    emission = emit(plan, "accelerate", relax=True)
+    assert emission.relaxed == ("sequence_parallel: True -> False", "recompute: none -> full")
+    predicted = emission.plan.predicted
+    assert predicted.peak_memory_bytes.nvidia_smi <= predicted.memory_limit_bytes
+    assert emission.slower_by > 0.1
 
 
 def test_an_unknown_launcher_gets_the_nearest() -> None:

@@ -165,6 +165,15 @@ def test_learned_positions_are_as_many_as_tokens() -> None:
         emit(plan, "megatron-bridge")
 
 
+def test_ranks_are_numbered_as_the_plan_says_but_under_fsdp() -> None:
+    """Its validation refuses the other order beside Megatron's FSDP, which Megatron-LM's doesn't."""
+    near = {"axis_order": "tp-cp-pp-dp"}
+    assert read_recipe(text_of(laid_out("dense-3d", **near)))["dist"] == {"use_tp_pp_dp_mapping": True}
+    emit(laid_out("pipeline-fsdp", **near), "megatron")
+    with pytest.raises(InputError, match=r"layout\.axis_order: Megatron-Bridge numbers ranks"):
+        emit(laid_out("pipeline-fsdp", **near), "megatron-bridge")
+
+
 def test_what_megatron_cannot_run_it_cannot() -> None:
     with pytest.raises(InputError, match="Megatron-Bridge has no zb-h1 schedule"):
         emit(laid_out("dense-3d", schedule="zb-h1"), "megatron-bridge")

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.text import printable
+from meshwright.cli.render.units import shown_share
 from meshwright.planner.emission import CONSUMERS
 from meshwright.planner.emission.emission import Emission
 
@@ -58,8 +59,6 @@ def render_serving(console: Console, engine: str, paths: Sequence[Path]) -> None
 def relaxation_lines(emission: Emission) -> Iterator[str]:
     """Say what was changed so that the target can run it, and what that costs."""
     if emission.relaxed:
-        name = CONSUMERS[emission.target].name
-        yield (
-            f"{name} can't run the plan as it is; changed, for a step {emission.slower_by:+.1%} as long: "
-            f"{'; '.join(emission.relaxed)}"
-        )
+        name, slower_by = CONSUMERS[emission.target].name, emission.slower_by
+        cost = f"a step takes {shown_share(abs(slower_by))} {'longer' if slower_by >= 0 else 'less'}"
+        yield f"{name} can't run the plan as it is; with what it can, {cost}: {'; '.join(emission.relaxed)}"

@@ -2,7 +2,7 @@
 
 Each obstacle names changes of the layout that do without it. One change an obstacle is made, those changes may meet
 obstacles of their own, and so on until none is left: of all layouts so reached, those that fit are predicted, and the
-fastest is taken; of equally fast ones the first reached.
+fastest is taken; of equally fast ones the first reached. Where none fits, the same that recompute all layers are tried.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from itertools import product
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.figures import significant_bytes
@@ -32,7 +32,8 @@ def relaxed(plan: Plan, obstacles: Obstacles) -> Plan:
     """
     layouts = tuple(dict.fromkeys(_reached(plan, obstacles, rounds=ROUNDS)))
     job = job_of(plan.inputs, devices=plan.mesh.devices)
-    fitting = _fitting(job, layouts, limit=memory_limit_bytes(plan.inputs))
+    limit = memory_limit_bytes(plan.inputs)
+    fitting = _fitting(job, layouts, limit=limit) or _fitting(job, _leaner(plan, layouts, obstacles), limit=limit)
     if not fitting:
         raise Infeasible(
             "no layout that the launcher can run instead fits in memory",
@@ -54,7 +55,18 @@ def _reached(plan: Plan, obstacles: Obstacles, *, rounds: int) -> Iterator[Layou
         layout = plan.layout.layout()
         for change in changes:
             layout = replace(layout, **change)
-        yield from _reached(plan.model_copy(update={"layout": LayoutSection.of(layout)}), obstacles, rounds=rounds - 1)
+        yield from _reached(_laid_out(plan, layout), obstacles, rounds=rounds - 1)
+
+
+def _laid_out(plan: Plan, layout: Layout) -> Plan:
+    return plan.model_copy(update={"layout": LayoutSection.of(layout)})
+
+
+def _leaner(plan: Plan, layouts: tuple[Layout, ...], obstacles: Obstacles) -> tuple[Layout, ...]:
+    """Give the layouts with all layers recomputed, which takes the least memory, where the target can run them."""
+    every = {"recompute": Recompute.FULL, "recompute_layers": None, "recompute_split": ()}
+    recomputed = dict.fromkeys(replace(layout, **every) for layout in layouts)
+    return tuple(layout for layout in recomputed if not any(obstacles(_laid_out(plan, layout))))
 
 
 def cannot(obstacle: Obstacle, *, name: str = "the launcher", hint: str = "") -> InputError:
@@ -63,5 +75,7 @@ def cannot(obstacle: Obstacle, *, name: str = "the launcher", hint: str = "") ->
 
 
 def _fitting(job: Job, layouts: tuple[Layout, ...], *, limit: int) -> tuple[Layout, ...]:
+    if not layouts:
+        return ()
     peaks = predict_memory(job, LayoutTable.of(layouts)).nvidia_smi_bytes
     return tuple(layout for layout, peak in zip(layouts, peaks, strict=True) if significant_bytes(peak) <= limit)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from meshwright.catalog.model_entry import Positions
 from meshwright.planner.emission.megatron.obstacles import obstacles as megatron_obstacles
 from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.plan_schema import Plan
 
 
@@ -12,6 +13,8 @@ def obstacles(plan: Plan) -> Iterator[Obstacle]:
     """Give all that keeps Megatron-Bridge from running a plan."""
     yield from megatron_obstacles(plan)
     yield from _positions(plan)
+    if plan.layout.zero_stage > 1:
+        yield from pipeline_outermost(plan.layout.layout())
 
 
 def _positions(plan: Plan) -> Iterator[Obstacle]:
