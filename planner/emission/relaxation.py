@@ -13,7 +13,7 @@ from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import predict_memory, predict_time
-from meshwright.planner.emission.obstacle import Obstacle
+from meshwright.planner.emission.obstacle import Change, Obstacle
 from meshwright.planner.figures import significant_bytes
 from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.job_inputs import job_of
@@ -64,7 +64,7 @@ def _laid_out(plan: Plan, layout: Layout) -> Plan:
 
 def _leaner(plan: Plan, layouts: tuple[Layout, ...], obstacles: Obstacles) -> tuple[Layout, ...]:
     """Give the layouts with all layers recomputed, which takes the least memory, where the target can run them."""
-    every = {"recompute": Recompute.FULL, "recompute_layers": None, "recompute_split": ()}
+    every: Change = {"recompute": Recompute.FULL, "recompute_layers": None, "recompute_split": ()}
     recomputed = dict.fromkeys(replace(layout, **every) for layout in layouts)
     return tuple(layout for layout in recomputed if not any(obstacles(_laid_out(plan, layout))))
 
