@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from meshwright.planner.accuracy.estimate import estimate
     from meshwright.planner.emission import emit
     from meshwright.planner.experts import place_experts
+    from meshwright.planner.sequences import SequenceScatterer, scatter_sequences
 
 __all__ = [
     "Plan",
     "RankPlan",
+    "SequenceScatterer",
     "TimedPlan",
     "check_plan",
     "emit",
@@ -27,6 +29,7 @@ __all__ = [
     "place_experts",
     "plan",
     "plan_of",
+    "scatter_sequences",
     "write_plan",
 ]
 
@@ -36,6 +39,8 @@ _LATER = {
     "emit": "meshwright.planner.emission",
     "estimate": "meshwright.planner.accuracy.estimate",
     "place_experts": "meshwright.planner.experts",
+    "SequenceScatterer": "meshwright.planner.sequences",
+    "scatter_sequences": "meshwright.planner.sequences",
 }
 
 

@@ -17,6 +17,7 @@ EXPORTS = {
     "meshwright.planner": {
         "Plan",
         "RankPlan",
+        "SequenceScatterer",
         "TimedPlan",
         "check_plan",
         "emit",
@@ -26,6 +27,7 @@ EXPORTS = {
         "place_experts",
         "plan",
         "plan_of",
+        "scatter_sequences",
         "write_plan",
     },
     "meshwright.planner.experts": {
@@ -37,6 +39,16 @@ EXPORTS = {
         "place_experts",
         "routed_model",
         "routing_of",
+    },
+    "meshwright.planner.sequences": {
+        "GroupCosts",
+        "Method",
+        "Mode",
+        "RankGroup",
+        "Scattered",
+        "SequenceScatterer",
+        "scatter_sequences",
+        "uniform_costs",
     },
     "meshwright.planner.accuracy": {
         "Accuracy",

@@ -1,0 +1,245 @@
+"""A sharper bound on what a step takes: linear programs over shares of sequences and numbers of groups.
+
+Variables: x[i, d], the share of sequence i in groups of degree d; n[d], their number; y[d], the seconds for which they
+work beside their fixed part; all continuous unless said. x[i, d] is there only where a group of degree d takes the
+sequence alone no longer than the best step known, T'. Every step that is no longer than T' satisfies, with
+load and fixed part of each degree's first piece,
+
+    each sequence      sum over d of x[i, d] = 1
+    work               sum over i of load(i, d) x[i, d] <= y[d]
+    tokens             sum over i of tokens(i) x[i, d] <= most_tokens(d) n[d]
+    halves             sum over sequences that fill more than half a group of x[i, d] <= n[d]    (memory; time)
+
+    one micro-batch    y[d] <= n[d] (T - fixed(d)); sum of d n[d] <= ranks; n whole: T is found by halving, each time
+                       asking a MILP whether there is such a split
+    several, M >= 2    sum of d n[d] <= ranks M; sum of d y[d] <= ranks (T - M least fixed part); T' - (M - 1) least
+                       fixed part in the place of T in y[d] <= n[d] (...); M whole: one MILP for the least T
+    no barrier         sum of d (y[d] + fixed(d) n[d]) <= ranks T, and sum of d y[d] <= ranks (T - least fixed part), as
+                       ranks that work have a group; n[d] counts groups in turn on the same ranks
+
+The rows of halves are dual-feasible functions (Fekete and Schepers 2001, Mathematical Programming 91): two sequences of
+more than half don't share a group. Sequences whose lengths differ by less than GRAIN are counted as the shortest of
+them, which lowers the bound and no more.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.sequences.batch import Batch
+from meshwright.planner.sequences.group_costs import GroupCosts
+from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
+
+Matrix: TypeAlias = Any  # scipy's sparse ones, which have no types
+
+GRAIN = 2e-3
+# The one-micro-batch bound is found to this.
+PRECISION = 5e-4
+# A MILP that takes longer says what it knows.
+SOLVER_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Classes:
+    """Sequences of about the same length: how many, and the tokens, loads and time alone of the shortest."""
+
+    count: FloatArray
+    tokens: FloatArray
+    load_s: FloatArray
+    alone_s: FloatArray
+
+
+def certified_bound_s(costs: GroupCosts, batch: Batch, known_s: float, *, lockstep: bool, free: bool) -> float:
+    """Give what a step takes at least, in seconds: at most `known_s`, which a split is known to take.
+
+    lockstep, free: the modes that are allowed.
+    """
+    classes = _classes(batch)
+    quick_s = quick_bound_s(costs, batch)
+    bounds = []
+    if lockstep:
+        if fewest_micro_batches(costs, batch) == 1:
+            bounds.append(_single_s(costs, classes, quick_s, known_s))
+        bounds.append(_several_s(costs, batch, classes, known_s))
+    if free:
+        bounds.append(_free_s(costs, classes, known_s))
+    return min(max(min(bounds), quick_s), known_s)
+
+
+def _classes(batch: Batch) -> _Classes:
+    order = np.argsort(batch.tokens)
+    step = np.floor(np.log(batch.tokens[order]) / np.log1p(GRAIN))
+    first = np.flatnonzero(np.diff(step, prepend=-1.0))
+    shortest = order[first]
+    return _Classes(
+        count=np.diff(np.append(first, len(order))).astype(float),
+        tokens=batch.tokens[shortest].astype(float),
+        load_s=batch.load_s[:, shortest],
+        alone_s=batch.alone_s[:, shortest],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Program:
+    """Rows on x, y and n; columns are the pairs (class, degree) that are allowed, then y, then n."""
+
+    pairs: tuple[IntArray, IntArray]
+    shares: FloatArray
+    equal: Matrix
+    counts: FloatArray
+    below: Matrix
+
+
+def _program(costs: GroupCosts, classes: _Classes, limit_s: float, room_s: FloatArray) -> _Program | None:
+    """Give the rows that all modes share, None where a sequence has no degree.
+
+    room_s: seconds of load that a group of each degree has room for.
+    """
+    from scipy.sparse import coo_matrix, eye, hstack, vstack  # noqa: PLC0415 - loaded where a certificate is asked for
+
+    allowed = limit_s >= classes.alone_s.T
+    if not allowed.any(axis=1).all():
+        return None
+    item, degree = np.nonzero(allowed)
+    degrees, size = len(costs.degrees), len(item)
+    column = np.arange(size)
+
+    def by_degree(values: FloatArray) -> Matrix:
+        return coo_matrix((values, (degree, column)), shape=(degrees, size)).tocsr()
+
+    load_s, tokens = classes.load_s[degree, item], classes.tokens[item]
+    half_time = (load_s > room_s[degree] / 2).astype(float)
+    half_memory = (tokens > costs.most_tokens[degree] / 2).astype(float)
+    none, one = coo_matrix((degrees, degrees)), eye(degrees)
+    most = coo_matrix((costs.most_tokens.astype(float), (range(degrees), range(degrees))), shape=(degrees, degrees))
+    below = vstack(
+        [
+            hstack([by_degree(load_s), -one, none]),
+            hstack([by_degree(tokens), none, -most]),
+            hstack([by_degree(half_time), none, -one]),
+            hstack([by_degree(half_memory), none, -one]),
+            hstack([coo_matrix((degrees, size)), one, -_diagonal(room_s)]),
+        ]
+    ).tocsr()
+    each = coo_matrix((np.ones(size), (item, column)), shape=(len(classes.count), size))
+    equal = hstack([each, coo_matrix((len(classes.count), 2 * degrees))]).tocsr()
+    return _Program(pairs=(item, degree), shares=classes.count[item], equal=equal, counts=classes.count, below=below)
+
+
+def _diagonal(values: FloatArray) -> Matrix:
+    from scipy.sparse import diags  # noqa: PLC0415 - loaded where a certificate is asked for
+
+    return diags(values)
+
+
+def _single_s(costs: GroupCosts, classes: _Classes, low: float, high: float) -> float:
+    while high > low * (1 + PRECISION):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if _fits_one(costs, classes, middle) else (middle, high)
+    return low
+
+
+def _fits_one(costs: GroupCosts, classes: _Classes, limit_s: float) -> bool:
+    """Tell whether the rows leave a split into one micro-batch of `limit_s`; true where the solver can't tell."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - loaded where a certificate is asked for
+
+    room_s = np.maximum(limit_s - costs.fixed_s, 0.0)
+    program = _program(costs, classes, limit_s, room_s)
+    if program is None:
+        return False
+    degrees, size = len(costs.degrees), len(program.shares)
+    ranks = np.concatenate([np.zeros(size + degrees), costs.degrees])[np.newaxis]
+    most = np.concatenate([program.shares, np.full(degrees, np.inf), costs.ranks // costs.degrees])
+    answer = milp(
+        np.concatenate([np.zeros(size + degrees), costs.degrees / costs.ranks]),
+        constraints=[
+            LinearConstraint(program.equal, program.counts, program.counts),
+            LinearConstraint(program.below, -np.inf, 0.0),
+            LinearConstraint(ranks, -np.inf, costs.ranks),
+        ],
+        bounds=Bounds(0.0, most),
+        integrality=np.concatenate([np.zeros(size + degrees), np.ones(degrees)]),
+        options={"time_limit": SOLVER_LIMIT_S},
+    )
+    return int(answer.status) != _INFEASIBLE
+
+
+_INFEASIBLE = 2
+
+
+def _least(
+    costs: GroupCosts,
+    program: _Program,
+    *,
+    y_cost: FloatArray,
+    n_cost: FloatArray,
+    fixed_s: float,
+    limit_s: float,
+    fewest: int = 0,
+) -> float:
+    """Give the least T of ranks T >= y_cost y + n_cost n + ranks fixed_s M over splits into M >= fewest micro-batches.
+
+    Where fixed_s is 0 micro-batches aren't limited by the ranks.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - loaded where a certificate is asked for
+    from scipy.sparse import coo_matrix, hstack  # noqa: PLC0415 - loaded where a certificate is asked for
+
+    degrees, size = len(costs.degrees), len(program.shares)
+    objective = np.concatenate([np.zeros(size), y_cost / costs.ranks, n_cost / costs.ranks, [fixed_s]])
+    ranks = np.concatenate([np.zeros(size + degrees), costs.degrees, [-float(costs.ranks)]])[np.newaxis]
+    constraints = [
+        LinearConstraint(_wider(program.equal), program.counts, program.counts),
+        LinearConstraint(_wider(program.below), -np.inf, 0.0),
+    ]
+    if fixed_s:
+        constraints.append(LinearConstraint(hstack([coo_matrix(ranks)]), -np.inf, 0.0))
+    answer = milp(
+        objective,
+        constraints=constraints,
+        bounds=Bounds(
+            np.concatenate([np.zeros(size + 2 * degrees), [float(fewest)]]),
+            np.concatenate([program.shares, np.full(2 * degrees + 1, np.inf)]),
+        ),
+        integrality=np.concatenate([np.zeros(size + 2 * degrees), [1.0]]),
+        options={"time_limit": SOLVER_LIMIT_S},
+    )
+    if int(answer.status) == _INFEASIBLE:
+        return limit_s
+    bound = answer.mip_dual_bound
+    return 0.0 if bound is None else float(bound)
+
+
+def _wider(rows: Matrix) -> Matrix:
+    """Give rows with a column of zeros more, for the number of micro-batches."""
+    from scipy.sparse import coo_matrix, hstack  # noqa: PLC0415 - loaded where a certificate is asked for
+
+    return hstack([rows, coo_matrix((rows.shape[0], 1))]).tocsr()
+
+
+def _several_s(costs: GroupCosts, batch: Batch, classes: _Classes, known_s: float) -> float:
+    fewest, least_s = max(fewest_micro_batches(costs, batch), 2), float(costs.fixed_s.min())
+    limit_s = known_s - (fewest - 1) * least_s
+    program = _program(costs, classes, limit_s, np.maximum(limit_s - costs.fixed_s, 0.0))
+    if program is None:
+        return known_s
+    return _least(
+        costs,
+        program,
+        y_cost=costs.degrees.astype(float),
+        n_cost=np.zeros(len(costs.degrees)),
+        fixed_s=least_s,
+        fewest=fewest,
+        limit_s=known_s,
+    )
+
+
+def _free_s(costs: GroupCosts, classes: _Classes, known_s: float) -> float:
+    program = _program(costs, classes, known_s, np.maximum(known_s - costs.fixed_s, 0.0))
+    if program is None:
+        return known_s
+    degrees, fixed_s = costs.degrees.astype(float), float(costs.fixed_s.min())
+    with_groups = _least(costs, program, y_cost=degrees, n_cost=degrees * costs.fixed_s, fixed_s=0.0, limit_s=known_s)
+    with_one = _least(costs, program, y_cost=degrees, n_cost=0.0 * degrees, fixed_s=0.0, limit_s=known_s)
+    return max(with_groups, with_one + fixed_s)

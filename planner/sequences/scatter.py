@@ -1,0 +1,222 @@
+"""Split a step's sequences over groups of ranks: tables made once, then one call a step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Self
+
+import numpy as np
+
+from meshwright.catalog.cluster_entry import ClusterEntry
+from meshwright.catalog.errors import InputError
+from meshwright.catalog.model_entry import ModelEntry, Positions
+from meshwright.costmodels.layout import IntArray, Layout
+from meshwright.planner.job_inputs import inputs_of, job_of
+from meshwright.planner.planning import memory_limit_bytes
+from meshwright.planner.sequences.batch import Batch, batch_of, lengths_of, require_room
+from meshwright.planner.sequences.certificate import certified_bound_s
+from meshwright.planner.sequences.checker import require_sound
+from meshwright.planner.sequences.cost_table import group_costs
+from meshwright.planner.sequences.group_costs import GroupCosts, powers_of_two
+from meshwright.planner.sequences.homogeneous import best_homogeneous
+from meshwright.planner.sequences.method import Method
+from meshwright.planner.sequences.mode import Mode
+from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
+from meshwright.planner.sequences.scattered import MicroBatch, RankGroup, Scattered
+from meshwright.planner.sequences.search import Best, search
+from meshwright.planner.sequences.split import Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SequenceScatterer:
+    """What splits any batch over the ranks of some costs; call it with a batch's lengths.
+
+    costs: of groups of each degree. mode: lockstep or free; None for the better of those that the costs allow.
+    time_limit_s: when to stop improving on the first answer; what is found then depends on the machine.
+    certify: prove how far the answer is from the best by linear programs, which take seconds.
+    max_positions: the longest sequence that the model has positions for; None for any.
+    """
+
+    costs: GroupCosts
+    mode: Mode | None = None
+    time_limit_s: float | None = None
+    certify: bool = False
+    max_positions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode is Mode.FREE and not self.costs.free_allowed:
+            raise InputError(
+                "ranks that exchange gradients or parameters in each micro-batch wait for one another",
+                path="mode",
+                hint="lockstep, or ZeRO stage 0 or 1",
+            )
+
+    @classmethod
+    def of(  # noqa: PLR0913 - what is known of model, cluster and software
+        cls,
+        model: str | Path | ModelEntry,
+        cluster: str | Path | ClusterEntry,
+        layout: Layout | None = None,
+        *,
+        method: Method | str = Method.HYBRID,
+        degrees: Sequence[int] | None = None,
+        mode: Mode | str | None = None,
+        time_limit_s: float | None = None,
+        certify: bool = False,
+        memory_headroom: float = 0.05,
+        precision: str = "bf16",
+        stack: str | None = None,
+        overlays: Sequence[Path] = (),
+    ) -> Self:
+        """Make one from a model, a cluster and a layout, by the cost model.
+
+        model, cluster: names, files or entries, as for a plan. layout: tensor, expert and ZeRO degrees and
+        recomputation; its data and context parallelism are what groups decide. By default ZeRO-1 over all devices.
+        degrees: of groups; by default powers of two.
+
+        Raises InputError where something can't be right, MissingData, and Infeasible where a device doesn't hold the
+        model's states.
+        """
+        inputs = inputs_of(
+            model,
+            cluster,
+            stack=stack,
+            overlays=overlays,
+            global_batch=1,
+            sequence_length=1,
+            precision=precision,
+            objective="time",
+            memory_headroom=memory_headroom,
+            top=0,
+        )
+        job = job_of(inputs)
+        own = default_layout(job.cluster.devices) if layout is None else layout
+        ranks = own.world_size // own.tensor_parallel
+        allowed = powers_of_two(ranks) if degrees is None else np.array(sorted(degrees), dtype=np.int64)
+        costs = group_costs(job, own, degrees=allowed, method=Method(method), memory_bytes=memory_limit_bytes(inputs))
+        entry = inputs.model.entry
+        return cls(
+            costs=costs,
+            mode=None if mode is None else Mode(mode),
+            time_limit_s=time_limit_s,
+            certify=certify,
+            max_positions=entry.max_positions if entry.positions is Positions.LEARNED else None,
+        )
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that may be used. Without barriers a step is never longer."""
+        if self.mode is not None:
+            return (self.mode,)
+        return (Mode.FREE, Mode.LOCKSTEP) if self.costs.free_allowed else (Mode.LOCKSTEP,)
+
+    def __call__(self, lengths: object) -> Scattered:
+        """Give the split of a batch of sequences of so many tokens [sequences]: the same lengths give the same one.
+
+        Raises InputError where lengths can't be right or memory doesn't hold one, SolverFailed where the answer
+        doesn't pass the independent check.
+        """
+        begun = perf_counter()
+        given = lengths_of(lengths)
+        self._require_positions(given)
+        # In this order the answer doesn't depend on that of the batch, not even by rounding.
+        order = np.argsort(-given, kind="stable")
+        require_room(self.costs, given)
+        batch = batch_of(self.costs, given[order])
+        modes = self.modes
+        homogeneous_s, split = best_homogeneous(self.costs, batch, modes[0])
+        until = np.inf if self.time_limit_s is None else begun + self.time_limit_s
+        best = Best(
+            costs=self.costs, batch=batch, seconds=homogeneous_s, split=split, mode=modes[0], until=float(until)
+        )
+        bound_s = quick_bound_s(self.costs, batch) if Mode.FREE in modes else lockstep_bound_s(self.costs, batch)
+        if best.seconds > bound_s:
+            search(best, modes)
+        if self.certify:
+            bound_s = certified_bound_s(
+                self.costs, batch, best.seconds, lockstep=Mode.LOCKSTEP in modes, free=Mode.FREE in modes
+            )
+        answer = Scattered(
+            micro_batches=micro_batches_of(self.costs, batch, best.split, order),
+            ranks=self.costs.ranks,
+            devices_a_rank=self.costs.devices_a_rank,
+            mode=best.mode,
+            step_time_s=best.seconds,
+            lower_bound_s=bound_s,
+            homogeneous_step_time_s=homogeneous_s,
+            certified=self.certify,
+            seconds=perf_counter() - begun,
+        )
+        self._check(answer, given)
+        return answer
+
+    def _require_positions(self, given: IntArray) -> None:
+        if self.max_positions is not None and given.max() > self.max_positions:
+            at = int(given.argmax())
+            raise InputError(
+                f"sequence {at} has {given[at]:,} tokens, and the model has learned {self.max_positions:,} positions",
+                path=f"lengths.{at}",
+            )
+
+    def _check(self, answer: Scattered, lengths: IntArray) -> None:
+        require_sound(
+            [
+                [(group.first_rank, group.degree, group.sequences.tolist(), group.time_s) for group in groups]
+                for groups in answer.micro_batches
+            ],
+            lengths=lengths.tolist(),
+            ranks=self.costs.ranks,
+            node_ranks=self.costs.node_ranks,
+            most_tokens=dict(zip(self.costs.degrees.tolist(), self.costs.most_tokens.tolist(), strict=True)),
+            step_time_s=answer.step_time_s,
+            lockstep=answer.mode is Mode.LOCKSTEP,
+        )
+
+
+def default_layout(devices: int) -> Layout:
+    """Give the layout of as many replicas as devices, which share optimizer states (ZeRO-1)."""
+    return Layout(data_parallel=devices, zero_stage=1, zero_shard=devices)
+
+
+def lockstep_bound_s(costs: GroupCosts, batch: Batch) -> float:
+    """Give what a step with barriers takes at least."""
+    return quick_bound_s(costs, batch, micro_batches=fewest_micro_batches(costs, batch))
+
+
+def micro_batches_of(costs: GroupCosts, batch: Batch, split: Split, index: IntArray) -> tuple[MicroBatch, ...]:
+    """Give the groups of a split, with their sequences, of which the batch has those of `index` in its order."""
+    split = split.ordered()
+    seconds = split.seconds(costs, batch).tolist()
+    order = np.argsort(split.group, kind="stable")
+    ends = np.cumsum(np.bincount(split.group, minlength=len(split.degree)))
+    sequences: list[IntArray] = [np.sort(part) for part in np.split(index[order], ends[:-1])]
+    tokens = np.bincount(split.group, batch.tokens, len(split.degree)).astype(np.int64).tolist()
+    degrees = costs.degrees[split.degree].tolist()
+    turns = split.micro_batch.tolist()
+    found: list[list[RankGroup]] = [[] for _ in range(max(turns) + 1)]
+    for number, first_rank in enumerate(split.first_rank.tolist()):
+        found[turns[number]].append(
+            RankGroup(
+                first_rank=first_rank,
+                degree=degrees[number],
+                sequences=sequences[number],
+                tokens=tokens[number],
+                time_s=seconds[number],
+            )
+        )
+    return tuple(map(tuple, found))
+
+
+def scatter_sequences(
+    lengths: object,
+    model: str | Path | ModelEntry,
+    cluster: str | Path | ClusterEntry,
+    layout: Layout | None = None,
+    **options: object,
+) -> Scattered:
+    """Give the split of one batch; for more than one make a SequenceScatterer, whose tables are made once.
+
+    options: those of SequenceScatterer.of. Raises as that and its call do.
+    """
+    return SequenceScatterer.of(model, cluster, layout, **options)(lengths)  # type: ignore[arg-type]

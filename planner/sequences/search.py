@@ -1,0 +1,159 @@
+"""The search for a split: halving of the time of a step, in each mode, under each floor of degrees.
+
+A split within a given time is looked for by best fit (packing.py with barriers, free_packing.py without); the least
+time for which one is found is halved down to. Floors, the least degree that is used, are tried from the one with the
+lowest bound on, and left out where that bound is above what is known.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from meshwright.costmodels.layout import BoolArray
+from meshwright.planner.sequences.batch import Batch
+from meshwright.planner.sequences.free_packing import free_packed
+from meshwright.planner.sequences.free_running import blocks_split, wanted_degrees
+from meshwright.planner.sequences.group_costs import GroupCosts
+from meshwright.planner.sequences.homogeneous import best_homogeneous
+from meshwright.planner.sequences.mode import Mode
+from meshwright.planner.sequences.packing import packed
+from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
+from meshwright.planner.sequences.shelves import shelved
+from meshwright.planner.sequences.split import Split, step_s
+
+# By how much the first try is above the bound, and by how much further each next one is until one succeeds.
+FIRST_EXCESS = 2e-3
+GROWTH = 3.0
+# Where halving ends, relative to the time.
+PRECISION = 2e-3
+# Beyond the micro-batches that memory asks for.
+MORE_MICRO_BATCHES = 2
+
+
+@dataclass(slots=True)
+class Best:
+    """The best split so far, and when to stop looking for a better one.
+
+    until: a moment of perf_counter; infinite where only the search's own measure counts.
+    """
+
+    costs: GroupCosts
+    batch: Batch
+    seconds: float
+    split: Split
+    mode: Mode
+    until: float = float("inf")
+
+    def offer(self, split: Split, mode: Mode) -> float:
+        """Take a split if it is better, and give its seconds."""
+        seconds = step_s(self.costs, self.batch, split, mode)
+        if seconds < self.seconds:
+            self.seconds, self.split, self.mode = seconds, split, mode
+        return seconds
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return perf_counter() > self.until
+
+
+def search(best: Best, modes: tuple[Mode, ...]) -> None:
+    """Look for a better split in the given modes.
+
+    A split over half of the ranks is one over all: where none is known to be worse, it is looked for too, so that more
+    ranks never slow a step.
+    """
+    _search_all(best, modes)
+    half = halved(best.costs, best.batch)
+    if half is None or best.late:
+        return
+    rows = len(half.degrees)
+    part = replace(best.batch, load_s=best.batch.load_s[:rows], alone_s=best.batch.alone_s[:rows])
+    if quick_bound_s(half, part) >= best.seconds:
+        return
+    seconds, split = best_homogeneous(half, part, modes[0])
+    found = Best(costs=half, batch=part, seconds=seconds, split=split, mode=modes[0], until=best.until)
+    search(found, modes)
+    best.offer(found.split, found.mode)
+
+
+def halved(costs: GroupCosts, batch: Batch) -> GroupCosts | None:
+    """Give the costs on half of the ranks, None where their number is odd or they don't hold the batch's longest."""
+    ranks = costs.ranks // 2
+    kept = costs.degrees <= ranks
+    if costs.ranks % 2 or batch.tokens.max() > costs.most_tokens[kept].max(initial=0):
+        return None
+    return replace(
+        costs,
+        ranks=ranks,
+        degrees=costs.degrees[kept],
+        pieces=costs.pieces[kept],
+        most_tokens=costs.most_tokens[kept],
+    )
+
+
+def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
+    if Mode.FREE in modes:
+        _search_free(best)
+        if fewest_micro_batches(best.costs, best.batch) == 1:
+            _search_lockstep(best, Mode.FREE, 1)
+        return
+    fewest = fewest_micro_batches(best.costs, best.batch)
+    for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
+        _search_lockstep(best, Mode.LOCKSTEP, micro_batches)
+
+
+def _search_free(best: Best) -> None:
+    costs, batch = best.costs, best.batch
+    for floor, bound_s in _floors(best, micro_batches=None):
+
+        def attempt(limit_s: float, allowed: BoolArray = floor) -> float | None:
+            wanted = wanted_degrees(batch, costs, limit_s, allowed)
+            found = free_packed(costs, batch, wanted, limit_s)
+            return None if found is None else best.offer(blocks_split(costs, batch, *found), Mode.FREE)
+
+        _halve(best, attempt, bound_s)
+
+
+def _search_lockstep(best: Best, mode: Mode, micro_batches: int) -> None:
+    costs, batch = best.costs, best.batch
+    for floor, bound_s in _floors(best, micro_batches=micro_batches):
+
+        def attempt(limit_s: float, allowed: BoolArray = floor) -> float | None:
+            groups = packed(costs, batch, limit_s / micro_batches, micro_batches=micro_batches, degrees=allowed)
+            return None if groups is None else best.offer(shelved(costs, batch, groups, micro_batches), mode)
+
+        _halve(best, attempt, bound_s)
+
+
+def _floors(best: Best, *, micro_batches: int | None) -> Iterator[tuple[BoolArray, float]]:
+    """Give the degrees of each floor whose bound is below what is known, the lowest bound first."""
+    costs, batch = best.costs, best.batch
+    floors = [np.arange(len(costs.degrees)) >= floor for floor in range(len(costs.degrees))]
+    bounds = [quick_bound_s(costs, batch, micro_batches=micro_batches, degrees=floor) for floor in floors]
+    for at in np.argsort(bounds, kind="stable").tolist():
+        if best.late or bounds[at] * (1 + FIRST_EXCESS) >= best.seconds:
+            return
+        yield floors[at], bounds[at]
+
+
+def _halve(best: Best, attempt: Callable[[float], float | None], bound_s: float) -> None:
+    low = high = bound_s
+    excess = FIRST_EXCESS
+    while True:
+        high = bound_s * (1 + excess)
+        if high >= best.seconds or best.late:
+            high = best.seconds
+            break
+        if attempt(high) is not None:
+            break
+        low, excess = high, excess * GROWTH
+    high = min(high, best.seconds)
+    while high > low * (1 + PRECISION) and not best.late:
+        middle = 0.5 * (low + high)
+        if attempt(middle) is None:
+            low = middle
+        else:
+            high = min(middle, best.seconds)

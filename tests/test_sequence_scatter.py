@@ -1,0 +1,257 @@
+"""Splits of a step's sequences: by hand, against every split of a few, and laws."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sequence_brute_force import shortest_step_s
+
+from meshwright.catalog.errors import Infeasible, InputError, SolverFailed
+from meshwright.costmodels.layout import Layout
+from meshwright.planner import SequenceScatterer, scatter_sequences
+from meshwright.planner.sequences import GroupCosts, Mode, Scattered, uniform_costs
+from meshwright.planner.sequences.checker import faults, require_sound
+
+LENGTHS = [900, 500, 500, 300, 200, 100, 100, 100, 40, 8]
+
+
+def costs_of(ranks: int = 8, tokens_a_rank: int = 600, **more: Any) -> GroupCosts:  # noqa: ANN401 - coefficients
+    return uniform_costs(
+        ranks=ranks,
+        node_ranks=4,
+        tokens_a_rank=tokens_a_rank,
+        **{"square_s": 1e-6, "token_s": 1e-3, "fixed_s": 0.02, "inside_s": 1e-4, "outside_s": 4e-4} | more,
+    )
+
+
+def solved(lengths: list[int], mode: Mode | None = None, **more: Any) -> Scattered:  # noqa: ANN401 - coefficients
+    return SequenceScatterer(costs=costs_of(**more), mode=mode)(lengths)
+
+
+def groups_of(found: Scattered, lengths: list[int]) -> list[tuple[int, int, int, tuple[int, ...]]]:
+    return [
+        (turn, group.first_rank, group.degree, tuple(sorted(lengths[at] for at in group.sequences)))
+        for turn, groups in enumerate(found.micro_batches)
+        for group in groups
+    ]
+
+
+def test_one_sequence_by_hand() -> None:
+    # On 4 ranks (0.81 + 0.9 + 0.09) / 4 + 0.02 s, on 8 across nodes (0.81 + 0.9 + 0.36) / 8 + 0.02 s.
+    found = solved([900])
+    assert found.step_time_s == pytest.approx((0.81 + 0.9 + 0.36) / 8 + 0.02)
+    assert found.lower_bound_s == pytest.approx(found.step_time_s)
+    assert found.micro_batches[0][0].degree == 8
+    assert solved([900], ranks=4).step_time_s == pytest.approx((0.81 + 0.9 + 0.09) / 4 + 0.02)
+
+
+def test_long_beside_short_beats_one_size() -> None:
+    # The long sequence takes four ranks (4 + 2 + 0.2) / 4 s; twelve short ones fill the other four, three each.
+    found = solved([2000, *[400] * 12], ranks=8, tokens_a_rank=2000, outside_s=1e-2)
+    assert sorted(group.degree for group in found.micro_batches[0]) == [1, 1, 1, 1, 4]
+    assert found.step_time_s == pytest.approx(3 * (0.16 + 0.4) + 0.02)
+    assert found.step_time_s < found.homogeneous_step_time_s
+
+
+def test_free_ranks_do_not_wait() -> None:
+    # In lockstep two micro-batches, as memory asks for, each as long as its longest; freely a rank's times add up.
+    lengths = [500, 500, 300, 300]
+    by_mode = {mode: solved(lengths, mode, ranks=2, tokens_a_rank=500) for mode in Mode}
+    assert by_mode[Mode.FREE].step_time_s <= by_mode[Mode.LOCKSTEP].step_time_s
+    assert by_mode[Mode.LOCKSTEP].step_time_s == pytest.approx(0.75 + 0.39 + 2 * 0.02)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_bounds_and_answers_enclose_the_shortest_step(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    ranks = int(draw.choice([2, 4]))
+    lengths = np.exp(draw.uniform(2, 7, draw.integers(2, 7))).astype(int).tolist()
+    costs = costs_of(ranks, int(draw.choice([600, 2000])), fixed_s=float(draw.choice([0.0, 0.05])))
+    shortest = shortest_step_s(costs, lengths)
+    found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP, certify=True)(lengths)
+    assert found.lower_bound_s <= shortest * (1 + 1e-9)
+    assert shortest * (1 - 1e-9) <= found.step_time_s <= 1.35 * shortest
+    free = SequenceScatterer(costs=costs, certify=True)(lengths)
+    assert free.lower_bound_s <= min(free.step_time_s, shortest) * (1 + 1e-9)
+
+
+def test_most_small_batches_are_solved_to_the_optimum() -> None:
+    excess = []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        lengths = np.exp(draw.uniform(2, 7, 6)).astype(int).tolist()
+        costs = costs_of(4)
+        found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP)(lengths)
+        excess.append(found.step_time_s / shortest_step_s(costs, lengths) - 1)
+    assert np.median(excess) <= 0.01
+
+
+batches = st.lists(st.integers(1, 2400), min_size=1, max_size=40)
+modes = st.sampled_from(Mode)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=batches, mode=modes)
+def test_laws_of_an_answer(lengths: list[int], mode: Mode) -> None:
+    found = solved(lengths, mode)
+    held = Counter(int(at) for groups in found.micro_batches for group in groups for at in group.sequences)
+    assert held == Counter(range(len(lengths)))
+    assert found.lower_bound_s <= found.step_time_s * (1 + 1e-9)
+    assert found.step_time_s <= found.homogeneous_step_time_s
+    for groups in found.micro_batches:
+        ranks = [int(rank) for group in groups for rank in group.ranks]
+        assert len(ranks) == len(set(ranks))
+        assert all(group.tokens <= 600 * group.degree for group in groups)
+        assert all(group.tokens == sum(lengths[at] for at in group.sequences) for group in groups)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=batches, mode=modes)
+def test_twice_the_devices_never_slow(lengths: list[int], mode: Mode) -> None:
+    few, many = (solved(lengths, mode, ranks=ranks).step_time_s for ranks in (4, 8))
+    assert many <= few * (1 + 1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=batches, mode=modes, seed=st.integers(0, 1000))
+def test_a_permuted_batch_gives_the_permuted_answer(lengths: list[int], mode: Mode, seed: int) -> None:
+    permuted = np.random.default_rng(seed).permutation(lengths).tolist()
+    one, other = solved(lengths, mode), solved(permuted, mode)
+    assert one.step_time_s == other.step_time_s
+    assert groups_of(one, lengths) == groups_of(other, permuted)
+
+
+def test_the_same_batch_gives_the_same_answer() -> None:
+    assert replace(solved(LENGTHS), seconds=0.0).document() == replace(solved(LENGTHS), seconds=0.0).document()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda groups: groups[0][0].pop(), "is in 0 groups"),
+        (lambda groups: groups[0][0].append(groups[0][1][0]), "is in 2 groups"),
+    ],
+)
+def test_the_checker_finds_lost_and_doubled_sequences(change: Any, fault: str) -> None:  # noqa: ANN401 - a mutation
+    found = solved(LENGTHS, Mode.LOCKSTEP)
+    sequences = [[group.sequences.tolist() for group in groups] for groups in found.micro_batches]
+    change(sequences)
+    assert any(fault in text for text in faults_of(found, sequences))
+
+
+def faults_of(found: Scattered, sequences: list[list[list[int]]], *, shift: int = 0, room: int = 600) -> list[str]:
+    micro_batches = [
+        [(group.first_rank + shift, group.degree, own, group.time_s) for group, own in zip(groups, listed, strict=True)]
+        for groups, listed in zip(found.micro_batches, sequences, strict=True)
+    ]
+    return list(
+        faults(
+            micro_batches,
+            lengths=LENGTHS,
+            ranks=8,
+            node_ranks=4,
+            most_tokens={degree: room * degree for degree in (1, 2, 4, 8)},
+            step_time_s=found.step_time_s,
+            lockstep=found.mode is Mode.LOCKSTEP,
+        )
+    )
+
+
+def test_the_checker_finds_places_and_memory() -> None:
+    found = solved(LENGTHS, Mode.LOCKSTEP)
+    sequences = [[group.sequences.tolist() for group in groups] for groups in found.micro_batches]
+    assert not faults_of(found, sequences)
+    assert any("aligned" in text or "beyond" in text for text in faults_of(found, sequences, shift=1))
+    assert any("its memory holds" in text for text in faults_of(found, sequences, room=50))
+    assert any("take" in text for text in faults_of(replace(found, step_time_s=9.0), sequences))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([], "empty"),
+        ([5, 0], "lengths.1: 0 is not a length"),
+        ([-3], "-3 is not a length"),
+        ([2.5], "2.5 is not a length"),
+        ([float("nan")], "nan is not a length"),
+        ([[1, 2]], "not 2 dimensions"),
+        ([[1], [1, 2]], "one list of whole numbers"),
+        (["a"], "whole numbers"),
+        ([100, 6000], "sequence 1 has 6,000 tokens; it would need 10 devices"),
+        (np.ones(1_000_001, dtype=int), "1,000,001 sequences"),
+    ],
+)
+def test_wrong_lengths_are_told(lengths: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SequenceScatterer(costs=costs_of())(lengths)
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "value", "message"),
+    [("token_s", float("nan"), "finite"), ("square_s", -1.0, "negative"), ("fixed_s", float("inf"), "finite")],
+)
+def test_wrong_coefficients_are_told(coefficient: str, value: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        costs_of(**{coefficient: value})
+
+
+def test_zero_stage_3_has_barriers() -> None:
+    with pytest.raises(InputError, match="wait for one another"):
+        SequenceScatterer(costs=replace(costs_of(), free_allowed=False), mode=Mode.FREE)
+
+
+def test_costs_of_the_cost_model() -> None:
+    scatterer = SequenceScatterer.of("llama-3.1-8b", "dgx-h100:16")
+    costs = scatterer.costs
+    assert costs.degrees.tolist() == [1, 2, 4, 8, 16]
+    # Attention of a sequence is as in the model's own prediction: 32 layers of 32 heads of 128, forward and backward,
+    # at less than the peak of 989 TFLOP/s but more than a third of it.
+    length = 65_536
+    flop = 32 * (4 + 10) * 32 * 128 * length**2 / 2
+    assert 1 / 989e12 < costs.work_s(np.array([length]))[0] / flop < 3 / 989e12
+    # The same tokens take longer the wider the group, and more in all across nodes.
+    linear = costs.pieces[:, 0, 1] * costs.degrees
+    assert (np.diff(linear) > 0).all()
+    assert linear[-1] - linear[-2] > linear[-2] - linear[-3]
+    found = scatterer([20_000, 500, 600, 700, 3_000, *[300] * 50])
+    assert found.speedup >= 1
+
+
+def test_ulysses_needs_heads_for_its_ranks() -> None:
+    by_method = {
+        method: SequenceScatterer.of("llama-3.1-8b", "dgx-h100:64", method=method).costs.degrees.max()
+        for method in ("ulysses", "ring", "bidirectional-ring", "hybrid")
+    }
+    assert by_method == {"ulysses": 32, "ring": 64, "bidirectional-ring": 64, "hybrid": 64}
+
+
+def test_linear_attention_has_no_squares() -> None:
+    costs = SequenceScatterer.of("llama-3.1-8b", "dgx-h100:16", method="linear-attention").costs
+    assert costs.work_s(np.array([10_000])).tolist() == [0.0]
+    # Messages don't grow with the tokens: a token takes as long on two ranks as half of it does on one.
+    assert costs.pieces[1, 0, 1] == pytest.approx(costs.pieces[0, 0, 1] / 2)
+
+
+def test_states_that_do_not_fit_are_told() -> None:
+    with pytest.raises(Infeasible, match="before the first token"):
+        scatter_sequences([100], "llama-3.1-70b", "dgx-h100:64")
+    assert scatter_sequences(
+        [100],
+        "llama-3.1-70b",
+        "dgx-h100:64",
+        Layout(tensor_parallel=8, sequence_parallel=True, data_parallel=8, zero_stage=3, zero_shard=8),
+    ).micro_batches
+
+
+def test_learned_positions_bound_lengths() -> None:
+    with pytest.raises(InputError, match="has learned 2,048 positions"):
+        scatter_sequences([100, 3000], "megatron-1.7b", "selene:8")
+
+
+def test_a_wrong_split_is_refused() -> None:
+    with pytest.raises(SolverFailed, match="sequence 0 is in 0 groups"):
+        require_sound([], lengths=[1], ranks=8, node_ranks=4, most_tokens={1: 600}, step_time_s=0.0, lockstep=True)
