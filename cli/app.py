@@ -14,6 +14,7 @@ from meshwright.cli.experts import experts_command
 from meshwright.cli.explain import explain_command
 from meshwright.cli.importing import import_command
 from meshwright.cli.plan import plan_command
+from meshwright.cli.scatter import scatter_command
 from meshwright.cli.show import show_command
 from meshwright.cli.verify import verify_command
 
@@ -43,6 +44,7 @@ for _command in (
     import_command,
     estimate_command,
     experts_command,
+    scatter_command,
     accuracy_command,
     calibrate_command,
     check_command,

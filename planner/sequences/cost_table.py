@@ -20,6 +20,7 @@ import numpy as np
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.accumulation import accumulation_s
+from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.attention import attended_pairs, core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s
 from meshwright.costmodels.context_messages import context_communication_s
@@ -61,11 +62,13 @@ class _Probe:
         return replace(self.job, sequence_length=tokens_a_rank * self.degree)
 
 
-def group_costs(job: Job, layout: Layout, *, degrees: IntArray, method: Method, memory_bytes: float) -> GroupCosts:
+def group_costs(
+    job: Job, layout: Layout, *, degrees: IntArray, method: Method, memory_bytes: float, offload: bool = False
+) -> GroupCosts:
     """Give the costs of groups of the given degrees that the method allows.
 
     layout: its tensor, expert and ZeRO degrees count; context and data parallelism are what groups decide.
-    memory_bytes: what may be used of a device.
+    memory_bytes: what may be used of a device. offload: whether activations beyond it may go to the host's memory.
 
     Raises Infeasible where a device doesn't hold the model's states, InputError where the layout can't be split so.
     """
@@ -80,7 +83,9 @@ def group_costs(job: Job, layout: Layout, *, degrees: IntArray, method: Method, 
         for degree in legal
     ]
     whole = tuple(_attention_work(probes[0], layer, count) for layer, count in _kinds(job))
+    room = [_room(probe, memory_bytes, offload=offload) for probe in probes]
     pieces = [_pieces(probe, whole, linear=method is Method.LINEAR_ATTENTION) for probe in probes]
+    pieces = [rows + own.pieces(probe.degree) for rows, own, probe in zip(pieces, room, probes, strict=True)]
     longest = max(map(len, pieces))
     padded = np.array([rows + [rows[0]] * (longest - len(rows)) for rows in pieces])
     return GroupCosts(
@@ -89,7 +94,7 @@ def group_costs(job: Job, layout: Layout, *, degrees: IntArray, method: Method, 
         devices_a_rank=layout.tensor_parallel,
         degrees=np.array(legal),
         pieces=padded,
-        most_tokens=np.array([_tokens_a_rank(probe, memory_bytes) * probe.degree for probe in probes]),
+        most_tokens=np.array([own.most_tokens * probe.degree for own, probe in zip(room, probes, strict=True)]),
         attention=() if method is Method.LINEAR_ATTENTION else whole,
         free_allowed=layout.zero_stage < 2,
     )
@@ -300,17 +305,33 @@ def _that_count(rows: list[list[float]]) -> list[list[float]]:
     return kept
 
 
-def _tokens_a_rank(probe: _Probe, memory_bytes: float) -> int:
-    """Give how many tokens a rank's memory holds: bytes grow with them in a line."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """Tokens that a rank's memory holds, and with a part of them in the host's.
+
+    copied_s: seconds of copying a token's activations to the host and back.
+    """
+
+    tokens: int
+    most_tokens: int
+    copied_s: float
+
+    def pieces(self, degree: int) -> list[list[float]]:
+        """Give the piece of copies, beside all compute: of the tokens beyond what device memory holds, no others."""
+        if self.most_tokens == self.tokens:
+            return []
+        return [[0.0, self.copied_s / degree, -self.copied_s * self.tokens]]
+
+
+def _room(probe: _Probe, memory_bytes: float, *, offload: bool) -> _Room:
+    """Give how many tokens a rank's memory holds: bytes grow with them in a line.
+
+    What can go to the host is what layers keep, of all but the one at work, and no more of it than memory asks for (as in
+    ByteScale, arXiv 2502.21231); it goes there and comes back over the host's link, beside compute.
+    """
     batch = int(probe.table.data_parallel[0])
-    near, far = (
-        float(
-            predict_memory(replace(probe.at(times * PROBED_TOKENS), global_batch=batch), probe.table).nvidia_smi_bytes[
-                0
-            ]
-        )
-        for times in (1, 2)
-    )
+    jobs = [replace(probe.at(times * PROBED_TOKENS), global_batch=batch) for times in (1, 2)]
+    near, far = (float(predict_memory(job, probe.table).nvidia_smi_bytes[0]) for job in jobs)
     each = (far - near) / PROBED_TOKENS
     room = memory_bytes - (near - each * PROBED_TOKENS)
     if room < each:
@@ -319,4 +340,15 @@ def _tokens_a_rank(probe: _Probe, memory_bytes: float) -> int:
             "before the first token",
             hint="shard more (--zero-stage 3), a larger --tensor-parallel, or more devices",
         )
-    return int(room / each)
+    tokens = int(room / each)
+    if not offload:
+        return _Room(tokens=tokens, most_tokens=tokens, copied_s=0.0)
+    kept = sum(
+        count * float(layer_activations(jobs[0], layer, probe.table).kept[0]) for layer, count in _kinds(probe.job)
+    )
+    layers = sum(count for _, count in _kinds(probe.job))
+    moved = kept / PROBED_TOKENS * (1.0 - 1.0 / layers)
+    left = max(each - moved, each / layers)
+    # L tokens of which `tokens` fit: each (L - tokens) bytes have to go, whatever layer they are of.
+    copied_s = 2.0 * each / probe.job.cluster.device.host_link_bandwidth_bytes_per_s
+    return _Room(tokens=tokens, most_tokens=int(room / left), copied_s=copied_s)

@@ -62,7 +62,8 @@ class GroupCosts:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.pieces).all() and all(np.isfinite(kind.pair_s) for kind in self.attention)):
             raise InputError("a coefficient isn't a finite number", path="coefficients")
-        if (self.pieces < 0).any() or any(kind.pair_s < 0 for kind in self.attention):
+        grows = np.concatenate([self.pieces[..., :2].ravel(), self.pieces[:, 0, 2]])
+        if (grows < 0).any() or any(kind.pair_s < 0 for kind in self.attention):
             raise InputError("a coefficient is negative", path="coefficients", hint="time never falls with work")
         if not len(self.degrees) or self.degrees[0] < 1 or self.degrees[-1] > self.ranks:
             raise InputError(f"degrees must be between 1 and the {self.ranks} ranks there are", path="degrees")

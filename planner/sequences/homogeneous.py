@@ -8,17 +8,21 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from meshwright.catalog.errors import SolverFailed
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.free_running import blocks_split, dealt
+from meshwright.planner.sequences.full_ranks import filled
 from meshwright.planner.sequences.group_costs import GroupCosts
 from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.quick_bound import quick_bound_s
 from meshwright.planner.sequences.split import Split, placed, step_s
 
 
-def best_homogeneous(costs: GroupCosts, batch: Batch, mode: Mode) -> tuple[float, Split]:
-    """Give the fastest split into groups of one size, and its seconds."""
+def best_homogeneous(costs: GroupCosts, batch: Batch, mode: Mode, *, full: bool = False) -> tuple[float, Split] | None:
+    """Give the fastest split into groups of one size, and its seconds.
+
+    full: each rank needs a sequence in each micro-batch; groups are widened where there are too few, and None is given
+    where that doesn't suffice for any size.
+    """
     least_s = [
         quick_bound_s(costs, batch, degrees=np.arange(len(costs.degrees)) == degree)
         for degree in range(len(costs.degrees))
@@ -29,12 +33,13 @@ def best_homogeneous(costs: GroupCosts, batch: Batch, mode: Mode) -> tuple[float
             break
         if not np.isfinite(least_s[degree]):
             continue
-        split = homogeneous_split(costs, batch, degree, mode)
+        split: Split | None = homogeneous_split(costs, batch, degree, Mode.LOCKSTEP if full else mode)
+        split = filled(costs, batch, split) if full and split is not None else split
+        if split is None:
+            continue
         seconds = step_s(costs, batch, split, mode)
         if best is None or seconds < best[0]:
             best = (seconds, split)
-    if best is None:
-        raise SolverFailed("no group's memory holds the longest sequence")
     return best
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from meshwright.catalog.cluster_entry import ClusterEntry
-from meshwright.catalog.errors import InputError
+from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.model_entry import ModelEntry, Positions
 from meshwright.costmodels.layout import IntArray, Layout
 from meshwright.planner.job_inputs import inputs_of, job_of
@@ -18,8 +18,10 @@ from meshwright.planner.sequences.batch import Batch, batch_of, lengths_of, requ
 from meshwright.planner.sequences.certificate import certified_bound_s
 from meshwright.planner.sequences.checker import require_sound
 from meshwright.planner.sequences.cost_table import group_costs
+from meshwright.planner.sequences.degrees import any_degrees
 from meshwright.planner.sequences.group_costs import GroupCosts, powers_of_two
 from meshwright.planner.sequences.homogeneous import best_homogeneous
+from meshwright.planner.sequences.measured_groups import fitted_costs, read_groups
 from meshwright.planner.sequences.method import Method
 from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
@@ -34,6 +36,7 @@ class SequenceScatterer:
 
     costs: of groups of each degree. mode: lockstep or free; None for the better of those that the costs allow.
     time_limit_s: when to stop improving on the first answer; what is found then depends on the machine.
+    no_empty_rank: give each rank a sequence in each micro-batch, and all as many micro-batches.
     certify: prove how far the answer is from the best by linear programs, which take seconds.
     max_positions: the longest sequence that the model has positions for; None for any.
     """
@@ -42,6 +45,7 @@ class SequenceScatterer:
     mode: Mode | None = None
     time_limit_s: float | None = None
     certify: bool = False
+    no_empty_rank: bool = False
     max_positions: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,9 +65,14 @@ class SequenceScatterer:
         *,
         method: Method | str = Method.HYBRID,
         degrees: Sequence[int] | None = None,
+        any_degree: bool = False,
+        max_degree: int | None = None,
+        offload: bool = False,
+        measured: Path | None = None,
         mode: Mode | str | None = None,
         time_limit_s: float | None = None,
         certify: bool = False,
+        no_empty_rank: bool = False,
         memory_headroom: float = 0.05,
         precision: str = "bf16",
         stack: str | None = None,
@@ -73,7 +82,10 @@ class SequenceScatterer:
 
         model, cluster: names, files or entries, as for a plan. layout: tensor, expert and ZeRO degrees and
         recomputation; its data and context parallelism are what groups decide. By default ZeRO-1 over all devices.
-        degrees: of groups; by default powers of two.
+        degrees: of groups; by default powers of two. any_degree: by default divisors of the ranks (degrees.py).
+        max_degree: no larger ones; 1 splits no sequence.
+        offload: let groups keep activations in host memory, over its link, where device memory doesn't hold them.
+        measured: a file of timed groups whose fit takes the place of the cost model's coefficients.
 
         Raises InputError where something can't be right, MissingData, and Infeasible where a device doesn't hold the
         model's states.
@@ -93,14 +105,24 @@ class SequenceScatterer:
         job = job_of(inputs)
         own = default_layout(job.cluster.devices) if layout is None else layout
         ranks = own.world_size // own.tensor_parallel
-        allowed = powers_of_two(ranks) if degrees is None else np.array(sorted(degrees), dtype=np.int64)
-        costs = group_costs(job, own, degrees=allowed, method=Method(method), memory_bytes=memory_limit_bytes(inputs))
+        node_ranks = max(job.cluster.devices_per_node // own.tensor_parallel, 1)
+        allowed = any_degrees(ranks, node_ranks) if any_degree else powers_of_two(ranks)
+        if degrees is not None:
+            allowed = np.array(sorted(set(degrees)), dtype=np.int64)
+        if max_degree is not None:
+            allowed = allowed[allowed <= max_degree]
+        costs = group_costs(
+            job, own, degrees=allowed, method=Method(method), memory_bytes=memory_limit_bytes(inputs), offload=offload
+        )
+        if measured is not None:
+            costs = fitted_costs(costs, read_groups(measured)).costs
         entry = inputs.model.entry
         return cls(
             costs=costs,
             mode=None if mode is None else Mode(mode),
             time_limit_s=time_limit_s,
             certify=certify,
+            no_empty_rank=no_empty_rank,
             max_positions=entry.max_positions if entry.positions is Positions.LEARNED else None,
         )
 
@@ -125,10 +147,22 @@ class SequenceScatterer:
         require_room(self.costs, given)
         batch = batch_of(self.costs, given[order])
         modes = self.modes
-        homogeneous_s, split = best_homogeneous(self.costs, batch, modes[0])
+        first = best_homogeneous(self.costs, batch, modes[0], full=self.no_empty_rank)
+        if first is None:
+            raise Infeasible(
+                f"{len(batch):,} sequences can't give each of {self.costs.ranks:,} ranks one in each micro-batch",
+                hint="let ranks be empty, or allow larger groups",
+            )
+        homogeneous_s, split = first
         until = np.inf if self.time_limit_s is None else begun + self.time_limit_s
         best = Best(
-            costs=self.costs, batch=batch, seconds=homogeneous_s, split=split, mode=modes[0], until=float(until)
+            costs=self.costs,
+            batch=batch,
+            seconds=homogeneous_s,
+            split=split,
+            mode=modes[0],
+            until=float(until),
+            full=self.no_empty_rank,
         )
         bound_s = quick_bound_s(self.costs, batch) if Mode.FREE in modes else lockstep_bound_s(self.costs, batch)
         if best.seconds > bound_s:

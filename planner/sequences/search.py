@@ -13,8 +13,10 @@ import numpy as np
 
 from meshwright.costmodels.layout import BoolArray
 from meshwright.planner.sequences.batch import Batch
+from meshwright.planner.sequences.degrees import is_chain
 from meshwright.planner.sequences.free_packing import free_packed
 from meshwright.planner.sequences.free_running import blocks_split, wanted_degrees
+from meshwright.planner.sequences.full_ranks import filled
 from meshwright.planner.sequences.group_costs import GroupCosts
 from meshwright.planner.sequences.homogeneous import best_homogeneous
 from meshwright.planner.sequences.mode import Mode
@@ -37,6 +39,7 @@ class Best:
     """The best split so far, and when to stop looking for a better one.
 
     until: a moment of perf_counter; infinite where only the search's own measure counts.
+    full: whether each rank needs a sequence in each micro-batch.
     """
 
     costs: GroupCosts
@@ -45,9 +48,15 @@ class Best:
     split: Split
     mode: Mode
     until: float = float("inf")
+    full: bool = False
 
     def offer(self, split: Split, mode: Mode) -> float:
         """Take a split if it is better, and give its seconds."""
+        if self.full:
+            whole = filled(self.costs, self.batch, split)
+            if whole is None:
+                return float("inf")
+            split = whole
         seconds = step_s(self.costs, self.batch, split, mode)
         if seconds < self.seconds:
             self.seconds, self.split, self.mode = seconds, split, mode
@@ -66,6 +75,8 @@ def search(best: Best, modes: tuple[Mode, ...]) -> None:
     ranks never slow a step.
     """
     _search_all(best, modes)
+    if best.full:
+        return
     half = halved(best.costs, best.batch)
     if half is None or best.late:
         return
@@ -73,8 +84,10 @@ def search(best: Best, modes: tuple[Mode, ...]) -> None:
     part = replace(best.batch, load_s=best.batch.load_s[:rows], alone_s=best.batch.alone_s[:rows])
     if quick_bound_s(half, part) >= best.seconds:
         return
-    seconds, split = best_homogeneous(half, part, modes[0])
-    found = Best(costs=half, batch=part, seconds=seconds, split=split, mode=modes[0], until=best.until)
+    first = best_homogeneous(half, part, modes[0])
+    if first is None:
+        return
+    found = Best(costs=half, batch=part, seconds=first[0], split=first[1], mode=modes[0], until=best.until)
     search(found, modes)
     best.offer(found.split, found.mode)
 
@@ -95,14 +108,15 @@ def halved(costs: GroupCosts, batch: Batch) -> GroupCosts | None:
 
 
 def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
-    if Mode.FREE in modes:
+    fewest = fewest_micro_batches(best.costs, best.batch)
+    nested = is_chain(best.costs.degrees) and not best.full
+    if Mode.FREE in modes and nested:
         _search_free(best)
-        if fewest_micro_batches(best.costs, best.batch) == 1:
+        if fewest == 1:
             _search_lockstep(best, Mode.FREE, 1)
         return
-    fewest = fewest_micro_batches(best.costs, best.batch)
     for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
-        _search_lockstep(best, Mode.LOCKSTEP, micro_batches)
+        _search_lockstep(best, modes[0], micro_batches)
 
 
 def _search_free(best: Best) -> None:

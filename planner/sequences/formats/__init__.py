@@ -1,0 +1,34 @@
+"""What data loaders read: a step's split as a line of JSON, for each of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+
+from meshwright.planner.sequences.formats import flexsp, megatron, ours, verl
+from meshwright.planner.sequences.scattered import Scattered
+
+
+class Format(StrEnum):
+    """Whose data loader is to read it."""
+
+    OURS = "ours"
+    MEGATRON_CORE = "megatron-core"
+    FLEXSP = "flexsp"
+    VERL = "verl"
+
+
+Writer = Callable[[Scattered, Sequence[int]], str]
+
+WRITERS: Mapping[Format, Writer] = {
+    Format.OURS: ours.line,
+    Format.MEGATRON_CORE: megatron.line,
+    Format.FLEXSP: flexsp.line,
+    Format.VERL: verl.line,
+}
+
+
+def steps_text(kind: Format, steps: Sequence[tuple[Scattered, Sequence[int]]]) -> str:
+    """Give the file of some steps, of each the split and the lengths: one a line.
+
+    Raises InputError where the format can't say a split.
+    """
+    return "".join(WRITERS[kind](split, lengths) + "\n" for split, lengths in steps)
