@@ -119,7 +119,7 @@ def test_verl_has_whole_samples_only(split: Scattered) -> None:
     partitions = json.loads(steps_text(Format.VERL, [(SequenceScatterer(costs=whole)(lengths), lengths)]))
     assert sorted(at for own in partitions for at in own) == list(range(40))
     loads = [sum(1e-6 * lengths[at] ** 2 + 1e-3 * lengths[at] for at in own) for own in partitions]
-    assert max(loads) < 1.01 * np.mean(loads)
+    assert max(loads) < 1.02 * np.mean(loads)
 
 
 def test_no_rank_is_empty() -> None:

@@ -326,8 +326,8 @@ class _Room:
 def _room(probe: _Probe, memory_bytes: float, *, offload: bool) -> _Room:
     """Give how many tokens a rank's memory holds: bytes grow with them in a line.
 
-    What can go to the host is what layers keep, of all but the one at work, and no more of it than memory asks for (as in
-    ByteScale, arXiv 2502.21231); it goes there and comes back over the host's link, beside compute.
+    What can go to the host is what layers keep, of all but the one at work, and no more of it than memory asks for (as
+    in ByteScale, arXiv 2502.21231); it goes there and comes back over the host's link, beside compute.
     """
     batch = int(probe.table.data_parallel[0])
     jobs = [replace(probe.at(times * PROBED_TOKENS), global_batch=batch) for times in (1, 2)]
