@@ -50,6 +50,21 @@ class PlacedLoad(Entry):
     load: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
 
 
+class LinearAttentionEntry(Entry):
+    """Linear attention (Lightning Attention-2, arXiv 2401.04658): queries meet a state of d x d_v a head, not keys.
+
+    It has as many key as query heads, no window, a norm behind it, and decay in the place of rotation.
+
+    frequency: every n-th layer attends with softmax and all others linearly; 0: none attends with softmax.
+    block: tokens of a block, within which scores are computed as squares.
+    gated: whether a gate of its own, hidden x heads d_v, weighs the output.
+    """
+
+    frequency: Natural
+    block: Dimension
+    gated: bool = False
+
+
 class ExpertsEntry(Entry):
     """A mixture of experts in place of the MLP.
 
@@ -116,6 +131,7 @@ class ModelEntry(Entry):
     chunk: Count | None = None
     window_frequency: Natural = 0
     latent_attention: LatentAttentionEntry | None = None
+    linear_attention: LinearAttentionEntry | None = None
     dropout: bool | None = None
     experts: ExpertsEntry | None = None
     mtp_layers: Natural = 0
@@ -134,6 +150,11 @@ class ModelEntry(Entry):
         if self.chunk is not None and self.window is not None:
             raise field_error(
                 "chunk", "a layer can't attend both within chunks and within a window; give one of the two"
+            )
+        if self.linear_attention is not None and self.linear_attention.frequency == 1:
+            raise field_error(
+                "linear_attention.frequency",
+                "every layer attends with softmax; leave linear_attention out, or give 0 where none does",
             )
         if self.experts is not None and self.experts.dense_layers >= self.layers:
             raise field_error(

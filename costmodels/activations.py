@@ -8,6 +8,7 @@ unfused attention it is their s b h (34 + 5 a s / h). Two-byte values unless sai
       unfused            softmax output, dropout output and mask       a head's square of scores
       fused              log-sum-exp, 4 bytes a head and token
       latent             the compressed queries and keys too           on the held tokens
+      linear             the values before their norm, and the gate    split by heads
     MLP                  input and output of the activation            split by width
     experts              the same for each (token, expert) pair, the pair's input, and the router's scores; its output
                          is weighted before the last product (Megatron-Core 0.12 and later) and need not stay
@@ -138,7 +139,12 @@ def _mlp_rows(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
 
 
 def _core_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
-    """Count what the attention core keeps beside its inputs: what selective recomputation drops."""
+    """Count what the attention core keeps beside its inputs: what selective recomputation drops.
+
+    Linear attention keeps nothing: blocks and states are made again from queries, keys and values.
+    """
+    if attention.linear is not None:
+        return np.zeros(len(layouts))
     tokens = tokens_of(job, layouts).computed
     heads = attention.heads / layouts.tensor_parallel
     if job.stack.fused_attention:
@@ -154,6 +160,9 @@ def _outside_core_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatAr
     context_bytes = ACTIVATION_BYTES + (input_bytes(job) if is_narrow(job) else 0)
     context = context_bytes * tokens.computed * attention.heads * attention.value_head_dim / layouts.tensor_parallel
     total = norms + masks + _query_key_value_bytes(job, attention, layouts) + context
+    if attention.linear is not None:
+        width = attention.heads * attention.value_head_dim / layouts.tensor_parallel
+        total = total + (2 if attention.linear.gated else 1) * ACTIVATION_BYTES * tokens.computed * width
     if attention.latent:
         rank = (attention.latent.query_rank or 0) + attention.latent.kv_rank
         total = total + 2 * ACTIVATION_BYTES * tokens.held * rank

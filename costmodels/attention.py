@@ -41,6 +41,8 @@ triangle and writes the square; backward it reads two triangles and writes a squ
 again, with a byte of mask (Korthikanti et al. 2022, section 4.1, counts the same tensors). The fused softmax works on
 four score matrices at once; where a device's aren't a multiple of four it falls back to a chain of fp32 kernels
 (Megatron-LM, fused_softmax.py).
+
+Linear attention has no softmax and a law of its own, linear_attention.py.
 """
 
 import math
@@ -51,7 +53,9 @@ from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attended_kv_heads, ring_ranks, tokens_of
 from meshwright.costmodels.layout import BoolArray, FloatArray, LayoutTable
+from meshwright.costmodels.linear_attention import linear_core_flop, linear_core_s
 from meshwright.costmodels.matmul import Matmul, matmul_time_s, wide_precision
+from meshwright.costmodels.tiles import TILE_ROWS, misalignment, triangle_pairs
 from meshwright.costmodels.transformer import Attention
 from meshwright.hardware.device import Device
 
@@ -59,8 +63,6 @@ from meshwright.hardware.device import Device
 SOFTMAX_STEPS = (2, 3)
 # Widest heads for which the backward pass works on square tiles (kernel tables of FlashAttention 2 and 3).
 SQUARE_TILE_WIDTH = 128
-# Query rows of one tile of fused attention (arXiv 2307.08691, section 3.3).
-TILE_ROWS = 128
 # A ring adds each block's 16-bit output to an fp32 sum: read, read and written.
 CORRECTION_BYTES = 2 + 4 + 4
 # Bytes moved for each score: a triangle is half a square.
@@ -70,18 +72,6 @@ CHAIN_BYTES = 36
 DROPOUT_BYTES = 2 * ACTIVATION_BYTES + 1
 
 
-def misalignment(head_dim: int) -> float:
-    """Give how much longer products over heads of an awkward width take.
-
-    Matrix units load 16 bytes at a time: rows of 8 two-byte values. Other widths fall back to narrower loads: the
-    four-value and the two-value kernels of BigScience's benchmarks (108 and 150 wide heads) take about four and nine
-    times as long.
-    """
-    if head_dim % 8 == 0:
-        return 1.0
-    return 4.0 if head_dim % 4 == 0 else 9.0
-
-
 def attended_pairs(attention: Attention, sequence_length: int) -> float:
     """Count the (query, key) pairs of one causal sequence.
 
@@ -89,8 +79,7 @@ def attended_pairs(attention: Attention, sequence_length: int) -> float:
     what is left.
     """
     if attention.chunk is not None:
-        chunks, rest = divmod(sequence_length, attention.chunk)
-        return chunks * attention.chunk**2 / 2.0 + rest**2 / 2.0
+        return triangle_pairs(sequence_length, attention.chunk)
     window = min(attention.window or sequence_length, sequence_length)
     return window * (sequence_length - window / 2.0)
 
@@ -114,12 +103,19 @@ def ring_blocks(job: Job, attention: Attention, layouts: LayoutTable) -> FloatAr
 
 def core_flop(job: Job, attention: Attention) -> float:
     """Count the operations of one sequence's causal attention core, forward, all heads."""
+    if attention.linear is not None:
+        return linear_core_flop(attention, attention.linear, job.sequence_length)[0]
     pairs = attended_pairs(attention, job.sequence_length)
     return 2.0 * pairs * attention.heads * (attention.head_dim + attention.value_head_dim)
 
 
 def core_time_s(job: Job, attention: Attention, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of one micro-batch's attention core, forward and backward."""
+    """Give the seconds of one micro-batch's attention core, forward and backward.
+
+    Linear attention has a kernel of its own, whatever the stack's software does with softmax.
+    """
+    if attention.linear is not None:
+        return linear_core_s(job, attention, attention.linear, layouts)
     if job.stack.fused_attention:
         return _fused_s(job, attention, layouts)
     return _unfused_s(job, attention, layouts)
@@ -130,6 +126,8 @@ def core_backward_flop(job: Job, attention: Attention) -> float:
 
     Three products are as wide as keys (scores again, gradients of queries and of keys), two as wide as values.
     """
+    if attention.linear is not None:
+        return linear_core_flop(attention, attention.linear, job.sequence_length)[1]
     pairs = attended_pairs(attention, job.sequence_length)
     return 2.0 * pairs * attention.heads * (3 * attention.head_dim + 2 * attention.value_head_dim)
 
@@ -216,8 +214,9 @@ def softmax_is_chained(job: Job, attention: Attention, layouts: LayoutTable) -> 
 
     Megatron's kernel takes score matrices by fours; Ascend's takes any number (MindSpeed's core/fusions/fused_softmax).
     """
+    has_scores = attention.linear is None and not job.stack.fused_attention
     matrices = layouts.micro_batch * attention.heads // layouts.tensor_parallel
-    return np.asarray((matrices % job.stack.softmax_batch != 0) & (not job.stack.fused_attention))
+    return np.asarray((matrices % job.stack.softmax_batch != 0) & has_scores)
 
 
 def key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:

@@ -10,6 +10,8 @@ products before them, fused or not, where they aren't part of a fused kernel.
                                                         weight 2 + 2
     queries, keys, values: split, moved   4             4
     rotation of queries and keys          in the above  20: half negated 2, halves joined 4, two products 4 + 4, sum 6
+    ... of linear attention: activated    in the above  4; they aren't rotated
+    its output: norm; gate                4; 6          36; 10, as other norms and gates
     activation, plain                     4             4
     activation, gated                     6             10: gate 2 + 2, product 4 + 2
     residual                              6             6
@@ -17,6 +19,8 @@ products before them, fused or not, where they aren't part of a fused kernel.
 
 Experts move each (token, expert) pair's input and output twice more, for sorting tokens and putting them back.
 """
+
+import numpy as np
 
 from meshwright.catalog.model_entry import Positions
 from meshwright.costmodels.job import Job
@@ -57,9 +61,22 @@ def query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) 
     heads, kv_heads = attention.heads / layouts.tensor_parallel, local_kv_heads(attention, layouts)
     width = (heads + kv_heads) * attention.head_dim + kv_heads * attention.value_head_dim
     moved = MOVE_BYTES * width
+    if attention.linear is not None:
+        activated = 0 if job.stack.fused_activation else PLAIN_ACTIVATION_BYTES * width
+        return (moved + activated) * tokens_of(job, layouts).computed
     if job.model.positions is Positions.ROTARY and not job.stack.fused_rotary:
         moved = moved + CHAINED_ROTARY_BYTES * _rotated_width(attention, layouts)
     return moved * tokens_of(job, layouts).computed
+
+
+def linear_output_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give the bytes of the norm behind linear attention and of its gate, [layouts]; none with softmax."""
+    if attention.linear is None:
+        return np.zeros(len(layouts))
+    norm = FUSED_NORM_BYTES if job.stack.fused_norm else CHAINED_NORM_BYTES
+    gate = FUSED_GATE_BYTES if job.stack.fused_activation else CHAINED_GATE_BYTES
+    width = attention.heads * attention.value_head_dim / layouts.tensor_parallel
+    return (norm + gate * attention.linear.gated) * width * tokens_of(job, layouts).computed
 
 
 def _rotated_width(attention: Attention, layouts: LayoutTable) -> FloatArray:
@@ -95,6 +112,7 @@ def elementwise_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArra
         norm_bytes(job, layer, layouts)
         + residual_bytes(job, layouts)
         + query_key_value_bytes(job, layer.attention, layouts)
+        + linear_output_bytes(job, layer.attention, layouts)
         + activation_bytes(job, layer, layouts)
         + permutation_bytes(job, layer, layouts)
     )

@@ -36,7 +36,7 @@ def launch_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     kernels_s = job.stack.layer_launch * np.where(chained, CHAINED_LAUNCHES, 1.0)
     if isinstance(layer.mlp, Experts):
         collectives = collectives + np.where(layouts.expert_parallel > 1, 2, 0)
-    collectives = collectives + context_launches(layouts)
+    collectives = collectives + context_launches(layer.attention, layouts)
     kernels_s = kernels_s + _experts_launch_s(job, layer, layouts)
     return _launches(job.precision) * kernels_s + collectives * job.stack.collective_launch
 

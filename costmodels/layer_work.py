@@ -82,7 +82,7 @@ def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> 
     """Give the projections of an attention, forward.
 
     Latent attention: down-projections of queries and keys run on the held tokens with whole weights, up-projections
-    are split by heads (arXiv 2405.04434, section 2.1.2).
+    are split by heads (arXiv 2405.04434, section 2.1.2). Linear attention may have a gate, as wide as its values.
     """
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
     heads = attention.heads / layouts.tensor_parallel
@@ -91,7 +91,10 @@ def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> 
     if latent is None:
         columns = (heads + local_kv_heads(attention, layouts)) * attention.head_dim
         columns = columns + local_kv_heads(attention, layouts) * attention.value_head_dim
-        return (_product(tokens.computed, columns, hidden), output)
+        inputs = _product(tokens.computed, columns, hidden)
+        if attention.linear is not None and attention.linear.gated:
+            return (inputs, _product(tokens.computed, heads * attention.value_head_dim, hidden), output)
+        return (inputs, output)
     up = _product(tokens.computed, heads * (latent.nope_head_dim + latent.value_head_dim), latent.kv_rank)
     down = _product(tokens.held, latent.kv_rank + latent.rope_head_dim, hidden)
     if latent.query_rank is None:

@@ -9,8 +9,9 @@ output width o (of the heads' values), vocabulary V, and n = 2, or 3 where the M
     model       layers + V h (+ V h where the head isn't tied) + positions + final norm
 
 Latent attention (arXiv 2405.04434, section 2.1) goes down to a rank r and up again to the heads' width w, h r + r w,
-once for queries and once for keys and values together. A mixture (arXiv 2101.03961, section 2) has a router,
-h * experts, and one MLP an expert.
+once for queries and once for keys and values together. Linear attention has a norm over the heads' values and, where
+gated, another h o (arXiv 2501.08313, section 2.2). A mixture (arXiv 2101.03961, section 2) has a router, h * experts,
+and one MLP an expert.
 
 Tensor parallelism splits the first matrix of a pair by columns, with its bias, and the second by rows, whose bias is
 whole on every rank, as are norms (arXiv 1909.08053, section 3).
@@ -26,13 +27,13 @@ from meshwright.costmodels.transformer import Attention, Experts, LatentAttentio
 class LayerParameters:
     """Parameters of one layer by what splits them.
 
-    attention_sharded: split by tensor parallelism: query, key, value and output matrices, of latent attention those
+    attention_sharded: split by tensor parallelism: query, key, value, gate and output matrices, of latent attention those
         that go up from a rank, and the biases that are split with them.
     mlp_sharded: split by tensor parallelism: the matrices of a dense MLP or of the shared experts, and the first bias.
     experts: all routed experts' matrices, split by expert and expert tensor parallelism.
     active_experts: the share of `experts` that one token meets; not a part of the total.
-    replicated: whole on every tensor rank: norms, biases of row-split matrices, router, gates, and of latent attention
-        the matrices that go down to a rank.
+    replicated: whole on every tensor rank: norms, biases of row-split matrices, router, gates of experts, and of latent
+        attention the matrices that go down to a rank.
     """
 
     attention_sharded: int
@@ -133,15 +134,19 @@ def _attention_sharded(model: Transformer, attention: Attention) -> int:
         latent = attention.latent
         key_value = latent.kv_rank * attention.heads * (latent.nope_head_dim + latent.value_head_dim)
         return (latent.query_rank or model.hidden) * query + key_value + output
+    gate = output if attention.linear is not None and attention.linear.gated else 0
     columns = query + attention.kv_heads * (attention.head_dim + attention.value_head_dim)
-    return (model.hidden + attention.qkv_bias) * columns + output
+    return (model.hidden + attention.qkv_bias) * columns + gate + output
 
 
 def _attention_replicated(model: Transformer, attention: Attention) -> int:
     output_bias = model.hidden if attention.output_bias else 0
     if attention.latent is not None:
         return output_bias + _latent_replicated(model, attention.latent, biased=attention.qkv_bias)
-    return output_bias + (2 * norm_parameters(model, attention.head_dim) if attention.query_key_norm else 0)
+    norms = 2 * norm_parameters(model, attention.head_dim) if attention.query_key_norm else 0
+    if attention.linear is not None:
+        norms += norm_parameters(model, attention.heads * attention.value_head_dim)
+    return output_bias + norms
 
 
 def _latent_replicated(model: Transformer, latent: LatentAttention, *, biased: bool) -> int:

@@ -9,7 +9,8 @@ A stack, or a case, names modules; each drops bytes that a layer would keep and 
     shared_experts        shared ones keep
     every_other_product   all but half the products' outputs            half the products, all elementwise traffic
 
-Modules as in Megatron-Core's `recompute_modules`; the last is TorchTitan's selective checkpointing.
+Modules as in Megatron-Core's `recompute_modules`; the last is TorchTitan's selective checkpointing. The core of linear
+attention keeps nothing, so that it isn't repeated for what it would free.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def repeated_shares(job: Job, layer: Layer, layouts: LayoutTable) -> Mapping[str
     """Give the share of a forward pass that selective recomputation repeats, by what the time goes to, [layouts]."""
     modules = job.stack.selective_recompute
     ones = np.ones(len(layouts))
-    attention = ones * (RecomputedModule.ATTENTION_CORE in modules)
+    attention = ones * (RecomputedModule.ATTENTION_CORE in modules and layer.attention.linear is None)
     if RecomputedModule.EVERY_OTHER_PRODUCT in modules:
         return {"attention": attention, "elementwise": ones, "matmul": 0.5 * ones}
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)

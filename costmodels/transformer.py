@@ -19,12 +19,22 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAttention:
+    """Linear attention by blocks (arXiv 2401.04658), with a norm behind it, and an output gate where `gated`."""
+
+    block: int
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """Multi-head attention, grouped where kv_heads < heads; `window` limits how far back a token looks.
 
     chunk: length of the pieces of a sequence that see nothing of one another.
 
     head_dim is the width of a query or key head, value_head_dim that of a value head.
+
+    linear: in the place of softmax; then kv_heads are the heads, and nothing limits how far back a token looks.
     """
 
     heads: int
@@ -34,6 +44,7 @@ class Attention:
     window: int | None
     chunk: int | None
     latent: LatentAttention | None
+    linear: LinearAttention | None
     qkv_bias: bool
     output_bias: bool
     query_key_norm: bool
@@ -143,6 +154,9 @@ def _layer(entry: ModelEntry, index: int) -> Layer:
 
 
 def _attention(entry: ModelEntry, index: int) -> Attention:
+    linear = entry.linear_attention
+    if linear is not None and (linear.frequency == 0 or (index + 1) % linear.frequency > 0):
+        return _linear_attention(entry, LinearAttention(block=linear.block, gated=linear.gated))
     latent = entry.latent_attention
     full = entry.window_frequency > 0 and (index + 1) % entry.window_frequency == 0
     return Attention(
@@ -153,6 +167,23 @@ def _attention(entry: ModelEntry, index: int) -> Attention:
         window=None if full else entry.window,
         chunk=None if full else entry.chunk,
         latent=LatentAttention(**latent.model_dump()) if latent else None,
+        linear=None,
+        qkv_bias=entry.qkv_bias,
+        output_bias=entry.output_bias,
+        query_key_norm=entry.query_key_norm,
+    )
+
+
+def _linear_attention(entry: ModelEntry, linear: LinearAttention) -> Attention:
+    return Attention(
+        heads=entry.heads,
+        kv_heads=entry.heads,
+        head_dim=entry.head_dim,
+        value_head_dim=entry.head_dim,
+        window=None,
+        chunk=None,
+        latent=None,
+        linear=linear,
         qkv_bias=entry.qkv_bias,
         output_bias=entry.output_bias,
         query_key_norm=entry.query_key_norm,

@@ -9,7 +9,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import Partition, RecomputeBy
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, Recompute
-from meshwright.costmodels.transformer import Experts, Mlp
+from meshwright.costmodels.transformer import Attention, Experts, Mlp
 
 ZERO_BUBBLE = [Schedule(name) for name in ("zb-h1", "zb-2p", "zbv", "v-half", "v-min")]
 DUAL = [Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V]
@@ -22,7 +22,10 @@ def divisors(number: int) -> list[int]:
 
 
 def has_heads(job: Job, ranks: int) -> bool:
-    attention = job.model.layers[0].attention
+    return all(attends_on(job, layer.attention, ranks) for layer in job.model.layers)
+
+
+def attends_on(job: Job, attention: Attention, ranks: int) -> bool:
     repeated = job.stack.repeats_key_values and ranks % attention.kv_heads == 0
     return attention.heads % ranks == 0 and (attention.kv_heads % ranks == 0 or repeated)
 
@@ -43,7 +46,7 @@ def orders_of(job: Job, tensor: int, context: int, pipeline: int) -> list[AxisOr
 def is_legal(job: Job, layout: Layout) -> bool:
     """Say the rules again, one layout at a time."""
     tensor, context, pipeline = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
-    attention = job.model.layers[0].attention
+    attentions = [layer.attention for layer in job.model.layers]
     experts = next((layer.mlp for layer in job.model.layers if isinstance(layer.mlp, Experts)), None)
     dense = [layer.mlp.ffn_hidden for layer in job.model.layers if isinstance(layer.mlp, Mlp)]
     micro_batches, rest = divmod(job.global_batch, layout.data_parallel * layout.micro_batch)
@@ -56,8 +59,8 @@ def is_legal(job: Job, layout: Layout) -> bool:
         method == "ulysses" and not has_heads(job, tensor * context),
         method == "hybrid" and layout.ulysses_parallel == 1,
         method == "hybrid" and tensor * context <= in_node and has_heads(job, tensor * context),
-        attention.heads % tensor > 0,
-        attention.kv_heads % tensor > 0 and tensor % attention.kv_heads > 0,
+        any(one.heads % tensor > 0 for one in attentions),
+        any(one.kv_heads % tensor > 0 and tensor % one.kv_heads > 0 for one in attentions),
         any(width % tensor for width in dense),
         context > 1 and job.sequence_length % (2 * context) > 0,
         layout.sequence_parallel and job.sequence_length % (tensor * context) > 0,

@@ -22,6 +22,7 @@ def small_model(*, layers: int = 4, experts: bool = False, shared: bool = False)
         window=None,
         chunk=None,
         latent=None,
+        linear=None,
         qkv_bias=False,
         output_bias=False,
         query_key_norm=False,

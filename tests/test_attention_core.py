@@ -16,12 +16,12 @@ from meshwright.costmodels.attention import (
     core_flop,
     core_time_s,
     key_value_bytes,
-    misalignment,
     ring_blocks,
     softmax_is_chained,
 )
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.tiles import misalignment
 from meshwright.costmodels.transformer import Attention
 from meshwright.hardware.device import device_of
 

@@ -69,7 +69,7 @@ def test_blocks_and_launches_of_each_method(round_job: MakeJob) -> None:
     job = round_job()
     assert ring_blocks(job, job.model.layers[0].attention, layouts).tolist() == [1, 4, 4, 1, 1, 2]
     # Blocks go one way or two; keys and values are gathered, queries, keys, values and outputs exchanged.
-    assert context_launches(layouts).tolist() == [0, 4, 8, 2, 4, 2 + 4]
+    assert context_launches(job.model.layers[0].attention, layouts).tolist() == [0, 4, 8, 2, 4, 2 + 4]
 
 
 def test_fewer_key_heads_than_ulysses_ranks_are_repeated(round_job: MakeJob) -> None:

@@ -66,6 +66,7 @@ def _attention(attention: Attention, layout: Layout) -> Attention:
         window=None,
         chunk=None,
         latent=None,
+        linear=None,
         qkv_bias=False,
         output_bias=False,
         query_key_norm=False,

@@ -10,8 +10,9 @@ from meshwright.planner.plan_schema import Plan
 from meshwright.planner.verification.check import Found, same
 from meshwright.planner.verification.pipeline.schedules import placed_chunks
 
-Kinds = tuple[tuple[bool, bool], ...]
-"""Of each layer whether it has experts, and whether it attends to the whole sequence."""
+Kind = tuple[bool, bool, bool]
+Kinds = tuple[Kind, ...]
+"""Of each layer whether it has experts, whether no window limits it, and whether it attends with softmax."""
 
 Holds = tuple[Kinds, bool, bool, int | None]
 """The layers of a chunk, whether embedding and head, and how many layers are recomputed where the layout says."""
@@ -62,11 +63,14 @@ def _held(plan: Plan) -> list[list[Holds]]:
     return held
 
 
-def _kind(plan: Plan, layer: int) -> tuple[bool, bool]:
+def _kind(plan: Plan, layer: int) -> Kind:
     model = plan.inputs.model.entry
     mixed, behind = model.experts, 0 if model.experts is None else layer - model.experts.dense_layers
     mixture = mixed is not None and behind >= 0 and behind % mixed.layer_frequency == 0
-    return mixture, model.window_frequency > 0 and (layer + 1) % model.window_frequency == 0
+    linear = model.linear_attention
+    softmax = linear is None or (linear.frequency > 0 and (layer + 1) % linear.frequency == 0)
+    whole = softmax and model.window_frequency > 0 and (layer + 1) % model.window_frequency == 0
+    return mixture, whole, softmax
 
 
 def _failures(plan: Plan, held: list[list[Holds]]) -> Iterator[tuple[str, str]]:

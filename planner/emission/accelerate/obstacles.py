@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
@@ -16,6 +17,7 @@ PRECISIONS = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp1
 
 def obstacles(plan: Plan) -> Iterator[Obstacle]:
     """Give what keeps Accelerate from running a plan: first what its axes do, then what hangs on those."""
+    yield from without_linear_attention(plan.inputs.model.entry)
     layout = plan.layout.layout()
     axis = next(_axes(plan, layout), None)
     if axis is not None:

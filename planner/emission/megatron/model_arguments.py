@@ -6,6 +6,7 @@ from itertools import groupby
 from meshwright.catalog.model_entry import ModelEntry, Norm, Positions
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of
+from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.megatron.arguments import Arguments, Value
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.plan_schema import Inputs
@@ -32,6 +33,7 @@ def model_arguments(inputs: Inputs) -> Arguments:
 def model_obstacles(entry: ModelEntry) -> Iterator[Obstacle]:
     """Give what Megatron-LM has no words for in a model."""
     path = "inputs.model.entry"
+    yield from without_linear_attention(entry)
     if entry.positions not in POSITIONS:
         yield Obstacle(path=f"{path}.positions", feature=f"has no {entry.positions} positions")
     if entry.norms_per_layer != 2:

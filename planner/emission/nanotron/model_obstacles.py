@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from meshwright.catalog.model_entry import ModelEntry, Norm, Positions
+from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.obstacle import Obstacle
 
 
@@ -24,6 +25,7 @@ def model_obstacles(entry: ModelEntry) -> Iterator[Obstacle]:
         "mtp_layers": entry.mtp_layers and "predicts one token",
         **_of_experts(entry),
     }
+    yield from without_linear_attention(entry)
     for name, feature in lacks.items():
         if feature:
             yield Obstacle(path=f"inputs.model.entry.{name}", feature=str(feature))

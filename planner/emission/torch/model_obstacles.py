@@ -55,6 +55,8 @@ def _layer(layer: Layer, workload: Workload) -> Iterator[str]:
 def _attention(attention: Attention, sequence_length: int) -> Iterator[str]:
     if attention.latent is not None:
         yield "latent attention"
+    if attention.linear is not None:
+        yield "linear attention"
     if (attention.window or attention.chunk or sequence_length) < sequence_length:
         yield "attention within a window"
     if attention.qkv_bias or attention.output_bias:

@@ -7,6 +7,7 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputedModule
 from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.emission.rank_order import pipeline_outermost
 from meshwright.planner.emission.torchtitan.flavors import flavor_of
@@ -24,6 +25,7 @@ def obstacles(plan: Plan) -> Iterator[Obstacle]:
 
 def _model(plan: Plan, _: Layout) -> Iterator[Obstacle]:
     entry, path = plan.inputs.model.entry, "inputs.model.entry"
+    yield from without_linear_attention(entry)
     if flavor_of(entry) is None:
         yield Obstacle(path=f"{path}.name", feature=f"has no model of the dimensions of {entry.name}")
     if entry.mtp_layers:
