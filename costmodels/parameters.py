@@ -27,8 +27,8 @@ from meshwright.costmodels.transformer import Attention, Experts, LatentAttentio
 class LayerParameters:
     """Parameters of one layer by what splits them.
 
-    attention_sharded: split by tensor parallelism: query, key, value, gate and output matrices, of latent attention those
-        that go up from a rank, and the biases that are split with them.
+    attention_sharded: split by tensor parallelism: query, key, value, gate and output matrices, of latent attention
+        those that go up from a rank, and the biases that are split with them.
     mlp_sharded: split by tensor parallelism: the matrices of a dense MLP or of the shared experts, and the first bias.
     experts: all routed experts' matrices, split by expert and expert tensor parallelism.
     active_experts: the share of `experts` that one token meets; not a part of the total.
