@@ -28,6 +28,7 @@ MIXTURE = {
     "experts": {"experts": 8, "top_k": 2, "ffn_hidden": 4096, "dense_layers": 1},
     "mtp_layers": 1,
 }
+HYBRID = WIDE | {"linear_attention": {"frequency": 2, "block": 256, "gated": True}}
 Priced = list[tuple[float, float, Layout]]
 
 
@@ -69,6 +70,9 @@ CASES = {
         make(8, global_batch=16, layers=8, **WIDE), "megatron-zero-bubble", schedules=tuple(Schedule)
     ),
     "dense on fsdp2": lambda make: made(make(12, global_batch=24, layers=6, **WIDE), "fsdp2"),
+    "linear attention and softmax on mindspeed": lambda make: made(
+        make(8, global_batch=8, sequence_length=32768, layers=5, **HYBRID), "mindspeed"
+    ),
     "mixture on mindspeed": lambda make: made(make(16, global_batch=16, layers=4, **MIXTURE), "mindspeed"),
 }
 
@@ -120,7 +124,10 @@ def test_no_cut_of_the_layers_is_better(share: float, vocabulary: int, toy_job: 
     """Every split of seven layers over up to four stages, where the head is as long as some of them."""
     job = made(toy_job(4, global_batch=24, layers=7, vocab=vocabulary, **WIDE), "megatron-core")
     stack = job.stack.model_copy(update={"axes": ("pipeline", "tensor"), "schedules": (Schedule.ONE_F_ONE_B,)})
-    job = replace(job, stack=stack)
+    assert_best_of_all_cuts(replace(job, stack=stack), share=share)
+
+
+def assert_best_of_all_cuts(job: Job, *, share: float) -> None:
     _, legal = by_loops(job)
     layouts = [one for layout in sorted(legal, key=repr) for one in counted(job, layout)]
     layouts += [
@@ -135,6 +142,13 @@ def test_no_cut_of_the_layers_is_better(share: float, vocabulary: int, toy_job: 
     best_s = float(f"{predict_time(job, table).step_time_s[memory <= limit].min():.9g}")
     result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=limit, top=0))
     assert result.best.step_time_s == best_s == result.lower_bound
+
+
+def test_no_cut_of_layers_of_two_kinds_is_better(toy_job: MakeJob) -> None:
+    """The same of seven layers of which every other one attends linearly."""
+    job = made(toy_job(4, global_batch=8, sequence_length=16384, layers=7, **HYBRID), "megatron-core")
+    stack = job.stack.model_copy(update={"axes": ("pipeline", "context"), "schedules": (Schedule.ONE_F_ONE_B,)})
+    assert_best_of_all_cuts(replace(job, stack=stack), share=0.1)
 
 
 def test_an_uneven_cut_may_be_the_best(toy_job: MakeJob) -> None:

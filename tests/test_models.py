@@ -32,6 +32,7 @@ NAMES = [
     "megatron-530b",
     "megatron-7.5b",
     "megatron-76b",
+    "minimax-text-01",
     "mixtral-8x22b",
     "mixtral-8x7b",
     "mpt-13b",
