@@ -138,17 +138,19 @@ def assert_best_of_all_cuts(job: Job, *, share: float) -> None:
     ]
     table = LayoutTable.of(layouts)
     memory = predict_memory(job, table).nvidia_smi_bytes
-    limit = int(np.quantile(memory, share)) + 1
+    # A little more, for memory is compared in nine digits.
+    limit = int(np.quantile(memory, share) * (1 + 1e-8)) + 1
     best_s = float(f"{predict_time(job, table).step_time_s[memory <= limit].min():.9g}")
     result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=limit, top=0))
     assert result.best.step_time_s == best_s == result.lower_bound
 
 
-def test_no_cut_of_layers_of_two_kinds_is_better(toy_job: MakeJob) -> None:
+@pytest.mark.parametrize("share", [0.01, 0.1, 1])
+def test_no_cut_of_layers_of_two_kinds_is_better(share: float, toy_job: MakeJob) -> None:
     """The same of seven layers of which every other one attends linearly."""
     job = made(toy_job(4, global_batch=8, sequence_length=16384, layers=7, **HYBRID), "megatron-core")
     stack = job.stack.model_copy(update={"axes": ("pipeline", "context"), "schedules": (Schedule.ONE_F_ONE_B,)})
-    assert_best_of_all_cuts(replace(job, stack=stack), share=0.1)
+    assert_best_of_all_cuts(replace(job, stack=stack), share=share)
 
 
 def test_an_uneven_cut_may_be_the_best(toy_job: MakeJob) -> None:

@@ -12,6 +12,7 @@ from emitted_plans import PLANS, layout_of, plan_named
 from typer.testing import CliRunner
 
 from meshwright.catalog.errors import Infeasible, InputError
+from meshwright.catalog.model_entry import LinearAttentionEntry
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.app import app
 from meshwright.costmodels.layout import Recompute
@@ -164,6 +165,17 @@ def test_what_no_layout_does_without_is_refused_also_when_relaxed() -> None:
     normed = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"model": model})})
     with pytest.raises(InputError, match="has no norm behind the embedding"):
         emit(normed, "megatron", relax=True)
+
+
+@pytest.mark.parametrize("target", EMITTERS)
+def test_no_launcher_has_linear_attention(target: EmitTarget) -> None:
+    plan = plan_named("single-device")
+    linear = {"linear_attention": LinearAttentionEntry(frequency=8, block=256)}
+    model = plan.inputs.model.model_copy(update={"entry": plan.inputs.model.entry.model_copy(update=linear)})
+    changed = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"model": model})})
+    with pytest.raises(InputError, match="has no linear attention") as refusal:
+        emit(changed, target, relax=True)
+    assert refusal.value.path in ("inputs.model.entry.linear_attention", "inputs.model")
 
 
 def test_a_relaxed_plan_that_does_not_fit_is_infeasible() -> None:

@@ -13,8 +13,9 @@ from verified_plans import DENSE, GOLDEN, MIXTURE, found, golden_plan, plan_with
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.app import app
-from meshwright.costmodels.layout import Layout
-from meshwright.planner import Plan
+from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.planner import Plan, inputs_of
+from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.verification import Outcome, require_verified, verify
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*-on-*.yaml"))
@@ -51,6 +52,37 @@ def test_golden_plans_hold(name: str) -> None:
         ],
         Outcome.OK,
     )
+
+
+def test_layers_of_linear_attention_take_their_own_time() -> None:
+    # 80 layers on 16 stages, every eighth with softmax: the five of a stage have one of those or none.
+    inputs = inputs_of(
+        "minimax-text-01",
+        "dgx-h100:2048",
+        stack="megatron-core",
+        precision="bf16",
+        objective="time",
+        top=0,
+        global_batch=256,
+        sequence_length=32768,
+        memory_headroom=0.0,
+    )
+    layout = Layout(
+        tensor_parallel=8,
+        sequence_parallel=True,
+        pipeline_parallel=16,
+        data_parallel=16,
+        expert_parallel=32,
+        zero_stage=1,
+        zero_shard=16,
+        recompute=Recompute.FULL,
+    )
+    plan = plan_of_layout(inputs, layout)
+    assert "like chunks" not in found(verify(plan))
+    entry = plan.inputs.model.entry.model_copy(update={"linear_attention": None})
+    model = plan.inputs.model.model_copy(update={"entry": entry})
+    alike = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"model": model})})
+    assert "like chunks" in found(verify(alike))
 
 
 BROKEN = {
