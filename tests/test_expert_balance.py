@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from eplb_baseline import eplb_global, largest_loads
 from expert_brute_force import least_largest
-from expert_instances import loads
+from expert_instances import chain, loads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,11 +14,14 @@ from meshwright.costmodels.layout import FloatArray
 from meshwright.planner import place_experts
 from meshwright.planner.experts.balance import balanced
 from meshwright.planner.experts.checker import faults, largest_over_mean
+from meshwright.planner.experts.constraint_program import solved
 from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.deadline import NEVER
 from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed
 from meshwright.planner.experts.polish import device_loads
 from meshwright.planner.experts.recount import recounted
+from meshwright.planner.experts.two_slots import paired
 
 tiny_layers = st.lists(st.integers(0, 20), min_size=1, max_size=5).filter(any)
 
@@ -178,7 +181,7 @@ def test_slots_move_to_the_experts_that_need_them() -> None:
     placed = packed(weights, counts, devices=8)
     before = device_loads(placed, weights / counts).max(axis=1)
     bound = lower_bound(weights, slots=24, devices=8)
-    again, after = recounted(weights, placed, before, bound)
+    again, after = recounted(weights, placed, before, bound, deadline=NEVER)
     assert (after <= before).all()
     assert (after < before * 0.99).any()
     for row, here, reached in zip(weights, again, after, strict=True):
@@ -186,3 +189,45 @@ def test_slots_move_to_the_experts_that_need_them() -> None:
         assert largest_over_mean(row.tolist(), here.ravel().tolist(), devices=8) == pytest.approx(
             reached * 8 / row.sum()
         )
+
+
+@pytest.mark.parametrize(("devices", "size"), [(3, 2), (4, 2), (5, 2), (2, 3), (4, 1)])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_programs_are_no_better_than_trying_all(devices: int, size: int, seed: int) -> None:
+    weights = np.sort(np.random.default_rng(seed).integers(1, 30, 4).astype(float))[::-1]
+    slots = devices * size
+    best = least_largest(weights.tolist(), devices=devices, size=size)
+    counts = greedy_counts(weights[None], slots=slots, devices=devices)
+    bound = float(lower_bound(weights[None], slots=slots, devices=devices)[0])
+    placed = packed(weights[None], counts, devices=devices)[0]
+    known = tuple(tuple(map(int, np.flatnonzero((placed == expert).any(axis=1)))) for expert in range(4))
+    proven = solved(tuple(weights.tolist()), devices=devices, size=size, known=known, bound=bound, filled=False)
+    assert proven.largest == pytest.approx(best)
+    assert proven.bound == pytest.approx(best)
+    if size == 2:
+        assert paired(weights, counts[0], devices=devices, bound=bound).bound <= best * (1 + 1e-9)
+
+
+def test_layers_of_sixteen_experts_are_proven() -> None:
+    found = place_experts(loads(3, 16, "lognormal"), devices=4)
+    assert found.status == "optimal"
+
+
+def test_two_slots_a_device_are_near_the_bound_of_their_counts() -> None:
+    found = place_experts(loads(2, 256, "lognormal"), devices=144, slots=288)
+    assert found.gap.max() <= 0.015
+
+
+def test_a_time_limit_is_kept_and_said() -> None:
+    counts, moves = chain(8, 64)
+    for objective in ("both", "traffic"):
+        cut = place_experts(counts, devices=32, nodes=4, objective=objective, transitions=moves, time_limit_s=1e-6)
+        assert cut.stopped
+        assert cut.status == "feasible"
+    few = place_experts(counts, devices=4, transitions=moves, objective="traffic", time_limit_s=1e-6)
+    assert few.stopped
+    for devices, slots in ((16, 64), (32, 96), (48, 96)):
+        cut = place_experts(counts, devices=devices, slots=slots, time_limit_s=1e-6)
+        whole = place_experts(counts, devices=devices, slots=slots, time_limit_s=3600.0)
+        assert (cut.stopped, whole.stopped) == (True, False)
+        assert cut.max_over_mean.mean() > whole.max_over_mean.mean()

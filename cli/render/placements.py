@@ -55,6 +55,8 @@ def render_placement(
             table, "experts of a layer", f"{seconds['after'] * 1e3:.3f} ms, before {seconds['before'] * 1e3:.3f} ms"
         )
     add_row(table, "status", f"{placement.status}, found in {placement.seconds:.2f} s: {placement.method}")
+    if placement.stopped:
+        add_row(table, "time limit", "stopped there: without one it may be better")
     console.print(table)
     if chained and placement.objective is not Objective.BALANCE:
         console.print(HOME_NOTE)

@@ -10,25 +10,27 @@ load. Slots are left empty only where small layers are better so; else c sums to
     4. exchanges   between pairs of devices, until within TOLERANCE of the bound, and no worse than heaviest first with
                    experts twice on a device would be (`polished`, `packed_largest`)
     5. kicks       layers that are still above it are disturbed and exchange again; what is better is kept
-    6. recounts    slots move between experts where that is well above it (`recounted`)
-    7. search      small layers are searched fully (`searched_layers`)
+    6. recounts    slots move between experts where that is well above it (`recounted`); with two slots a device counts
+                   and bound are those of a linear program (`paired`)
+    7. search      small layers are searched fully, or solved by constraint programming (`searched_layers`)
 
 Experts are taken in the order of their weights, so that their numbering changes nothing.
 """
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed, packed_largest
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.polish import device_loads, kicked, polished
 from meshwright.planner.experts.recount import recounted
 from meshwright.planner.experts.small import searched_layers
+from meshwright.planner.experts.two_slots import paired
 
 TOLERANCE = 5e-4
 ROUNDS = 150
@@ -56,13 +58,14 @@ def balanced(
     devices: int,
     aim: FloatArray | None = None,
     kicks: int = KICKS,
-    until: float | None = None,
+    deadline: Deadline = NEVER,
+    thorough: bool = True,
 ) -> Balanced:
     """Give a placement of `weights` [layers, experts] on `devices` with `slots` in all.
 
     slots: a multiple of `devices`, at least the experts and at most experts x devices. aim: largest loads
     [layers] that are light enough, where the bounds are lower. kicks: how often layers above that are tried again.
-    until: after which `perf_counter` none is.
+    deadline: when to stop improving. thorough: whether recounts and searches follow the exchanges.
     """
     order = np.argsort(-weights, axis=1, kind="stable")
     heaviest_first = np.take_along_axis(weights, order, axis=1)
@@ -70,19 +73,46 @@ def balanced(
     bound = lower_bound(heaviest_first, slots=slots, devices=devices)
     each, enough = heaviest_first / counts, np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
     enough = np.maximum(np.minimum(enough, packed_largest(heaviest_first, counts, devices=devices)), bound)
-    placed = polished(packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS)
+    placed = polished(
+        packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS, deadline=deadline
+    )
     largest = device_loads(placed, each).max(axis=1)
     for kick in range(kicks if slots > 2 * devices else 0):
         left = np.flatnonzero(largest > enough)
-        if not len(left) or (until is not None and perf_counter() > until):
+        if not len(left) or deadline.passed():
             break
-        again = polished(kicked(placed[left], kick), each[left], enough=enough[left], rounds=ROUNDS)
+        again = polished(kicked(placed[left], kick), each[left], enough=enough[left], rounds=ROUNDS, deadline=deadline)
         reached = device_loads(again, each[left]).max(axis=1)
         better = left[reached < largest[left]]
         placed[better], largest[better] = again[reached < largest[left]], reached[reached < largest[left]]
-    placed, largest = recounted(heaviest_first, placed, largest, enough)
-    placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound)
+    if thorough and slots == 2 * devices:
+        placed, largest, bound = _paired(heaviest_first, placed, largest, bound, deadline=deadline)
+    elif thorough:
+        placed, largest = recounted(heaviest_first, placed, largest, enough, deadline=deadline)
+    if thorough:
+        placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, deadline=deadline)
     rows = np.arange(len(weights))[:, None, None]
     return Balanced(
         placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)
     )
+
+
+def _paired(
+    weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, *, deadline: Deadline
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Give placement, largest loads and bound with the counts of `paired` in the layers above their bound."""
+    placed, largest, bound = placed.copy(), largest.copy(), bound.copy()
+    devices = placed.shape[1]
+    for layer in np.flatnonzero(largest > bound * (1 + TOLERANCE)):
+        if deadline.passed():
+            break
+        counts = np.bincount(placed[layer].ravel(), minlength=weights.shape[1])
+        found = paired(weights[layer], counts, devices=devices, bound=float(bound[layer]))
+        row, each = weights[layer][None], (weights[layer] / found.counts)[None]
+        again = packed(row, found.counts[None], devices=devices)
+        again = polished(again, each, enough=np.array([found.bound]), rounds=ROUNDS, deadline=deadline)
+        reached = float(device_loads(again, each).max())
+        if reached < largest[layer]:
+            placed[layer], largest[layer] = again[0], reached
+        bound[layer] = min(found.bound, largest[layer])
+    return placed, largest, bound

@@ -19,6 +19,7 @@ from itertools import combinations
 import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
+from meshwright.planner.experts.deadline import NEVER, Deadline
 
 # Partitions of a layer, and products of two of them with the steps to match their groups, beyond which it takes long.
 MOST_PARTITIONS = 500
@@ -52,8 +53,10 @@ def solvable(experts: int, groups: int) -> bool:
     return 0 < count <= MOST_PARTITIONS and count * count * groups * 2**groups <= MOST_WORK
 
 
-def chained(transitions: FloatArray, loads: FloatArray, *, groups: int, cap: FloatArray) -> IntArray:
-    """Give the group of each expert [layers, experts] for which the most tokens stay.
+def chained(
+    transitions: FloatArray, loads: FloatArray, *, groups: int, cap: FloatArray, deadline: Deadline = NEVER
+) -> IntArray | None:
+    """Give the group of each expert [layers, experts] for which the most tokens stay; None where the time is over.
 
     transitions: [layers - 1, experts, experts]; loads: [layers, experts]; cap: the most load of a group [layers].
     """
@@ -71,6 +74,8 @@ def chained(transitions: FloatArray, loads: FloatArray, *, groups: int, cap: Flo
     best = np.where(allowed[0], 0.0, -np.inf)
     came = np.zeros((layers, len(states)), np.int64)
     for layer in range(1, layers):
+        if deadline.passed():
+            return None
         through = best[:, None] + _stay(between[layer - 1], index)
         came[layer] = through.argmax(axis=0)
         best = np.where(allowed[layer], through.max(axis=0), -np.inf)

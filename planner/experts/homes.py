@@ -22,6 +22,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.assignment import assigned, capped, exchanged
 from meshwright.planner.experts.chain import chained, solvable
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.pair_chain import shared_out
 from meshwright.planner.experts.products import product
 from meshwright.planner.experts.spectral import first_homes
@@ -80,35 +81,38 @@ class Homes:
     method: str
 
 
-def homes_of(pull: Pull) -> Homes:
+def homes_of(pull: Pull, *, deadline: Deadline = NEVER) -> Homes:
     """Give homes that keep many tokens in their group, under the cap where exchanges get there."""
     layers, experts = pull.loads.shape
     moves, tokens = pull.transitions, pull.tokens
     if pull.groups == 1:
         return Homes(home=np.zeros((layers, experts), np.int64), exact=True, method="one group")
     if moves is not None and tokens is None and solvable(experts, pull.groups):
-        home = chained(moves, pull.loads, groups=pull.groups, cap=pull.cap)
-        return Homes(home=home, exact=True, method="dynamic program along the layers")
+        best = chained(moves, pull.loads, groups=pull.groups, cap=pull.cap, deadline=deadline)
+        if best is not None:
+            return Homes(home=best, exact=True, method="dynamic program along the layers")
     if moves is None:
         free = np.stack([assigned(pull.gains(None, layer), size=pull.size) for layer in range(layers)])
         home = _under_cap(pull, free)
         return Homes(home=home, exact=bool((home == free).all()), method="assignment by layer")
-    home = _under_cap(pull, _swept(pull, moves))
-    home = shared_out(moves, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap)
+    home = _under_cap(pull, _swept(pull, moves, deadline))
+    home = shared_out(moves, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap, deadline=deadline)
     return Homes(home=home, exact=False, method="sweeps of assignments")
 
 
-def _swept(pull: Pull, moves: FloatArray) -> IntArray:
+def _swept(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray:
     layers, experts = pull.loads.shape
     home = np.zeros((layers, experts), np.int64)
     mean = pull.loads.sum(axis=1, keepdims=True) / pull.groups
     capped_ = np.isfinite(pull.cap)
     price = np.zeros((layers, pull.groups))
-    home[0] = first_homes(moves, pull.loads[0], groups=pull.groups, size=pull.size)
+    home[:] = first_homes(moves, pull.loads[0], groups=pull.groups, size=pull.size)
     for sweep in range(-1, SWEEPS):
         for layer in range(layers - 1, -1, -1) if sweep % 2 == 0 else range(layers):
             if sweep < 0 and layer == 0:
                 continue
+            if deadline.passed():
+                return home
             gains = pull.gains(home, layer, only_before=sweep < 0)
             home[layer] = assigned(gains - price[layer] * pull.loads[layer][:, None], size=pull.size)
             load = np.bincount(home[layer], pull.loads[layer], minlength=pull.groups)

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.deadline import NEVER, Deadline
 
 MOST_SIZE = 4
 # Dynamic programs, pairs of groups times passes, beyond which it takes long. A pass that changes nothing is the last.
@@ -36,6 +37,7 @@ def shared_out(
     *,
     groups: int,
     cap: FloatArray,
+    deadline: Deadline = NEVER,
 ) -> IntArray:
     """Give homes [layers, experts] in which no pair of groups keeps more tokens by sharing out anew.
 
@@ -47,10 +49,10 @@ def shared_out(
         return home
     held = np.argsort(home, axis=1, kind="stable").reshape(layers, groups, size)
     tried, changed = 0, True
-    while changed and tried < MOST_PAIRS:
+    while changed and tried < MOST_PAIRS and not deadline.passed():
         changed = False
         for one, other in combinations(range(groups), 2):
-            if tried == MOST_PAIRS:
+            if tried == MOST_PAIRS or deadline.passed():
                 break
             tried += 1
             own = np.concatenate([held[:, one], held[:, other]], axis=1)

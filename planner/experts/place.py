@@ -19,6 +19,7 @@ from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.balance import Balanced
 from meshwright.planner.experts.checker import require_sound
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.dispatch import Dispatched, dispatched
 from meshwright.planner.experts.homes import Homes, Pull, homes_of
 from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
@@ -41,11 +42,18 @@ class _Question:
     objective: Objective
     load_cap: float | None
     dispatch: Dispatch
+    deadline: Deadline
 
     @property
     def replicated(self) -> bool:
         """Whether there are more slots than the experts need."""
         return self.slots > fewest_slots(self.routing.experts, self.devices)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the answer is the balanced placement, with other names at most; else only its load counts."""
+        both = self.objective is Objective.BOTH and self.nodes == 1 and self.replicated
+        return self.objective is Objective.BALANCE or both
 
     @property
     def level(self) -> int:
@@ -86,7 +94,8 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     dispatch: the engine's choice among replicas, by which loads and traffic are counted.
     previous: the placement [layers, slots] that is there; few weights are moved from it.
     most_on_device: how many experts of all layers together a device's memory holds.
-    time_limit_s: when to stop improving on the first answer; what is found then depends on the machine.
+    time_limit_s: when to stop improving on the first answer; what is found then depends on the machine, and `stopped`
+    says that it may be less than without.
 
     Raises InputError where arguments can't be right or memory doesn't hold the slots, SolverFailed where the answer
     doesn't pass the independent check.
@@ -101,12 +110,18 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
         objective=objective,
         load_cap=load_cap,
         dispatch=Dispatch(dispatch),
+        deadline=NEVER if time_limit_s is None else Deadline(at=begun + time_limit_s),
     )
     if most_on_device is not None:
         require_room(routing.layers, question.slots // devices, most_on_device)
     before = None if previous is None else _previous(previous, question)
-    until = None if time_limit_s is None else begun + time_limit_s
-    balance = balanced_slots(routing.loads, slots=question.slots, devices=devices, until=until)
+    balance = balanced_slots(
+        routing.loads,
+        slots=question.slots,
+        devices=devices,
+        deadline=question.deadline,
+        thorough=question.balanced,
+    )
     found = _FINDERS[question.objective](question, balance)
     by_device = found.by_device
     if before is not None and routing.tokens is None:
@@ -153,6 +168,7 @@ def _question(
     objective: Objective | str | None,
     load_cap: float | None,
     dispatch: Dispatch,
+    deadline: Deadline,
 ) -> _Question:
     for path, value in (("devices", devices), ("nodes", nodes)):
         if value < 1:
@@ -184,6 +200,7 @@ def _question(
         objective=wanted,
         load_cap=load_cap or (LOAD_CAP if wanted is Objective.BOTH else None),
         dispatch=dispatch,
+        deadline=deadline,
     )
 
 
@@ -207,20 +224,24 @@ def _balance(question: _Question, balance: Balanced) -> _Found:
 
 
 def _traffic(question: _Question, balance: Balanced) -> _Found:
-    homes = homes_of(_pull(question, balance, groups=question.level))
+    homes = homes_of(_pull(question, balance, groups=question.level), deadline=question.deadline)
     if question.nodes == 1:
         return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
     if question.replicated:
         return _in_nodes(question, homes)
-    home, exact = devices_in_nodes(question.routing, homes.home, devices=question.devices, nodes=question.nodes)
+    home, exact = devices_in_nodes(
+        question.routing, homes.home, devices=question.devices, nodes=question.nodes, deadline=question.deadline
+    )
     return _Found(by_device=_filled(question, home), method=f"nodes: {homes.method}; devices likewise", exact=exact)
 
 
 def _both(question: _Question, balance: Balanced) -> _Found:
     if question.nodes > 1:
-        return _in_nodes(question, homes_of(_pull(question, balance, groups=question.nodes)))
+        return _in_nodes(
+            question, homes_of(_pull(question, balance, groups=question.nodes), deadline=question.deadline)
+        )
     if not question.replicated:
-        homes = homes_of(_pull(question, balance, groups=question.devices))
+        homes = homes_of(_pull(question, balance, groups=question.devices), deadline=question.deadline)
         return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
     named = near_their_tokens(question.routing, balance.placed, nodes=1)
     return _Found(by_device=named, method="balanced; devices named by their tokens")
@@ -228,7 +249,14 @@ def _both(question: _Question, balance: Balanced) -> _Found:
 
 def _in_nodes(question: _Question, homes: Homes) -> _Found:
     routing, nodes = question.routing, question.nodes
-    inside = balanced_in_nodes(routing.loads, homes.home, slots=question.slots, devices=question.devices, nodes=nodes)
+    inside = balanced_in_nodes(
+        routing.loads,
+        homes.home,
+        slots=question.slots,
+        devices=question.devices,
+        nodes=nodes,
+        deadline=question.deadline,
+    )
     named = near_their_tokens(routing, inside, nodes=nodes)
     return _Found(by_device=named, method=f"nodes: {homes.method}; devices: balanced")
 
@@ -285,6 +313,7 @@ def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
         cross_node=sent.cross_node if question.nodes > 1 else None,
         cross_bound=_cross_bound(question, sent, exact=exact) if traffic else None,
         method=found.method,
+        stopped=question.deadline.struck,
         status=Status.OPTIMAL if exact else Status.FEASIBLE,
     )
 

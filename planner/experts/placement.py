@@ -49,7 +49,7 @@ class Placement:
     where the routing doesn't say where they come from. cross_bound: what the fraction that the objective asks for,
     cross_node on several nodes, can't be below; None where nothing is known.
     moved: experts that devices hold and that they didn't hold before; None without a previous placement.
-    seconds: how long it took.
+    seconds: how long it took. stopped: whether it stopped improving for the time limit.
     """
 
     placement: IntArray
@@ -64,6 +64,7 @@ class Placement:
     cross_bound: float | None = None
     moved: int | None = None
     seconds: float = 0.0
+    stopped: bool = False
     method: str
     status: Status
 
@@ -111,5 +112,6 @@ class Placement:
             "cross_bound": self.cross_bound,
             "moved": self.moved,
             "method": self.method,
+            "stopped": self.stopped,
             "status": str(self.status),
         }

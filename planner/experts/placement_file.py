@@ -53,6 +53,7 @@ class PlacementFile(Entry):
     cross_bound: Figure | None
     moved: Natural | None
     method: str
+    stopped: bool = False
     status: Status
 
     @model_validator(mode="after")

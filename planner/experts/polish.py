@@ -3,6 +3,7 @@
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.resplit import relieve, resplit
 
 # Layers that no pair of this many rounds changed are as good as pairs make them.
@@ -16,7 +17,9 @@ def device_loads(placed: IntArray, each: FloatArray) -> FloatArray:
     return loads
 
 
-def polished(placed: IntArray, each: FloatArray, *, enough: FloatArray, rounds: int) -> IntArray:
+def polished(
+    placed: IntArray, each: FloatArray, *, enough: FloatArray, rounds: int, deadline: Deadline = NEVER
+) -> IntArray:
     """Give a placement whose largest loads aren't above those of `placed`.
 
     Round by round all devices of the layers that are still above `enough` [layers] share out their experts in pairs,
@@ -31,7 +34,7 @@ def polished(placed: IntArray, each: FloatArray, *, enough: FloatArray, rounds: 
         loads = device_loads(out[open_], each[open_])
         left = (loads.max(axis=1) > enough[open_]) & (idle[open_] < IDLE_ROUNDS)
         open_, loads = open_[left], loads[left]
-        if not len(open_) or not half:
+        if not len(open_) or not half or deadline.passed():
             break
         again = _round(out[open_], each[open_], loads, turn, deal)
         idle[open_] = np.where((again == out[open_]).all(axis=(1, 2)), idle[open_] + 1, 0)

@@ -7,6 +7,7 @@ one whose placement is lightest is made, as long as it gains.
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.deadline import Deadline
 from meshwright.planner.experts.packing import packed
 from meshwright.planner.experts.polish import device_loads, polished
 
@@ -15,24 +16,26 @@ WORTH = 5e-3
 DONORS = 4
 ROUNDS = 24
 TURNS = 6
-# Replicas placed in all moves tried, a second's worth at most.
-MOST_WORK = 150_000
+# Replicas of a layer placed in all moves tried: what is done for a layer doesn't depend on the others.
+MOST_WORK = 15_000
 
 
 def recounted(
-    weights: FloatArray, placed: IntArray, largest: FloatArray, enough: FloatArray
+    weights: FloatArray, placed: IntArray, largest: FloatArray, enough: FloatArray, *, deadline: Deadline
 ) -> tuple[IntArray, FloatArray]:
     """Give the placement and its largest loads after moves of slots between experts.
 
     weights: [layers, experts]; placed: [layers, devices, slots of a device], all filled; largest, enough: [layers].
     """
     placed, largest = placed.copy(), largest.copy()
-    left, slots = MOST_WORK, placed.shape[1] * placed.shape[2]
+    slots = placed.shape[1] * placed.shape[2]
     if slots == weights.shape[1]:
         return placed, largest
+    # The worst first, as long as there is time.
     for layer in np.argsort(enough / largest, kind="stable"):
+        left = MOST_WORK
         for _ in range(TURNS):
-            if largest[layer] <= enough[layer] * (1 + WORTH):
+            if largest[layer] <= enough[layer] * (1 + WORTH) or deadline.passed():
                 break
             counts = _moves(weights[layer], placed[layer])
             left -= slots * len(counts)
@@ -42,8 +45,6 @@ def recounted(
             if reached >= largest[layer] * (1 - 1e-9):
                 break
             placed[layer], largest[layer] = again, reached
-        if left < 0:
-            break
     return placed, largest
 
 

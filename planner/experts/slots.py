@@ -3,6 +3,7 @@
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.dispatch import held
 from meshwright.planner.experts.homes import Pull, homes_of
 from meshwright.planner.experts.placement import EMPTY
@@ -40,7 +41,9 @@ def slots_of(home: IntArray, *, devices: int, size: int) -> IntArray:
     return placed
 
 
-def devices_in_nodes(routing: Routing, home: IntArray, *, devices: int, nodes: int) -> tuple[IntArray, bool]:
+def devices_in_nodes(
+    routing: Routing, home: IntArray, *, devices: int, nodes: int, deadline: Deadline = NEVER
+) -> tuple[IntArray, bool]:
     """Give the device of each expert, on the node where it is at home, for the most tokens to stay on their device.
 
     Also whether there is one device a node, so that there was nothing to choose.
@@ -68,7 +71,7 @@ def devices_in_nodes(routing: Routing, home: IntArray, *, devices: int, nodes: i
             cap=np.full(routing.layers, np.inf),
             groups=per_node,
         )
-        inside = homes_of(pull).home
+        inside = homes_of(pull, deadline=deadline).home
         rows, places = np.nonzero(there)
         out[rows, own[rows, places]] = node * per_node + inside[rows, places]
     return out, per_node == 1

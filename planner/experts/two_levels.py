@@ -8,12 +8,19 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.balance import Balanced, balanced
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.slots import members_of
 
 
 def balanced_slots(
-    weights: FloatArray, *, slots: int, devices: int, aim: FloatArray | None = None, until: float | None = None
+    weights: FloatArray,
+    *,
+    slots: int,
+    devices: int,
+    aim: FloatArray | None = None,
+    deadline: Deadline = NEVER,
+    thorough: bool = True,
 ) -> Balanced:
     """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
 
@@ -21,13 +28,15 @@ def balanced_slots(
     """
     size = slots // devices
     used = min(size, weights.shape[1])
-    found = balanced(weights, slots=used * devices, devices=devices, aim=aim, until=until)
+    found = balanced(weights, slots=used * devices, devices=devices, aim=aim, deadline=deadline, thorough=thorough)
     placed = np.full((len(weights), devices, size), EMPTY)
     placed[:, :, :used] = found.placed
     return Balanced(placed=placed, largest=found.largest, bound=found.bound)
 
 
-def balanced_in_nodes(loads: FloatArray, home: IntArray, *, slots: int, devices: int, nodes: int) -> IntArray:
+def balanced_in_nodes(
+    loads: FloatArray, home: IntArray, *, slots: int, devices: int, nodes: int, deadline: Deadline = NEVER
+) -> IntArray:
     """Give experts [layers, devices, slots of a device] with each expert on devices of its node.
 
     loads: [layers, experts]; home: node of each expert, in none of them more than experts / nodes rounded up.
@@ -39,7 +48,7 @@ def balanced_in_nodes(loads: FloatArray, home: IntArray, *, slots: int, devices:
     # A place without expert is one without load, whose slot stays empty.
     weights = np.where(members == EMPTY, 0.0, loads[rows, members]).reshape(layers * nodes, most)
     aim = np.repeat(loads.sum(axis=1) / devices, nodes)
-    inside = balanced_slots(weights, slots=slots // nodes, devices=devices // nodes, aim=aim).placed
+    inside = balanced_slots(weights, slots=slots // nodes, devices=devices // nodes, aim=aim, deadline=deadline).placed
     which = members.reshape(layers * nodes, 1, most)
     named = np.take_along_axis(np.broadcast_to(which, (*inside.shape[:2], most)), np.maximum(inside, 0), axis=2)
     return np.where(inside == EMPTY, EMPTY, named).reshape(layers, devices, -1)
