@@ -10,6 +10,7 @@ unfused attention it is their s b h (34 + 5 a s / h). Two-byte values unless sai
       latent             the compressed queries and keys too           on the held tokens
       linear             the values before their norm, and the gate    split by heads
     MLP                  input and output of the activation            split by width
+      gated, unfused     the activation's own output too
     experts              the same for each (token, expert) pair, the pair's input, and the router's scores; its output
                          is weighted before the last product (Megatron-Core 0.12 and later) and need not stay
     dropout              one byte of mask behind attention and behind the MLP
@@ -179,6 +180,8 @@ def _query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable)
 def _mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     tokens, hidden, mlp = tokens_of(job, layouts), job.model.hidden, layer.mlp
     width_bytes = ACTIVATION_BYTES * (2 if mlp.gated else 1) + input_bytes(job)
+    if mlp.gated and not job.stack.fused_activation:
+        width_bytes += ACTIVATION_BYTES
     if isinstance(mlp, Mlp):
         return width_bytes * tokens.computed * mlp.ffn_hidden / layouts.tensor_parallel
     routed, shared = _expert_widths(job, mlp, layouts)

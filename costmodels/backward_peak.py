@@ -28,9 +28,9 @@ def backward_parts(
 ) -> dict[str, FloatArray]:
     """Give what the backward pass needs beside the states at its peak, [layouts, stages] a cause."""
     logits = stages.last * loss_bytes(job, layouts)[:, np.newaxis]
-    working = _working_bytes(job, layouts, stages)
+    working = working_bytes(job, layouts, stages)
     return {
-        "activations": _kept_bytes(job, layouts, stages),
+        "activations": kept_bytes(job, layouts, stages),
         "logits": np.where(logits >= working, logits, 0.0),
         "working_set": np.where(logits < working, working, 0.0),
         "gathered_parameters": _gathered_bytes(job, layouts, stages, parameters),
@@ -54,7 +54,7 @@ def _quantised_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> Floa
     return total
 
 
-def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
+def kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
     """Give what the micro-batches in flight keep for their backward passes, [layouts, stages]."""
     held = held_micro_batches(layouts, stages.index, total=micro_batches(job.global_batch, layouts))
     embedded = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).held
@@ -69,7 +69,7 @@ def _kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArra
     return np.asarray(held * kept)
 
 
-def _working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
+def working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
     """Give what the backward pass of one layer needs beside what was kept, of the neediest layer, [layouts, stages].
 
     That is what it computes again, gathered keys and values, and, where products don't add to the gradients

@@ -35,19 +35,19 @@ class AttentionLayer(nn.Module):
         """Map tokens [sequences, tokens, hidden] to the same shape; heads are those that this tensor rank holds."""
         query, key, value = (self._heads(each(tokens)) for each in (self.query, self.key, self.value))
         query, key = rotated(query, self.first_position), rotated(key, self.first_position)
-        attended = self.core(query, key, value)
+        attended = self.core(*(each.transpose(1, 2) for each in (query, key, value)))
         return self.output(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return projected.unflatten(-1, (-1, self.head_dim))
 
 
 def rotated(heads: Tensor, first_position: int) -> Tensor:
-    """Turn the channels of [sequences, heads, tokens, channels] by their positions (arXiv 2104.09864, section 3.2)."""
-    tokens, channels = heads.shape[-2:]
+    """Turn the channels of [sequences, tokens, heads, channels] by their positions (arXiv 2104.09864, section 3.2)."""
+    tokens, channels = heads.shape[1], heads.shape[-1]
     positions = torch.arange(first_position, first_position + tokens, device=heads.device, dtype=torch.float32)
     steps = torch.arange(0, channels, 2, device=heads.device, dtype=torch.float32) / channels
-    angles = positions[:, None] * ROTARY_BASE**-steps
+    angles = positions[:, None, None] * ROTARY_BASE**-steps
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     left, right = heads.chunk(2, dim=-1)
     return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)

@@ -13,6 +13,7 @@ from meshwright.planner.ledger.transfers import Transfer
 from meshwright.planner.ledger.workload import Workload
 from meshwright.runtime.meshes import meshes_of
 from meshwright.runtime.meter import ActivationMeter, CollectiveMeter, local_bytes
+from meshwright.runtime.parallelize import filled_parts
 from meshwright.runtime.training import Training
 
 
@@ -40,7 +41,8 @@ def launch(workload: Workload, *, rank: int, steps: int, device: torch.device) -
     # No launched module changes its inputs in place, which is what PyTorch warns of.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     meshes = meshes_of(workload, device.type)
-    training = Training(workload, workload.rank(rank), meshes, device=device)
+    parts = filled_parts(workload, workload.rank(rank), meshes, device=device)
+    training = Training(workload, workload.rank(rank), meshes, parts, device=device)
     losses, times = [], []
     for number in range(steps - 1):
         start_s = time.perf_counter()

@@ -40,11 +40,15 @@ def parallel_parts(workload: Workload, rank: RankPlan, meshes: Meshes | None) ->
     return parts
 
 
-def fill(parts: tuple[Part, ...], workload: Workload, rank: RankPlan, *, device: torch.device) -> None:
-    """Give chunks memory on a device, and their parameters first values."""
+def filled_parts(
+    workload: Workload, rank: RankPlan, meshes: Meshes | None, *, device: torch.device
+) -> tuple[Part, ...]:
+    """Build a rank's chunks, give them memory on a device, and their parameters first values."""
+    parts = parallel_parts(workload, rank, meshes)
     for part in parts:
         part.module.to_empty(device=device)
         set_first_values(part.module, part.chunk, workload, rank)
+    return parts
 
 
 def _module(workload: Workload, rank: RankPlan, chunk: Chunk, meshes: Meshes | None) -> ModelChunk:

@@ -6,6 +6,7 @@ import torch
 
 from meshwright.costmodels.layout import Layout
 from meshwright.planner.ledger.workload import Workload
+from meshwright.runtime.parallelize import filled_parts
 from meshwright.runtime.training import Training
 
 
@@ -17,6 +18,7 @@ def reference_losses(workload: Workload, *, steps: int, device: torch.device) ->
         stages=((tuple(range(len(workload.model.layers))),),),
         micro_batches=workload.micro_batches * workload.layout.data_parallel,
     )
-    training = Training(alone, alone.rank(0), None, device=device)
+    parts = filled_parts(alone, alone.rank(0), None, device=device)
+    training = Training(alone, alone.rank(0), None, parts, device=device)
     losses = [training.step(number) for number in range(steps)]
     return tuple(loss for loss in losses if loss is not None)

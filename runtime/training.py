@@ -12,7 +12,7 @@ from meshwright.planner.ledger.sharding import sharding_of
 from meshwright.planner.ledger.workload import Workload
 from meshwright.planner.ranks import RankPlan
 from meshwright.runtime.meshes import Meshes
-from meshwright.runtime.parallelize import fill, parallel_parts
+from meshwright.runtime.parallelize import Part
 from meshwright.runtime.schedules import passes_of
 from meshwright.runtime.sharding import average_over_replicas, own_parameters, place_gradients
 
@@ -20,12 +20,18 @@ LEARNING_RATE = 1e-3
 
 
 class Training:
-    """A rank's model, optimizer and schedule; meshes: None for one process without process groups."""
+    """A rank's chunks, optimizer and schedule; meshes: None for one process without process groups."""
 
-    def __init__(self, workload: Workload, rank: RankPlan, meshes: Meshes | None, *, device: torch.device) -> None:
-        self.workload, self.rank, self.meshes, self.device = workload, rank, meshes, device
-        self.parts = parallel_parts(workload, rank, meshes)
-        fill(self.parts, workload, rank, device=device)
+    def __init__(
+        self,
+        workload: Workload,
+        rank: RankPlan,
+        meshes: Meshes | None,
+        parts: tuple[Part, ...],
+        *,
+        device: torch.device,
+    ) -> None:
+        self.workload, self.rank, self.meshes, self.parts, self.device = workload, rank, meshes, parts, device
         self.optimizer = AdamW(self.parameters(), lr=LEARNING_RATE, foreach=False)
         self.passes = passes_of(self.parts, workload, meshes, self._loss)
 
