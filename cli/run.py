@@ -12,6 +12,7 @@ import typer
 
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.cli.arguments import file_path
+from meshwright.cli.extras import require_torch
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -43,7 +44,7 @@ def run_command(
             f"{steps} are too few", path="--steps", hint=f"give {STEPS_AT_LEAST} or more: the first one sets up"
         )
     _require_processes(workload, str(file))
-    _require_torch()
+    require_torch("training")
     from meshwright.runtime.world import run_in_world
 
     report = run_in_world(workload, steps=steps, device=device, compare=model == "tiny")
@@ -86,13 +87,6 @@ def _require_processes(workload: "Workload", file: str) -> None:
             path="mesh.devices",
             hint=f"torchrun --nproc-per-node {needed} -m meshwright.cli.run PLAN, or so many over all nodes",
         )
-
-
-def _require_torch() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise MeshwrightError("training needs PyTorch, which isn't installed", hint="pip install 'meshwright[torch]'")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -41,12 +40,13 @@ CLASSES = {
 STEPS = 2
 
 
-def held_at_peaks(workload: Workload, ranks: Sequence[int]) -> tuple[Held, ...]:
-    """Give the peak of each of these ranks, each in a process of its own: PyTorch remembers worlds that are gone."""
+def held_at_peaks(ranks: Sequence[tuple[Workload, int]]) -> tuple[Held, ...]:
+    """Give the peak of each rank, each in a process of its own: PyTorch remembers worlds that are gone."""
     workers = min(len(ranks), os.cpu_count() or 1)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(max_workers=workers, mp_context=context, max_tasks_per_child=1) as pool:
-        return tuple(pool.map(partial(held_at_peak, workload), ranks))
+        return tuple(pool.map(held_at_peak, *zip(*ranks, strict=True)))
 
 
 def held_at_peak(workload: Workload, rank: int) -> Held:

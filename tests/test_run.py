@@ -1,6 +1,5 @@
 """The reference launcher's command line, as far as it goes without PyTorch; tests/targets trains."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshwright.catalog.errors import InputError, MeshwrightError
+from meshwright.cli import extras
 from meshwright.cli.run import run_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -46,8 +46,7 @@ def test_sixteen_bits_of_experts() -> None:
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     with pytest.raises(MeshwrightError, match="training needs PyTorch") as raised:
         run_command(SMALL)
     assert "meshwright[torch]" in raised.value.hint

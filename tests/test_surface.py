@@ -170,7 +170,7 @@ COMMANDS = {
         "--json",
     },
     "check": {"file", "--update", "--overlay", "--json"},
-    "verify": {"file", "--devices", "--json"},
+    "verify": {"file", "--devices", "--with", "--json"},
     "explain": {"file", "--why-not", "--overlay", "--json"},
     "show": {"file", "--overlay", "--json"},
     "catalog": {"kind", "name", "--overlay", "--json"},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from emitted_plans import plan_named
 from typer.testing import CliRunner, Result
 from verified_plans import DENSE, GOLDEN, MIXTURE, found, golden_plan, plan_with
 
@@ -345,3 +346,7 @@ def test_json_says_what_was_checked() -> None:
     assert json.loads(result.stdout)["holds"] is False
     assert isinstance(result.exception, InputError)
     assert result.exception.path == "mesh.devices"
+
+
+def test_a_layout_that_was_given_holds() -> None:
+    assert {check.outcome for check in verify(plan_named("fsdp"))} == {Outcome.OK}

@@ -19,7 +19,7 @@ def oracle_document(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [
         {
             "stage": each.expectation.stage,
-            "rank": each.rank,
+            "rank": each.expectation.rank,
             "planned_bytes": each.expectation.planned.by_class(),
             "expected_bytes": each.expectation.expected.by_class(),
             "tracked_bytes": each.tracked.by_class(),
@@ -40,7 +40,7 @@ def render_oracle(console: Console, comparisons: Sequence[Comparison]) -> None:
 
 def _table(comparison: Comparison) -> Table:
     table = plain_table(
-        f"Memory of rank {comparison.rank}, stage {comparison.expectation.stage}, in GiB",
+        f"Memory of rank {comparison.expectation.rank}, stage {comparison.expectation.stage}, in GiB",
         ["class"],
         ["plan", "known differences", "expected", "PyTorch", "off by"],
     )

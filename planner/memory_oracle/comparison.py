@@ -12,9 +12,8 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One rank of a stage; tracked: by PyTorch."""
+    """The first rank of a stage; tracked: by PyTorch."""
 
-    rank: int
     expectation: Expectation
     tracked: Held
 
@@ -34,7 +33,7 @@ def require_agreement(comparisons: Sequence[Comparison]) -> None:
     for each in comparisons:
         if abs(each.error) > TOLERANCE:
             raise MeshwrightError(
-                f"PyTorch's tracker finds {each.tracked.total / 2**30:.2f} GiB on rank {each.rank}, where "
+                f"PyTorch's tracker finds {each.tracked.total / 2**30:.2f} GiB on rank {each.expectation.rank}, where "
                 f"{each.expectation.expected.total / 2**30:.2f} GiB were expected: {each.error:+.1%}",
                 hint="the table shows of which class they are",
             )

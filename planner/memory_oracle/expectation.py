@@ -30,7 +30,6 @@ from meshwright.costmodels.device_memory import StageMemory, stage_memory
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
 from meshwright.costmodels.recompute import FULL, recomputed_share
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
 from meshwright.costmodels.sharding import dense_sharding
@@ -56,9 +55,10 @@ LOG_PROBABILITY_BYTES, LOGIT_GRADIENT_BYTES = 4, 4 + 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """One stage's rank: what the plan says, what the launcher is to hold at its peak, and what makes the difference."""
+    """A stage's first rank: what the plan says, what the launcher is to hold at its peak, and why that differs."""
 
     stage: int
+    rank: int
     planned: Held
     expected: Held
     reasons: tuple[str, ...]
@@ -105,6 +105,7 @@ class _Stage:
         when = max(moments, key=lambda name: moments[name].total)
         return Expectation(
             stage=self._number,
+            rank=self._number * (self.workload.layout.world_size // self.workload.layout.pipeline_parallel),
             planned=max(_held(states), _held(backward), key=lambda held: held.total),
             expected=moments[when],
             reasons=(f"the launcher's peak is {when}", *self._reasons()),
@@ -179,7 +180,7 @@ class _Stage:
     def _gathered_head(self) -> float:
         sharded = dense_sharding(self.job, self.layouts).parameters[0, 0] > 1
         vocabulary = float(local_vocabulary(self.job, self.layouts)[0])
-        return PARAMETER_BYTES * vocabulary * self.job.model.hidden if sharded else 0.0
+        return self.workload.element_bytes * vocabulary * self.job.model.hidden if sharded else 0.0
 
     @property
     def _layer_inputs(self) -> float:
@@ -193,7 +194,7 @@ class _Stage:
         """Layers that aren't recomputed."""
         layers = float(self.stages.layers[0, self.column].sum())
         if self.layouts.recompute[0] == FULL:
-            share = recomputed_share(self.layouts, self.stages)[0, self.column]
+            share = float(recomputed_share(self.layouts, self.stages)[0, self.column])
             layers -= share * float(self.stages.recomputed[0, self.column].sum())
         return layers
 

@@ -21,7 +21,7 @@ def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
         counted += count
     if counted != search.candidates:
         yield "search.candidates", f"is {search.candidates}; feasible and rejected ones are {counted}"
-    if (search.proof == "optimal") != (search.gap == 0):
+    if (search.proof == "bounded") == (search.gap == 0):
         yield "search.proof", f"is {search.proof}, but the gap is {search.gap}"
     for number, other in enumerate(plan.alternatives):
         slower_by = other.step_time_s / step_s - 1
