@@ -37,7 +37,8 @@ CLASSES = {
     "optimizer": ("OptState",),
     "activations": ("Buffer", "Activation", "Temp", "Inputs"),
 }
-STEPS = 2
+# The first one sets the stages up.
+PIPELINED_STEPS = 2
 
 
 def held_at_peaks(ranks: Sequence[tuple[Workload, int]]) -> tuple[Held, ...]:
@@ -50,7 +51,7 @@ def held_at_peaks(ranks: Sequence[tuple[Workload, int]]) -> tuple[Held, ...]:
 
 
 def held_at_peak(workload: Workload, rank: int) -> Held:
-    """Give the peak of a step of one rank, the second one, in which the optimizer has its moments from the start."""
+    """Give the peak of a step of one rank, one in which the optimizer has its moments from the start."""
     device = torch.device("cpu")
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=workload.layout.world_size)
     try:
@@ -72,7 +73,8 @@ def _peak(workload: Workload, rank: int, meshes: Meshes, parts: tuple[Part, ...]
     if isinstance(training.passes, Pipelined):
         training.passes.schedule._warmup_p2p = _agreed
     tracker = _Tracker(_all(parts, meshes), training.optimizer)
-    for number in range(STEPS):
+    _make_moments(training)
+    for number in range(PIPELINED_STEPS if isinstance(training.passes, Pipelined) else 1):
         tracker.reset_mod_stats()
         with tracker:
             training.differentiate(number)
@@ -81,6 +83,13 @@ def _peak(workload: Workload, rank: int, meshes: Meshes, parts: tuple[Part, ...]
     (found,) = tracker.get_tracker_snapshot("peak").values()
     by_name = {getattr(name, "value", name): size for name, size in found.items()}
     return Held(**{of: sum(by_name[name] for name in names) for of, names in CLASSES.items()})
+
+
+def _make_moments(training: Training) -> None:
+    for parameter in training.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
 
 
 def _all(parts: tuple[Part, ...], meshes: Meshes) -> nn.Module:
