@@ -215,7 +215,7 @@ def test_layers_of_sixteen_experts_are_proven() -> None:
 
 def test_two_slots_a_device_are_near_the_bound_of_their_counts() -> None:
     found = place_experts(loads(2, 256, "lognormal"), devices=144, slots=288)
-    assert found.gap.max() <= 0.015
+    assert found.gap.max() <= 0.01
 
 
 def test_a_time_limit_is_kept_and_said() -> None:

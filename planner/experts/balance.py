@@ -9,7 +9,7 @@ load. Slots are left empty only where small layers are better so; else c sums to
     3. placement   heaviest replicas first, to the least loaded device (`packed`), all layers at once
     4. exchanges   between pairs of devices, until within TOLERANCE of the bound, and no worse than heaviest first with
                    experts twice on a device would be (`polished`, `packed_largest`)
-    5. kicks       layers that are still above it are disturbed and exchange again; what is better is kept
+    5. kicks       layers that are still above it are disturbed in some ways and exchange again; the best is kept
     6. recounts    slots move between experts where that is well above it (`recounted`); with two slots a device counts
                    and bound are those of a linear program (`paired`)
     7. search      small layers are searched fully, or solved by constraint programming (`searched_layers`)
@@ -36,6 +36,7 @@ TOLERANCE = 5e-4
 ROUNDS = 150
 # Devices of two slots are paired as well as can be without.
 KICKS = 4
+KICK_ROUNDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +78,16 @@ def balanced(
         packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS, deadline=deadline
     )
     largest = device_loads(placed, each).max(axis=1)
-    for kick in range(kicks if slots > 2 * devices else 0):
-        left = np.flatnonzero(largest > enough)
-        if not len(left) or deadline.passed():
-            break
-        again = polished(kicked(placed[left], kick), each[left], enough=enough[left], rounds=ROUNDS, deadline=deadline)
-        reached = device_loads(again, each[left]).max(axis=1)
-        better = left[reached < largest[left]]
-        placed[better], largest[better] = again[reached < largest[left]], reached[reached < largest[left]]
+    left = np.flatnonzero(largest > enough) if slots > 2 * devices else np.empty(0, np.int64)
+    if len(left) and not deadline.passed():
+        tries = np.concatenate([kicked(placed[left], kick) for kick in range(kicks)])
+        which = np.tile(left, kicks)
+        tries = polished(tries, each[which], enough=enough[which], rounds=KICK_ROUNDS, deadline=deadline)
+        reached = device_loads(tries, each[which]).max(axis=1).reshape(kicks, -1)
+        best = reached.argmin(axis=0)
+        better = np.flatnonzero(reached.min(axis=0) < largest[left])
+        placed[left[better]] = tries.reshape(kicks, len(left), *placed.shape[1:])[best[better], better]
+        largest[left[better]] = reached.min(axis=0)[better]
     if thorough and slots == 2 * devices:
         placed, largest, bound = _paired(heaviest_first, placed, largest, bound, deadline=deadline)
     elif thorough:

@@ -7,15 +7,15 @@ and P slots, that is linear:
     one count     sum over c of y[e, c] = 1                                                       for each e
     company       sum of c y[e, c] ([w_e / c >= h] + [w_e / c > T - h]) <= P                       for each h
 
-since slots that hold nothing are P - sum of c y. With y from 0 to 1 the least excess over P is a linear program. Its
-prices u >= 0 of `company`, which sum to 1, prove T impossible where
+and for h beyond all loads, since slots that hold nothing are P - sum of c y >= 0. With y from 0 to 1 the least excess
+over P is a linear program. Its prices u >= 0 of `company`, which sum to 1, prove T impossible where
 
     sum over e of min over c of c sum over h of u[h] ([w_e / c >= h] + [w_e / c > T - h])  >  P
 
 over all counts, also those that the program doesn't know: it gets to know those that are cheapest until that holds. T
 is bisected. Few y are fractional; counts rounded from them are made to sum to P, and slots moved one at a time, for the
-least excess of pairs over T. The heaviest replica goes with the
-lightest, the next with the next: no pairs of them are lighter.
+least excess of pairs over T. The heaviest replica goes with the lightest, the next with the next: no pairs of them are
+lighter.
 """
 
 from dataclasses import dataclass
@@ -114,7 +114,8 @@ def _solved(weights: FloatArray, most: float, known: BoolArray) -> _Program:
 
     expert, count = np.nonzero(known)
     load = weights[expert] / count
-    heavy = np.unique(load[load > most / 2])
+    # Beyond all loads the row says that the slots are P.
+    heavy = np.append(np.unique(load[load > most / 2]), np.inf)
     rows, columns, experts = len(heavy), len(expert), len(weights)
     # Rows differ little from the next: each sum is made of the one before it.
     matrix = np.zeros((experts + rows, columns + rows + 1))
