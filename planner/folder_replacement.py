@@ -41,6 +41,12 @@ def require_free(folder: Path, *, force: bool) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise InputError("is there, and isn't a folder, so nothing is written over it", file=str(folder))
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise InputError(
+            "is the folder that you are in, or holds it, so it isn't replaced",
+            file=str(folder),
+            hint="name one that isn't there yet",
+        )
     if not force:
         raise InputError("is there already", file=str(folder), hint="--force replaces the whole folder")
 
