@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.model_entry import LinearAttentionEntry
+from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.cli.app import app
 from meshwright.costmodels.layout import Recompute
@@ -130,6 +131,19 @@ def test_nothing_but_a_folder_is_replaced(place: str, tmp_path: Path) -> None:
         write_emission(emit(plan_named("single-device"), "megatron"), target, force=True)
 
 
+@pytest.mark.parametrize("named", ["..", "../..", "HERE", "HERE/.."])
+def test_the_folder_that_one_is_in_is_never_replaced(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "project" / "plans"
+    here.mkdir(parents=True)
+    (here / "mine").touch()
+    monkeypatch.chdir(here)
+    with pytest.raises(InputError, match="is the folder that you are in, or holds it"):
+        write_emission(emit(plan_named("single-device"), "megatron"), named.replace("HERE", str(here)), force=True)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "project", here, here / "mine"]
+
+
 def test_devices_that_fill_no_whole_nodes_are_refused() -> None:
     plan = plan_named("fsdp")
     entry = plan.inputs.cluster.entry.model_copy(update={"devices_per_node": 3})
@@ -167,6 +181,26 @@ def test_what_no_layout_does_without_is_refused_also_when_relaxed() -> None:
         emit(normed, "megatron", relax=True)
 
 
+def test_what_no_layout_does_without_is_said_before_what_relaxing_mends() -> None:
+    plan = plan_named("hsdp")
+    with pytest.raises(InputError, match=r"layout\.zero_stage: Nanotron") as mendable:
+        emit(plan, "nanotron")
+    assert "--relax" in mendable.value.hint
+    job = plan.inputs.job.model_copy(update={"precision": Precision.FP8})
+    narrow = plan.model_copy(update={"inputs": plan.inputs.model_copy(update={"job": job})})
+    for relax in (False, True):
+        with pytest.raises(InputError, match=r"inputs\.job\.precision: Nanotron trains in bf16") as refusal:
+            emit(narrow, "nanotron", relax=relax)
+        assert refusal.value.hint == ""
+
+
+def test_a_way_that_ends_nowhere_leaves_the_others() -> None:
+    """Of a hybrid over 16 ranks, 8 key heads leave no Ulysses alone; gathering keys and values is left."""
+    assert plan_named("hybrid-context").layout.context_parallel == 16
+    emission = emit(plan_named("hybrid-context"), "torch", relax=True)
+    assert emission.relaxed[:2] == ("context_method: hybrid -> all-gather", "ulysses_parallel: 8 -> 1")
+
+
 @pytest.mark.parametrize("target", EMITTERS)
 def test_no_launcher_has_linear_attention(target: EmitTarget) -> None:
     plan = plan_named("single-device")
@@ -178,17 +212,28 @@ def test_no_launcher_has_linear_attention(target: EmitTarget) -> None:
     assert refusal.value.path in ("inputs.model.entry.linear_attention", "inputs.model")
 
 
-def test_a_relaxed_plan_that_does_not_fit_is_infeasible() -> None:
-    plan = plan_named("dense-3d")
+@pytest.mark.parametrize(
+    ("target", "name", "changed", "hint"),
+    [
+        ("megatron", "Megatron-LM", {"schedule": Schedule.ZERO_BUBBLE_H1}, "megatron-core"),
+        ("nanotron", "Nanotron", {"zero_stage": 2}, ""),  # nothing is searched for it
+    ],
+)
+def test_a_relaxed_plan_that_does_not_fit_is_infeasible(
+    target: str, name: str, changed: dict[str, object], hint: str
+) -> None:
+    plan = plan_named("dense-3d" if target == "megatron" else "gqa-tensor")
     job = plan.inputs.job.model_copy(update={"memory_headroom": 0.9})
     scarce = plan.model_copy(
         update={
-            "layout": plan.layout.model_copy(update={"schedule": Schedule.ZERO_BUBBLE_H1}),
+            "layout": plan.layout.model_copy(update=changed),
             "inputs": plan.inputs.model_copy(update={"job": job}),
         }
     )
-    with pytest.raises(Infeasible, match="no layout that the launcher can run instead fits in memory"):
-        emit(scarce, "megatron", relax=True)
+    with pytest.raises(Infeasible, match=f"no layout that {name} can run instead fits in memory") as infeasible:
+        emit(scarce, target, relax=True)
+    planned = f", or plan for it: `meshwright plan --target {hint}`" if hint else ""
+    assert infeasible.value.hint == f"use more devices{planned}"
 
 
 def test_what_fits_only_when_recomputed_is_recomputed() -> None:

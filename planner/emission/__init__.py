@@ -31,7 +31,7 @@ def emit(plan: Plan, target: str | EmitTarget, *, relax: bool = False) -> Emissi
     """
     known = emit_target(target)
     emitter = EMITTERS[known]
-    run = relaxed(plan, emitter.obstacles) if relax and any(emitter.obstacles(plan)) else plan
+    run = _nearest(plan, known, emitter) if relax and any(emitter.obstacles(plan)) else plan
     _require_expressible(run, known, emitter)
     files = {**emitter.files(run), **launch_files(run, known, emitter.program(run)), PLAN_FILE: plan_yaml(run)}
     return Emission(
@@ -43,10 +43,18 @@ def emit(plan: Plan, target: str | EmitTarget, *, relax: bool = False) -> Emissi
     )
 
 
+def _nearest(plan: Plan, target: EmitTarget, emitter: Emitter) -> Plan:
+    searched_as = CONSUMERS[target].searched_as
+    planned = "" if searched_as is None else f", or plan for it: `meshwright plan --target {searched_as}`"
+    hint = f"use more devices{planned}"
+    return relaxed(plan, emitter.obstacles, name=CONSUMERS[target].name, hint=hint)
+
+
 def _require_expressible(plan: Plan, target: EmitTarget, emitter: Emitter) -> None:
     name, searched_as = CONSUMERS[target].name, CONSUMERS[target].searched_as
     planned = "" if searched_as is None else f", `meshwright plan --target {searched_as}` plans for it"
-    for obstacle in emitter.obstacles(plan):
+    # First what no layout does without, so that nobody is sent to --relax for it.
+    for obstacle in sorted(emitter.obstacles(plan), key=lambda found: bool(found.instead)):
         possible = f"--relax emits the nearest plan that it can run{planned}" if obstacle.instead else ""
         raise cannot(obstacle, name=name, hint=possible)
     nodes = nodes_of(plan)

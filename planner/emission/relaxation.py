@@ -1,8 +1,9 @@
 """The nearest plan that a target can run.
 
 Each obstacle names changes of the layout that do without it. One change an obstacle is made, those changes may meet
-obstacles of their own, and so on until none is left: of all layouts so reached, those that fit are predicted, and the
-fastest is taken; of equally fast ones the first reached. Where none fits, the same that recompute all layers are tried.
+obstacles of their own, and so on until none is left; a way that ends at an obstacle which no change does without is
+given up. Of all layouts so reached, those that fit are predicted, and the fastest is taken; of equally fast ones the
+first reached. Where none fits, the same that recompute all layers are tried.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,37 +26,39 @@ Obstacles = Callable[[Plan], Iterator[Obstacle]]
 ROUNDS = 8
 
 
-def relaxed(plan: Plan, obstacles: Obstacles) -> Plan:
-    """Give the nearest plan without obstacles.
+def relaxed(plan: Plan, obstacles: Obstacles, *, name: str, hint: str = "") -> Plan:
+    """Give the nearest plan without obstacles; `name` is the launcher's, `hint` what to do where nothing fits.
 
     Raises InputError where an obstacle can't be done without, Infeasible where no layout without them fits.
     """
-    layouts = tuple(dict.fromkeys(_reached(plan, obstacles, rounds=ROUNDS)))
+    ends = tuple(_ends(plan, obstacles, rounds=ROUNDS))
+    layouts = tuple(dict.fromkeys(end for end in ends if isinstance(end, Layout)))
+    if not layouts:
+        raise cannot(next(end for end in ends if isinstance(end, Obstacle)), name=name)
     job = job_of(plan.inputs, devices=plan.mesh.devices)
     limit = memory_limit_bytes(plan.inputs)
     fitting = _fitting(job, layouts, limit=limit) or _fitting(job, _leaner(plan, layouts, obstacles), limit=limit)
     if not fitting:
-        raise Infeasible(
-            "no layout that the launcher can run instead fits in memory",
-            hint="plan for the launcher itself: `meshwright plan --target`",
-        )
+        raise Infeasible(f"no layout that {name} can run instead fits in memory", hint=hint)
     times = predict_time(job, LayoutTable.of(fitting)).step_time_s
     return plan_of_layout(plan.inputs, fitting[int(times.argmin())])
 
 
-def _reached(plan: Plan, obstacles: Obstacles, *, rounds: int) -> Iterator[Layout]:
+def _ends(plan: Plan, obstacles: Obstacles, *, rounds: int) -> Iterator[Layout | Obstacle]:
+    """Give what each way of changes ends at: a layout without obstacles, or one that can't be done without."""
     found = tuple(obstacles(plan))
-    for obstacle in found:
-        if not obstacle.instead or rounds == 0:
-            raise cannot(obstacle)
     if not found:
         yield plan.layout.layout()
+        return
+    hard = next((obstacle for obstacle in found if not obstacle.instead or rounds == 0), None)
+    if hard is not None:
+        yield hard
         return
     for changes in product(*(obstacle.instead for obstacle in found)):
         layout = plan.layout.layout()
         for change in changes:
             layout = replace(layout, **change)
-        yield from _reached(_laid_out(plan, layout), obstacles, rounds=rounds - 1)
+        yield from _ends(_laid_out(plan, layout), obstacles, rounds=rounds - 1)
 
 
 def _laid_out(plan: Plan, layout: Layout) -> Plan:
@@ -69,8 +72,8 @@ def _leaner(plan: Plan, layouts: tuple[Layout, ...], obstacles: Obstacles) -> tu
     return tuple(layout for layout in recomputed if not any(obstacles(_laid_out(plan, layout))))
 
 
-def cannot(obstacle: Obstacle, *, name: str = "the launcher", hint: str = "") -> InputError:
-    """Give the error that an obstacle is."""
+def cannot(obstacle: Obstacle, *, name: str, hint: str = "") -> InputError:
+    """Give the error that an obstacle is for the launcher of this name."""
     return InputError(f"{name} {obstacle.feature}", path=obstacle.path, hint=hint)
 
 
