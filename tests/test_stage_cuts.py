@@ -198,6 +198,21 @@ def test_early_stages_recompute_more_where_memory_is_tight(round_job: Callable[.
     assert list(counts) == sorted(counts, reverse=True)
 
 
+def test_one_number_says_what_each_stage_recomputes_alike(round_job: Callable[..., Job]) -> None:
+    stack = {"splits": Splits.EVEN, "recompute_by": RecomputeBy.CHUNK}
+    job = round_job(model={"layers": 16, "vocab": 128}, global_batch=64, stack=stack)
+    layout = Layout(pipeline_parallel=4, recompute=Recompute.FULL)
+    none, full = measures(job, [replace(layout, recompute=Recompute.NONE), layout])[1]
+    found = best_cut(job, layout, memory_limit_bytes=(none + full) / 2, below_s=np.inf)
+    assert found is not None
+    assert found.layout.recompute_split == ()
+    number = found.layout.recompute_layers
+    assert number is not None
+    assert 0 < number < 4
+    listed = replace(found.layout, recompute_layers=None, recompute_split=(number,) * 4)
+    assert measures(job, [listed]) == measures(job, [found.layout])
+
+
 def test_what_needs_no_recomputation_and_is_even_says_nothing(round_job: Callable[..., Job]) -> None:
     job = round_job(model={"vocab": 128}, global_batch=64)
     found = cut_of(job, pipeline_parallel=4, recompute=Recompute.FULL)

@@ -199,13 +199,20 @@ class _Problem:
         sizes = tuple(map(int, self.options.sizes[options]))
         counts = tuple(map(int, self.options.recomputed[np.arange(len(starts)), starts, options]))
         even = sizes == chunk_sizes(len(model.layers), len(sizes))
-        whole = counts == (*sizes[:-1], sizes[-1] + model.mtp_layers)
+        most = (*sizes[:-1], sizes[-1] + model.mtp_layers)
+        number = max(counts) if counts != most and self._is_one_number(counts, most) else None
         return replace(
             self.layout,
             split=() if even else sizes,
             recompute=self.layout.recompute if any(counts) else Recompute.NONE,
-            recompute_split=() if whole or not any(counts) else counts,
+            recompute_layers=number,
+            recompute_split=() if counts == most or number is not None or not any(counts) else counts,
         )
+
+    def _is_one_number(self, counts: Sequence[int], most: Sequence[int]) -> bool:
+        """Say whether one number of layers of each stage says the same; of unlike layers it is a share of each kind."""
+        alike = self.layout.recompute is Recompute.FULL and len(self.job.model.layer_kinds) == 1
+        return alike and any(counts) and tuple(counts) == tuple(min(max(counts), layers) for layers in most)
 
 
 def _key(cut: Cut) -> tuple[float, float]:
