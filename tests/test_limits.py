@@ -270,6 +270,7 @@ def test_what_would_be_possible_is_said(job: Job) -> None:
     assert refused(fix={"recompute_layers": 99}).hint == (
         "with the rest as it is, legal would be recompute_layers=1|2|3|4|5|6|7|8"
     )
+    assert refused(fix={"split": "3-4"}).hint == "with the rest as it is, legal would be a split of 8 layers"
     assert refused(fix={"zero_shard": 3}).hint == "with the rest as it is, legal would be zero_shard=1|2|4|8"
     assert "leave out more than one" in refused(fix={"tp": 8, "pp": 8, "dp": 8}).hint
 
