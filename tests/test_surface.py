@@ -11,6 +11,7 @@ import typer
 
 from meshwright.catalog import errors
 from meshwright.cli.app import app
+from meshwright.cli.run import run_command
 from meshwright.planner import load_plan, plan, write_plan
 
 EXPORTS = {
@@ -201,6 +202,14 @@ def test_commands_and_options() -> None:
     }
     assert found == COMMANDS
     assert [parameter.opts for parameter in group.params] == [["--version"]]
+
+
+def test_options_of_the_reference_launcher() -> None:
+    launcher = typer.Typer()
+    launcher.command()(run_command)
+    found = {word for parameter in typer.main.get_command(launcher).params for word in parameter.opts}
+    options = {"file", "--model", "--steps", "--precision", "--device", "--json"}
+    assert found - {"--install-completion", "--show-completion"} == options
 
 
 def test_every_command_says_what_it_does() -> None:
