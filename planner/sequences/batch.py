@@ -1,6 +1,7 @@
 """A step's sequences, as the solver sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def part(self, run: slice) -> Self:
+        """Give the batch of some of its sequences, one after another."""
+        return replace(
+            self,
+            tokens=self.tokens[run],
+            work_s=self.work_s[run],
+            load_s=self.load_s[:, run],
+            alone_s=self.alone_s[:, run],
+        )
 
 
 def lengths_of(lengths: object) -> IntArray:

@@ -2,12 +2,13 @@
 
 Variables: x[i, d], the share of sequence i in groups of degree d; n[d], their number; y[d], the seconds for which they
 work beside their fixed part; all continuous unless said. x[i, d] is there only where a group of degree d takes the
-sequence alone no longer than the best step known, T'. Every step that is no longer than T' satisfies, with
+sequence alone no longer than T'. Every step that is no longer than T' satisfies, with
 load and fixed part of each degree's first piece,
 
     each sequence      sum over d of x[i, d] = 1
     work               sum over i of load(i, d) x[i, d] <= y[d]
     tokens             sum over i of tokens(i) x[i, d] <= most_tokens(d) n[d]
+    ranks              sum of d f(load(i, d) / (T' - least fixed part)) x[i, d] <= ranks, for each f below
     halves             sum over sequences that fill more than half a group of x[i, d] <= n[d]    (memory; time)
 
     one micro-batch    y[d] <= n[d] (T - fixed(d)); sum of d n[d] <= ranks; n whole: T is found by halving, each time
@@ -17,9 +18,12 @@ load and fixed part of each degree's first piece,
     no barrier         sum of d (y[d] + fixed(d) n[d]) <= ranks T, and sum of d y[d] <= ranks (T - least fixed part), as
                        ranks that work have a group; n[d] counts groups in turn on the same ranks
 
-The rows of halves are dual-feasible functions (Fekete and Schepers 2001, Mathematical Programming 91): two sequences of
-more than half don't share a group. Sequences whose lengths differ by less than GRAIN are counted as the shortest of
-them, which lowers the bound and no more.
+A bound B(T') that is above T' says that no step takes T' or less: the largest such T' is halved up to.
+
+The rows of ranks and halves are dual-feasible functions (Fekete and Schepers 2001, Mathematical Programming 91): with
+a share l, f(x) is 1 above 1 - l, 0 below l and x between, of which no rank has more than 1; two sequences of more than
+half don't share a group. Sequences whose lengths differ by less than GRAIN are counted as the shortest of them, which
+lowers the bound and no more.
 """
 
 from dataclasses import dataclass
@@ -27,7 +31,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.group_costs import GroupCosts
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
@@ -37,6 +41,9 @@ Matrix: TypeAlias = Any  # scipy's sparse ones, which have no types
 GRAIN = 2e-3
 # The one-micro-batch bound is found to this.
 PRECISION = 5e-4
+ROUNDS = 5
+# Of the dual-feasible functions of ranks.
+SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.1)
 # A MILP that takes longer says what it knows.
 SOLVER_LIMIT_S = 20.0
 
@@ -51,21 +58,30 @@ class _Classes:
     alone_s: FloatArray
 
 
-def certified_bound_s(costs: GroupCosts, batch: Batch, known_s: float, *, lockstep: bool, free: bool) -> float:
+def certified_bound_s(costs: GroupCosts, batch: Batch, known_s: float, *, free: bool) -> float:
     """Give what a step takes at least, in seconds: at most `known_s`, which a split is known to take.
 
-    lockstep, free: the modes that are allowed.
+    free: whether ranks may go on without barriers; a step with them is then no shorter than one without.
     """
     classes = _classes(batch)
     quick_s = quick_bound_s(costs, batch)
-    bounds = []
-    if lockstep:
-        if fewest_micro_batches(costs, batch) == 1:
-            bounds.append(_single_s(costs, classes, quick_s, known_s))
-        bounds.append(_several_s(costs, batch, classes, known_s))
-    if free:
-        bounds.append(_free_s(costs, classes, known_s))
-    return min(max(min(bounds), quick_s), known_s)
+
+    def bound_s(limit_s: float) -> float:
+        """Give what a step takes at least that takes at most `limit_s`; above that where there is none."""
+        if free:
+            return _free_s(costs, classes, limit_s)
+        several_s = _several_s(costs, batch, classes, limit_s)
+        if fewest_micro_batches(costs, batch) > 1:
+            return several_s
+        return min(several_s, _single_s(costs, classes, quick_s, limit_s))
+
+    low, high = min(max(bound_s(known_s), quick_s), known_s), known_s
+    for _ in range(ROUNDS):
+        if high <= low * (1 + PRECISION):
+            break
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if bound_s(middle) > middle else (low, middle)
+    return low
 
 
 def _classes(batch: Batch) -> _Classes:
@@ -85,11 +101,11 @@ def _classes(batch: Batch) -> _Classes:
 class _Program:
     """Rows on x, y and n; columns are the pairs (class, degree) that are allowed, then y, then n."""
 
-    pairs: tuple[IntArray, IntArray]
     shares: FloatArray
     equal: Matrix
     counts: FloatArray
     below: Matrix
+    most: FloatArray
 
 
 def _program(costs: GroupCosts, classes: _Classes, limit_s: float, room_s: FloatArray) -> _Program | None:
@@ -123,9 +139,22 @@ def _program(costs: GroupCosts, classes: _Classes, limit_s: float, room_s: Float
             hstack([coo_matrix((degrees, size)), one, -_diagonal(room_s)]),
         ]
     ).tocsr()
+    dual = [_dual_feasible(load_s / (limit_s - float(costs.fixed_s.min())), share) for share in SHARES]
+    of_ranks = np.array([costs.degrees[degree] * values for values in dual])
     each = coo_matrix((np.ones(size), (item, column)), shape=(len(classes.count), size))
     equal = hstack([each, coo_matrix((len(classes.count), 2 * degrees))]).tocsr()
-    return _Program(pairs=(item, degree), shares=classes.count[item], equal=equal, counts=classes.count, below=below)
+    wide = hstack([coo_matrix(of_ranks), coo_matrix((len(SHARES), 2 * degrees))])
+    return _Program(
+        shares=classes.count[item],
+        equal=equal,
+        counts=classes.count,
+        below=vstack([below, wide]).tocsr(),
+        most=np.concatenate([np.zeros(below.shape[0]), np.full(len(SHARES), float(costs.ranks))]),
+    )
+
+
+def _dual_feasible(filled: FloatArray, share: float) -> FloatArray:
+    return np.where(filled > 1 - share, 1.0, np.where(filled < share, 0.0, filled))
 
 
 def _diagonal(values: FloatArray) -> Matrix:
@@ -156,7 +185,7 @@ def _fits_one(costs: GroupCosts, classes: _Classes, limit_s: float) -> bool:
         np.concatenate([np.zeros(size + degrees), costs.degrees / costs.ranks]),
         constraints=[
             LinearConstraint(program.equal, program.counts, program.counts),
-            LinearConstraint(program.below, -np.inf, 0.0),
+            LinearConstraint(program.below, -np.inf, program.most),
             LinearConstraint(ranks, -np.inf, costs.ranks),
         ],
         bounds=Bounds(0.0, most),
@@ -191,7 +220,7 @@ def _least(
     ranks = np.concatenate([np.zeros(size + degrees), costs.degrees, [-float(costs.ranks)]])[np.newaxis]
     constraints = [
         LinearConstraint(_wider(program.equal), program.counts, program.counts),
-        LinearConstraint(_wider(program.below), -np.inf, 0.0),
+        LinearConstraint(_wider(program.below), -np.inf, program.most),
     ]
     if fixed_s:
         constraints.append(LinearConstraint(hstack([coo_matrix(ranks)]), -np.inf, 0.0))
@@ -202,8 +231,8 @@ def _least(
             np.concatenate([np.zeros(size + 2 * degrees), [float(fewest)]]),
             np.concatenate([program.shares, np.full(2 * degrees + 1, np.inf)]),
         ),
-        integrality=np.concatenate([np.zeros(size + 2 * degrees), [1.0]]),
-        options={"time_limit": SOLVER_LIMIT_S},
+        integrality=np.concatenate([np.zeros(size + degrees), np.ones(degrees + 1)]),
+        options={"time_limit": SOLVER_LIMIT_S, "mip_rel_gap": PRECISION},
     )
     if int(answer.status) == _INFEASIBLE:
         return limit_s

@@ -168,9 +168,7 @@ class SequenceScatterer:
         if best.seconds > bound_s:
             search(best, modes)
         if self.certify:
-            bound_s = certified_bound_s(
-                self.costs, batch, best.seconds, lockstep=Mode.LOCKSTEP in modes, free=Mode.FREE in modes
-            )
+            bound_s = certified_bound_s(self.costs, batch, best.seconds, free=Mode.FREE in modes)
         answer = Scattered(
             micro_batches=micro_batches_of(self.costs, batch, best.split, order),
             ranks=self.costs.ranks,

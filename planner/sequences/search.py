@@ -6,7 +6,7 @@ lowest bound on, and left out where that bound is above what is known.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -23,13 +23,18 @@ from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.packing import packed
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
 from meshwright.planner.sequences.shelves import shelved
-from meshwright.planner.sequences.split import Split, step_s
+from meshwright.planner.sequences.split import Split, joined, step_s
 
 # By how much the first try is above the bound, and by how much further each next one is until one succeeds.
-FIRST_EXCESS = 2e-3
+FIRST_EXCESS = 5e-3
 GROWTH = 3.0
+# A floor but the first is tried only where its bound is further than this below what is known.
+WORTHWHILE = 2e-2
 # Where halving ends, relative to the time.
 PRECISION = 2e-3
+# Sequences and ranks of all tries together, and how many there are at least.
+EFFORT = 100_000
+FEWEST_TRIES = 14
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
 
@@ -40,6 +45,7 @@ class Best:
 
     until: a moment of perf_counter; infinite where only the search's own measure counts.
     full: whether each rank needs a sequence in each micro-batch.
+    tries: how many more splits may be looked for: as many as EFFORT allows of a problem of this size.
     """
 
     costs: GroupCosts
@@ -49,6 +55,10 @@ class Best:
     mode: Mode
     until: float = float("inf")
     full: bool = False
+    tries: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tries = max(EFFORT // (len(self.batch) + self.costs.ranks), FEWEST_TRIES)
 
     def offer(self, split: Split, mode: Mode) -> float:
         """Take a split if it is better, and give its seconds."""
@@ -64,8 +74,8 @@ class Best:
 
     @property
     def late(self) -> bool:
-        """Whether the time is up."""
-        return perf_counter() > self.until
+        """Whether time or tries are up."""
+        return self.tries <= 0 or perf_counter() > self.until
 
 
 def search(best: Best, modes: tuple[Mode, ...]) -> None:
@@ -117,16 +127,49 @@ def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
         return
     for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
         _search_lockstep(best, modes[0], micro_batches)
+        if micro_batches > 1 and not best.late:
+            _search_runs(best, modes[0], micro_batches)
+
+
+def _search_runs(best: Best, mode: Mode, micro_batches: int) -> None:
+    """Give each micro-batch a run of the batch, the longest sequences the first, and split each on its own.
+
+    Micro-batches of about equal tokens have then sequences of about equal lengths, and each its own time.
+    """
+    ends = np.cumsum(best.batch.tokens)
+    edges = np.searchsorted(ends, ends[-1] * np.arange(1, micro_batches) / micro_batches)
+    splits, sizes = [], np.diff(np.concatenate([[0], edges, [len(best.batch)]]))
+    first = 0
+    for size in sizes.tolist():
+        if not size:
+            continue
+        part = best.batch.part(slice(first, first + size))
+        first += size
+        start = best_homogeneous(best.costs, part, Mode.LOCKSTEP)
+        if start is None:
+            return
+        found = Best(
+            costs=best.costs, batch=part, seconds=start[0], split=start[1], mode=Mode.LOCKSTEP, until=best.until
+        )
+        _search_lockstep(found, Mode.LOCKSTEP, fewest_micro_batches(best.costs, part))
+        splits.append(found.split)
+    best.offer(joined(splits), mode)
 
 
 def _search_free(best: Best) -> None:
     costs, batch = best.costs, best.batch
     for floor, bound_s in _floors(best, micro_batches=None):
+        ways = [True, False]
 
-        def attempt(limit_s: float, allowed: BoolArray = floor) -> float | None:
+        def attempt(limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways) -> float | None:
             wanted = wanted_degrees(batch, costs, limit_s, allowed)
-            found = free_packed(costs, batch, wanted, limit_s)
-            return None if found is None else best.offer(blocks_split(costs, batch, *found), Mode.FREE)
+            for fill in ways:
+                best.tries -= 1
+                found = free_packed(costs, batch, wanted, limit_s, fill=fill)
+                if found is not None:
+                    ways[:] = [fill]  # what succeeded is what is halved on with
+                    return best.offer(blocks_split(costs, batch, *found), Mode.FREE)
+            return None
 
         _halve(best, attempt, bound_s)
 
@@ -136,6 +179,7 @@ def _search_lockstep(best: Best, mode: Mode, micro_batches: int) -> None:
     for floor, bound_s in _floors(best, micro_batches=micro_batches):
 
         def attempt(limit_s: float, allowed: BoolArray = floor) -> float | None:
+            best.tries -= 1
             groups = packed(costs, batch, limit_s / micro_batches, micro_batches=micro_batches, degrees=allowed)
             return None if groups is None else best.offer(shelved(costs, batch, groups, micro_batches), mode)
 
@@ -147,8 +191,8 @@ def _floors(best: Best, *, micro_batches: int | None) -> Iterator[tuple[BoolArra
     costs, batch = best.costs, best.batch
     floors = [np.arange(len(costs.degrees)) >= floor for floor in range(len(costs.degrees))]
     bounds = [quick_bound_s(costs, batch, micro_batches=micro_batches, degrees=floor) for floor in floors]
-    for at in np.argsort(bounds, kind="stable").tolist():
-        if best.late or bounds[at] * (1 + FIRST_EXCESS) >= best.seconds:
+    for number, at in enumerate(np.argsort(bounds, kind="stable").tolist()):
+        if best.late or bounds[at] * (1 + (WORTHWHILE if number else PRECISION)) >= best.seconds:
             return
         yield floors[at], bounds[at]
 

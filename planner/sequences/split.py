@@ -1,5 +1,6 @@
 """Groups of a step, on ranks and in turn, and how long they take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -40,6 +41,18 @@ class Split:
             micro_batch=self.micro_batch[order],
             group=back[self.group],
         )
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Give the split of several batches one after another, each in its own turn."""
+    groups = np.cumsum([0, *(len(split.degree) for split in splits)])
+    turns = np.cumsum([0, *(int(split.micro_batch.max()) + 1 for split in splits)])
+    return Split(
+        degree=np.concatenate([split.degree for split in splits]),
+        first_rank=np.concatenate([split.first_rank for split in splits]),
+        micro_batch=np.concatenate([split.micro_batch + turns[at] for at, split in enumerate(splits)]),
+        group=np.concatenate([split.group + groups[at] for at, split in enumerate(splits)]),
+    )
 
 
 def lockstep_s(split: Split, group_s: FloatArray) -> float:
