@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # As planner/experts/placement.py has them, whose imports `--help` needn't wait for.
 OBJECTIVES = ("balance", "traffic", "both")
 DISPATCHES = ("equal-split", "locality-first")
+HEAT_MAPS = ("svg", "png")
 
 
 def experts_command(  # noqa: PLR0913 - one argument an option
@@ -70,6 +71,14 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The folder to make.", parser=file_path, metavar="FOLDER")
     ] = None,
+    heat_map: Annotated[
+        str,
+        typer.Option(
+            help="What the heat map in the folder is drawn as.",
+            parser=one_of("heat-map", HEAT_MAPS),
+            metavar="|".join(HEAT_MAPS),
+        ),
+    ] = "svg",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -104,11 +113,8 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     after = even_loads(loads, placement.placement, devices=devices)
     more = _more(placement, entry, cluster, before=before, loads=loads)
     files = dict(placement_files(placement, at=measured.at, model_layers=measured.model_layers))
-    if output is not None and find_spec("matplotlib") is not None:
-        from meshwright.cli.render.expert_heat_map import draw_heat_map
-        from meshwright.cli.render.figure_kind import FigureKind
-
-        files["heat_map.svg"] = draw_heat_map(before, after, FigureKind.SVG)
+    if output is not None:
+        files |= _heat_map(before, after, heat_map)
     paths = () if output is None else write_folder(files, output, force=force)
     if json:
         print_json(placement_document(placement, more=more | ({"files": [str(p) for p in paths]} if paths else {})))
@@ -118,6 +124,19 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     render_placement(console, placement, before=float(before.max(axis=1).mean()), more=more, chained=chained)
     if paths:
         render_placement_files(console, paths)
+
+
+def _heat_map(before: "FloatArray", after: "FloatArray", kind: str) -> dict[str, bytes]:
+    """Give the heat map by its name; nothing, and a warning, where there is nothing to draw it with."""
+    from meshwright.cli.console import print_warning
+
+    if find_spec("matplotlib") is None:
+        print_warning("the heat map isn't drawn: matplotlib isn't installed (pip install matplotlib)")
+        return {}
+    from meshwright.cli.render.expert_heat_map import draw_heat_map
+    from meshwright.cli.render.figure_kind import FigureKind
+
+    return {f"heat_map.{kind}": draw_heat_map(before, after, FigureKind(kind))}
 
 
 def _model(name: str | None) -> "ModelEntry | None":

@@ -196,3 +196,39 @@ def test_replicas_are_looked_for_near_the_token() -> None:
     assert few.cross_device is not None
     assert more.cross_device is not None
     assert more.cross_device < few.cross_device
+
+
+def test_the_load_cap_is_kept_where_nodes_have_few_experts() -> None:
+    counts, moves = chain(8, 16, domains=2, seed=5)
+    balanced = place_experts(counts, devices=4)
+    found = place_experts(counts, devices=4, nodes=2, transitions=moves)
+    assert (found.max_over_mean <= np.maximum(balanced.max_over_mean * 1.005, 1.01)).all()
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 1000))
+def test_permuting_experts_permutes_what_is_placed_by_traffic(seed: int) -> None:
+    counts, moves = chain(5, 8, seed=seed)
+    order = np.random.default_rng(seed).permutation(8)
+    found = place_experts(counts, devices=4, transitions=moves, objective="traffic")
+    renamed = place_experts(counts[:, order], devices=4, transitions=moves[:, order][:, :, order], objective="traffic")
+    assert renamed.cross_device == pytest.approx(found.cross_device, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 1000))
+def test_permuting_devices_permutes_the_answer(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    names = draw.permutation(4)
+    tokens = draw.integers(1, 200, (3, 4, 12)).astype(float)
+    found = place_experts(tokens.sum(axis=1), devices=4, tokens=tokens, objective="traffic")
+    renamed = place_experts(tokens.sum(axis=1), devices=4, tokens=tokens[:, names], objective="traffic")
+    # Of several placements with as little traffic any may be given.
+    assert renamed.cross_device == pytest.approx(found.cross_device, abs=1e-12)
+    weights = tokens.sum(axis=1)
+    first = place_experts(weights, devices=4, slots=16)
+    moved = first.by_device[:, names].reshape(3, -1)
+    again = place_experts(weights, devices=4, slots=16, previous=moved)
+    assert again.moved == 0
+    assert (again.placement == moved).all()
+    assert (np.sort(again.max_over_mean) == np.sort(first.max_over_mean)).all()

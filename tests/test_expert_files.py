@@ -260,6 +260,7 @@ def test_files_that_are_too_large_or_cut_short_are_refused(tmp_path: Path) -> No
         ({"devices": 2, "most_on_device": 5}, "its memory holds 5"),
         ({"devices": 2, "previous": [[0, 1, 2]]}, "must be experts [layers, slots]"),
         ({"devices": 2, "previous": [[0, 1, 2, 3, 4, 9]] * 2}, "holds experts that aren't"),
+        ({"devices": 2, "slots": 100_000}, "are more than 65536"),
         ({"devices": 2, "tokens": np.ones((2, 3, 6))}, "are from 3 devices, not 2"),
     ],
 )
@@ -338,3 +339,15 @@ def test_a_placement_is_emitted_from_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "serve" / "run.sh").stat().st_mode & 0o111
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, InputError)
+
+
+def test_the_heat_map_is_drawn_as_asked_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = save(tmp_path / "a.npy", loads(2, 8, "lognormal"))
+    arguments = ["experts", str(file), "--devices", "4", "--heat-map", "png"]
+    CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "one")], catch_exceptions=False)
+    assert (tmp_path / "one" / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("meshwright.cli.experts.find_spec", dict[str, object]().get)
+    without = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "two")], catch_exceptions=False)
+    assert without.exit_code == 0
+    assert "matplotlib isn't installed" in without.stderr
+    assert not list((tmp_path / "two").glob("heat_map*"))

@@ -18,6 +18,7 @@ PURPOSES = {
     "vllm_ascend.json": "vllm-ascend expert_map_path",
     "megatron.json": "experts of each rank, layer by layer",
     "heat_map.svg": "load by device and layer, before and after",
+    "heat_map.png": "load by device and layer, before and after",
 }
 HOME_NOTE = (
     "vLLM and SGLang send tokens back to their home device after each layer: what transitions save, they save only "

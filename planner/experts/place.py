@@ -31,6 +31,8 @@ from meshwright.planner.experts.two_levels import balanced_in_nodes, balanced_sl
 
 LOAD_CAP = 1.01
 NODE_SHARE = 0.5
+# Far beyond any machine.
+MOST_SLOTS = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,6 +180,8 @@ def _question(
     held = fewest_slots(routing.experts, devices) if slots is None else slots
     if held < routing.experts:
         raise InputError(f"{held} are fewer than the {routing.experts} experts", path="slots")
+    if held > MOST_SLOTS:
+        raise InputError(f"{held} are more than {MOST_SLOTS}", path="slots")
     if held % devices:
         below = held - held % devices
         near = f"{below} or {below + devices}" if below >= routing.experts else f"{below + devices}"
@@ -228,7 +232,7 @@ def _traffic(question: _Question, balance: Balanced) -> _Found:
     if question.nodes == 1:
         return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
     if question.replicated:
-        return _in_nodes(question, homes)
+        return _in_nodes(question, homes, balance)
     home, exact = devices_in_nodes(
         question.routing, homes.home, devices=question.devices, nodes=question.nodes, deadline=question.deadline
     )
@@ -238,7 +242,7 @@ def _traffic(question: _Question, balance: Balanced) -> _Found:
 def _both(question: _Question, balance: Balanced) -> _Found:
     if question.nodes > 1:
         return _in_nodes(
-            question, homes_of(_pull(question, balance, groups=question.nodes), deadline=question.deadline)
+            question, homes_of(_pull(question, balance, groups=question.nodes), deadline=question.deadline), balance
         )
     if not question.replicated:
         homes = homes_of(_pull(question, balance, groups=question.devices), deadline=question.deadline)
@@ -247,7 +251,7 @@ def _both(question: _Question, balance: Balanced) -> _Found:
     return _Found(by_device=named, method="balanced; devices named by their tokens")
 
 
-def _in_nodes(question: _Question, homes: Homes) -> _Found:
+def _in_nodes(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     routing, nodes = question.routing, question.nodes
     inside = balanced_in_nodes(
         routing.loads,
@@ -257,8 +261,22 @@ def _in_nodes(question: _Question, homes: Homes) -> _Found:
         nodes=nodes,
         deadline=question.deadline,
     )
-    named = near_their_tokens(routing, inside, nodes=nodes)
+    named = near_their_tokens(routing, _under_cap(question, inside, balance), nodes=nodes)
     return _Found(by_device=named, method=f"nodes: {homes.method}; devices: balanced")
+
+
+def _under_cap(question: _Question, inside: IntArray, balance: Balanced) -> IntArray:
+    """Give the balanced placement to layers whose nodes have too few experts to be balanced under the load cap."""
+    if question.load_cap is None:
+        return inside
+    weights = question.routing.loads
+    cap = np.maximum(weights.sum(axis=1) / question.devices * question.load_cap, balance.largest)
+    sent = dispatched(Routing(loads=weights), inside, nodes=question.nodes, rule=Dispatch.EQUAL_SPLIT)
+    over = sent.loads.max(axis=1) > cap * (1 + EQUAL)
+    out = inside.copy()
+    if over.any():
+        out[over] = near_their_tokens(question.routing, balance.placed, nodes=1)[over]
+    return out
 
 
 _FINDERS = {Objective.BALANCE: _balance, Objective.TRAFFIC: _traffic, Objective.BOTH: _both}

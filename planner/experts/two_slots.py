@@ -30,6 +30,7 @@ from meshwright.planner.experts.counts import replicas
 # Bisection ends where bound and possible load are this near; linear programs of a layer are that many at most.
 NEAR = 5e-4
 MOST_STEPS = 5
+ABOVE = (0.3, 0.6, 0.9)
 # Counts from the least possible that the program knows first.
 FIRST = 3
 # Experts whose counts are tried both ways, and moves of a slot after rounding.
@@ -67,10 +68,12 @@ def paired(weights: FloatArray, counts: IntArray, *, devices: int, bound: float)
     largest = high = _largest(weights, counts)
     # Counts that the program knows; those that its prices ask for are added.
     known = np.zeros((len(weights), devices + 1), bool)
-    for _ in range(MOST_STEPS):
+    # At the least possible load the program leaves nothing to round with: above it counts are rounded better.
+    for share in (*(0.5,) * MOST_STEPS, *ABOVE):
+        high = high if share == 0.5 else largest
         if high <= low * (1 + NEAR):
-            break
-        most = (low + high) / 2
+            continue
+        most = low + (high - low) * share
         found = _priced(weights, most, known)
         if found is None:
             low = most
