@@ -100,7 +100,7 @@ def add_bars(table: Table, label: str, found: list[Run], bars: tuple[float, floa
         label,
         str(len(found)),
         f"{np.median(gaps):.2%} ({bars[0]:.0%})",
-        f"{np.quantile(gaps, 0.9):.2%} ({bars[1]:.0%})",
+        f"{np.quantile(gaps, 0.9):.2%}" + (f" ({bars[1]:.0%})" if bars[1] < 1 else ""),
         f"{np.median(seconds) * 1e3:.0f} ms",
         f"{np.quantile(seconds, 0.95) * 1e3:.0f} ms ({bars[2] * 1e3:.0f})",
         f"{np.median(tailed):.2f} x" if tailed else "",
@@ -122,9 +122,9 @@ def main() -> None:
         label = f"{count} sequences, up to {devices[-1]} devices"
         add_bars(table, f"{label}, fill < {FULL}", [run for run in found if run.fill < FULL], own)
         full = [run for run in found if run.fill >= FULL]
-        add_bars(table, f"{label}, fill >= {FULL}", full, (FULL_GAP, float("nan"), bars[2]))
+        add_bars(table, f"{label}, fill >= {FULL}", full, (FULL_GAP, 1.0, bars[2]))
         Console(file=sys.stderr).print(f"{label}: done")
-    console = Console(width=140)
+    console = Console(width=160)
     console.print(table)
     if chosen.flexsp:
         others = Table("lengths", "Megatron-Core's over ours", f"FlexSP's at {chosen.flexsp:g} s over ours")

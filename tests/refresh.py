@@ -78,6 +78,8 @@ def readme() -> Generated:
         (Path(folder) / "train.sh").symlink_to(ROOT / "tests" / "launches" / "llama-70b.sh")
         dump = ROOT / "tests" / "routing" / "expert_distribution.pt"
         (Path(folder) / dump.name).symlink_to(dump)
+        steps = ROOT / "tests" / "sequences" / "lengths.jsonl"
+        (Path(folder) / steps.name).symlink_to(steps)
         text = _BLOCK.sub(lambda block: f"```{block[1]}\n{RUN[block[1]](block[2], Path(folder))}```\n", text)
     yield README, _TABLE.sub(lambda table: table[1] + "\n".join(_owners_table()) + "\n" + table[2], text)
 

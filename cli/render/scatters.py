@@ -33,7 +33,7 @@ def render_scatters(
     table = plain_table(
         f"Sequences of a step on {devices} devices, {held:,} tokens each",
         ["step"],
-        ["sequences", "tokens", "longest", "time", "gap", "one size", "faster", "found in"],
+        ["sequences", "tokens", "longest", "time", "gap", "one size", "faster"],
     )
     for number, (step, own) in enumerate(zip(steps[:MOST_ROWS], lengths, strict=False)):
         add_row(
@@ -46,9 +46,10 @@ def render_scatters(
             f"{step.gap:.2%}",
             f"{step.homogeneous_step_time_s:.3f} s",
             f"{step.speedup:.2f} x",
-            f"{step.seconds * 1e3:.0f} ms",
         )
     console.print(table)
+    found_s = sum(step.seconds for step in steps) / len(steps)
+    console.print(f"A step's split was found in {found_s * 1e3:.0f} ms")
     if len(steps) > MOST_ROWS:
         total_s = sum(step.step_time_s for step in steps)
         apart_s = sum(step.homogeneous_step_time_s for step in steps)
