@@ -50,13 +50,46 @@ class ComputeEntry(Entry):
     source: Source
 
 
+class HostUpdateEntry(Entry):
+    """What updating parameters on the host sustains, measured.
+
+    update_bandwidth: bytes of optimizer states that the processor cores of one rank go through, 32 a parameter.
+    memory_share: share of the memory's bandwidth that updates on all ranks sustain together.
+    link_share: share of the link's bandwidth that states on their way to and from an update sustain.
+    copy_share: share of it that plain copies of pinned memory sustain.
+    """
+
+    update_bandwidth: BytesPerSecond
+    memory_share: Fraction
+    link_share: Fraction
+    copy_share: Fraction
+    source: Source
+
+
+class NvmeEntry(Entry):
+    """The device's share of its node's NVMe drives; bandwidth is that of reading, and of writing."""
+
+    capacity: Bytes
+    bandwidth: BytesPerSecond
+    source: Source
+
+
+def _nothing(value: object) -> bool:
+    return value is None
+
+
 class HostEntry(Entry):
-    """The device's share of its host: memory and its bandwidth, and the link between the two, per direction."""
+    """The device's share of its host: memory and its bandwidth, and the link between the two, per direction.
+
+    Only what is offloaded needs bandwidths, update and nvme, which may be unknown.
+    """
 
     memory: Bytes
-    memory_bandwidth: BytesPerSecond
+    memory_bandwidth: Annotated[BytesPerSecond | None, Field(exclude_if=_nothing)] = None
     link: HostLink
-    link_bandwidth: BytesPerSecond
+    link_bandwidth: Annotated[BytesPerSecond | None, Field(exclude_if=_nothing)] = None
+    update: Annotated[HostUpdateEntry | None, Field(exclude_if=_nothing)] = None
+    nvme: Annotated[NvmeEntry | None, Field(exclude_if=_nothing)] = None
     source: Source
 
 

@@ -83,7 +83,7 @@ def _selectively_kept_bytes(
     if RecomputedModule.NORMS in modules:
         kept = kept - layer.norms * input_bytes(job) * hidden * tokens.held
     if RecomputedModule.LATENT_UP_PROJECTION in modules and layer.attention.latent:
-        kept = kept - _query_key_value_bytes(job, layer.attention, layouts)
+        kept = kept - query_key_value_bytes(job, layer.attention, layouts)
     return kept - _recomputed_mlp_bytes(job, layer, layouts)
 
 
@@ -92,7 +92,7 @@ def _every_other_product_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> 
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
     products = attention_products(job, layer.attention, layouts)
     outputs = sum(product.rows * product.columns for product in products)
-    width = _activated_width(job, layer.mlp, layouts)
+    width = activated_width(job, layer.mlp, layouts)
     outputs = outputs + (2 if layer.mlp.gated else 1) * width + hidden * _mlp_rows(job, layer.mlp, layouts)
     heads = layer.attention.heads / layouts.tensor_parallel
     attention_output = tokens.computed * heads * layer.attention.value_head_dim
@@ -106,10 +106,10 @@ def _recomputed_mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> Float
     nothing = np.zeros(len(layouts))
     if isinstance(mlp, Mlp):
         if RecomputedModule.MLP in modules:
-            return _mlp_bytes(job, layer, layouts)
-        return input_bytes(job) * _activated_width(job, mlp, layouts) if activated else nothing
+            return mlp_bytes(job, layer, layouts)
+        return input_bytes(job) * activated_width(job, mlp, layouts) if activated else nothing
     if RecomputedModule.EXPERTS in modules:
-        return _mlp_bytes(job, layer, layouts)
+        return mlp_bytes(job, layer, layouts)
     routed, shared = _expert_widths(job, mlp, layouts)
     dropped = input_bytes(job) * (routed + shared) if activated else nothing
     if RecomputedModule.SHARED_EXPERTS in modules:
@@ -117,7 +117,7 @@ def _recomputed_mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> Float
     return dropped
 
 
-def _activated_width(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
+def activated_width(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> FloatArray:
     """Count the values behind the activation: inputs of the last product of an MLP or of the experts."""
     if isinstance(mlp, Mlp):
         return tokens_of(job, layouts).computed * mlp.ffn_hidden / layouts.tensor_parallel
@@ -160,24 +160,26 @@ def _outside_core_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatAr
     masks = 2 * MASK_BYTES * hidden * tokens.held if job.stack.dropout else 0.0
     context_bytes = ACTIVATION_BYTES + (input_bytes(job) if is_narrow(job) else 0)
     context = context_bytes * tokens.computed * attention.heads * attention.value_head_dim / layouts.tensor_parallel
-    total = norms + masks + _query_key_value_bytes(job, attention, layouts) + context
+    total = norms + masks + query_key_value_bytes(job, attention, layouts) + context
     if attention.linear is not None:
         width = attention.heads * attention.value_head_dim / layouts.tensor_parallel
         total = total + (2 if attention.linear.gated else 1) * ACTIVATION_BYTES * tokens.computed * width
     if attention.latent:
         rank = (attention.latent.query_rank or 0) + attention.latent.kv_rank
         total = total + 2 * ACTIVATION_BYTES * tokens.held * rank
-    return total + _mlp_bytes(job, layer, layouts)
+    return total + mlp_bytes(job, layer, layouts)
 
 
-def _query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+def query_key_value_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Count queries, keys and values, [layouts]."""
     heads = attention.heads / layouts.tensor_parallel
     kv_heads = heads if attention.latent else attended_kv_heads(attention, layouts)
     width = (heads + kv_heads) * attention.head_dim + kv_heads * attention.value_head_dim
     return ACTIVATION_BYTES * tokens_of(job, layouts).computed * width
 
 
-def _mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+def mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
+    """Count what an MLP, or the experts, keep around their activation, [layouts]."""
     tokens, hidden, mlp = tokens_of(job, layouts), job.model.hidden, layer.mlp
     width_bytes = ACTIVATION_BYTES * (2 if mlp.gated else 1) + input_bytes(job)
     if mlp.gated and not job.stack.fused_activation:

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshwright.catalog.device_entry import CalibrationEntry, DeviceEntry, HostLink, PowerScalingEntry
+from meshwright.catalog.device_entry import (
+    CalibrationEntry,
+    DeviceEntry,
+    HostLink,
+    HostUpdateEntry,
+    NvmeEntry,
+    PowerScalingEntry,
+)
 from meshwright.catalog.errors import MissingData
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.residuals_entry import ResidualsEntry
@@ -27,13 +34,15 @@ class Device:
     peak_flop_per_s: Mapping[Precision, float] = field(hash=False)
     exponentials_per_s: float | None
     host_memory_bytes: int
-    host_memory_bandwidth_bytes_per_s: float
+    host_memory_bandwidth_bytes_per_s: float | None
     host_link: HostLink
-    host_link_bandwidth_bytes_per_s: float
+    host_link_bandwidth_bytes_per_s: float | None
     power_w: float
     price_usd_per_hour: float | None
     calibration: CalibrationEntry
     power_scaling: PowerScalingEntry | None = None
+    host_update: HostUpdateEntry | None = None
+    nvme: NvmeEntry | None = None
     residuals: tuple[ResidualsEntry, ...] = ()
 
     def peak(self, precision: Precision) -> float:
@@ -68,6 +77,8 @@ def device_of(entry: DeviceEntry) -> Device:
         host_memory_bandwidth_bytes_per_s=entry.host.memory_bandwidth,
         host_link=entry.host.link,
         host_link_bandwidth_bytes_per_s=entry.host.link_bandwidth,
+        host_update=entry.host.update,
+        nvme=entry.host.nvme,
         power_w=entry.power.limit,
         power_scaling=entry.power.scaling,
         price_usd_per_hour=entry.price.hourly if entry.price else None,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meshwright.planner.accuracy.estimate import estimate
     from meshwright.planner.emission import emit
     from meshwright.planner.experts import place_experts
+    from meshwright.planner.offload import plan_offload
     from meshwright.planner.sequences import SequenceScatterer, scatter_sequences
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "place_experts",
     "plan",
     "plan_of",
+    "plan_offload",
     "scatter_sequences",
     "write_plan",
 ]
@@ -39,6 +41,7 @@ _LATER = {
     "emit": "meshwright.planner.emission",
     "estimate": "meshwright.planner.accuracy.estimate",
     "place_experts": "meshwright.planner.experts",
+    "plan_offload": "meshwright.planner.offload",
     "SequenceScatterer": "meshwright.planner.sequences",
     "scatter_sequences": "meshwright.planner.sequences",
 }

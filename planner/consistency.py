@@ -41,10 +41,11 @@ def _layout(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "layout", f"the degrees multiply to {layout.world_size}, not to the mesh's {plan.mesh.devices} devices"
     if plan.mesh.devices + plan.mesh.idle != plan.inputs.cluster.entry.devices:
         yield "mesh.idle", f"isn't what {plan.mesh.devices} leave of {plan.inputs.cluster.entry.devices} devices"
-    yield from _degrees("layout", layout, plan.inputs)
+    yield from layout_contradictions("layout", layout, plan.inputs)
 
 
-def _degrees(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, str]]:
+def layout_contradictions(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, str]]:
+    """Give each contradiction between a layout and inputs: the path of the field, and a sentence about it."""
     devices, layers = inputs.cluster.entry.devices, inputs.model.entry.layers
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     if layout.world_size > devices:
@@ -185,7 +186,7 @@ def _alternatives(plan: Plan) -> Iterator[tuple[str, str]]:
     for number, other in enumerate(plan.alternatives):
         path = f"alternatives.{number}"
         slower_by = other.step_time_s / step_time_s - 1
-        yield from _degrees(f"{path}.layout", other.layout.layout(), plan.inputs)
+        yield from layout_contradictions(f"{path}.layout", other.layout.layout(), plan.inputs)
         if not math.isclose(slower_by, other.slower_by, rel_tol=ROUNDING, abs_tol=ROUNDING):
             yield f"{path}.slower_by", f"is {other.slower_by}; its step time makes it {slower_by:.9g}"
         if plan.inputs.job.objective in (Objective.TIME, Objective.DEVICES) and slower_by < -ROUNDING:

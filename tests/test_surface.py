@@ -28,6 +28,7 @@ EXPORTS = {
         "place_experts",
         "plan",
         "plan_of",
+        "plan_offload",
         "scatter_sequences",
         "write_plan",
     },

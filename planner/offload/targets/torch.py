@@ -1,0 +1,32 @@
+"""PyTorch: a policy of selective checkpointing a layer, as data, and torchao's CPUOffloadOptimizer.
+
+Each layer keeps, moves or computes again each class of its own; the optimizer is all on the host or all on the device
+(torchao.optim.CPUOffloadOptimizer), and parameters stay as they are sharded.
+"""
+
+from typing import Any
+
+from meshwright.planner.offload.decision import Choice, Decision
+from meshwright.planner.offload.problem import CLASSES, Problem
+
+
+def settings(problem: Problem, decision: Decision) -> dict[str, Any]:
+    """Give the policy of each layer, and the optimizer's wrapper where there is one."""
+    names = {Choice.KEEP: "save", Choice.OFFLOAD: "offload", Choice.RECOMPUTE: "recompute"}
+    policy = [
+        {
+            str(name): names[Choice(int(choice))]
+            for name, choice, size in zip(CLASSES, row, problem.layers.kept_bytes[layer], strict=True)
+            if size > 0
+        }
+        for layer, row in enumerate(decision.choices)
+    ]
+    document: dict[str, Any] = {"checkpoint_policy": policy}
+    if decision.shares.cpu:
+        document["optimizer"] = {
+            "class": "torchao.optim.CPUOffloadOptimizer",
+            "optimizer_class": "torch.optim.AdamW",
+            "offload_gradients": problem.optimizer.drained,
+            "fused": True,
+        }
+    return document
