@@ -5,7 +5,7 @@ and the optimizer gets its best shares then (best_shares.py). From the fastest t
 change as long as that is faster, those first of which the optimum had parts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +22,16 @@ THRESHOLDS = (0.9, 0.7, 0.5, 0.3, 0.1, 1e-3)
 PARTIAL = 1e-6
 # How close to the bound is close enough to stop.
 CLOSE = 4e-3
-MOST_EVALUATIONS = 200
+MOST_EVALUATIONS = 800
 
 
 def rounded(
-    problem: Problem, optimum: Relaxed, *, shares: Shares | None = None, improve: bool = True
+    problem: Problem,
+    optimum: Relaxed,
+    *,
+    shares: Shares | None = None,
+    others: Iterable[Evaluation] = (),
+    improve: bool = True,
 ) -> Evaluation | None:
     """Give the fastest decision found near an optimum; None where none fits.
 
@@ -34,11 +39,13 @@ def rounded(
         problem: the problem.
         optimum: of its linear program.
         shares: of the optimizer to choose from, arrays; by default all of whole subgroups.
+        others: decisions to begin from if they are faster.
         improve: whether to change single classes and layers then.
 
     """
     starts = _starts(problem, optimum)
     found = [one for one in (best_evaluated(problem, start, shares) for start in starts) if one is not None]
+    found += [*others]
     if not found:
         return None
     best = min(found, key=lambda one: one.step_time_s)

@@ -1,5 +1,6 @@
 """The decision for a problem: the linear program, rounded; and the smallest memory where nothing fits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -37,18 +38,23 @@ def solve(problem: Problem) -> Solved:
     lp_s = perf_counter() - start
     if optimum is None:
         raise infeasible(problem)
-    found = [rounded(problem, optimum), best_evaluated(problem, leanest(problem))]
+    best = rounded(problem, optimum, others=_others(problem))
+    if best is None:
+        raise infeasible(problem)
+    return Solved(best=best, lower_bound_s=min(optimum.step_time_s, best.step_time_s), lp_s=lp_s)
+
+
+def _others(problem: Problem) -> Iterator[Evaluation]:
+    """Give what systems without a plan do, with overlap and the best shares, and what takes the least memory."""
+    lean = best_evaluated(problem, leanest(problem))
+    if lean is not None:
+        yield lean
     for one in baselines(problem).values():
         if one is not None:
-            found += [
-                evaluated(problem, replace(one.decision, overlapped=True)),
-                best_evaluated(problem, replace(one.decision, overlapped=True, whole=False)),
-            ]
-    fitting = [one for one in found if one is not None]
-    if not fitting:
-        raise infeasible(problem)
-    best = min(fitting, key=lambda one: one.step_time_s)
-    return Solved(best=best, lower_bound_s=min(optimum.step_time_s, best.step_time_s), lp_s=lp_s)
+            yield evaluated(problem, replace(one.decision, overlapped=True))
+            other = best_evaluated(problem, replace(one.decision, overlapped=True, whole=False))
+            if other is not None:
+                yield other
 
 
 def infeasible(problem: Problem) -> Infeasible:

@@ -64,7 +64,7 @@ class Passes:
         problem = self._problem
         pace = self._task(PACE, problem.slowest_s, after)
         before = self._task(DEVICE, problem.first_s, after)
-        computed, gone = self._forward(before)
+        computed, gone = self._forward(before, after)
         loss = problem.memory.loss
         between = self._task(DEVICE, problem.middle_s, (computed[-1],), {"device": loss}, {"device": -loss})
         done, drains = self._backward(between, computed, gone)
@@ -85,14 +85,14 @@ class Passes:
     def _copy_s(self, size: float) -> float:
         return size / self._problem.host.copy_bytes_per_s
 
-    def _forward(self, before: int) -> tuple[list[int], list[int | None]]:
+    def _forward(self, before: int, free: tuple[int, ...]) -> tuple[list[int], list[int | None]]:
         window = self._problem.window
         computed: list[int] = []
         gone: list[int | None] = []
         for layer, load in enumerate(self._loads):
             after = [before if layer == 0 else computed[-1]]
             if load.streams:
-                room = (computed[layer - window],) if layer >= window else ()
+                room = (computed[layer - window],) if layer >= window else free
                 begins = {"device": load.streams}
                 after.append(self._task(IN, self._copy_s(load.streams), room, begins))
             left = gone[layer - window] if layer >= window else None
