@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meshwright.catalog.device_entry import (
     CalibrationEntry,
@@ -56,6 +57,22 @@ class Device:
             raise MissingData(
                 f"the catalog has no {precision} peak for {self.name}",
                 hint=f"it has {have}; add compute.peak.{precision} to the device's file, with its source",
+            )
+        return found
+
+    def host_bandwidth(self, field: Literal["memory_bandwidth", "link_bandwidth"]) -> float:
+        """Give the bytes a second through the host's memory, or of the link to it.
+
+        Raises MissingData, naming the field, where it is unknown.
+        """
+        links = {
+            "memory_bandwidth": self.host_memory_bandwidth_bytes_per_s,
+            "link_bandwidth": self.host_link_bandwidth_bytes_per_s,
+        }
+        found = links[field]
+        if found is None:
+            raise MissingData(
+                f"the catalog has no host.{field} for {self.name}", hint="add it to the device's file, with its source"
             )
         return found
 

@@ -57,8 +57,8 @@ def host_of(device: Device, *, devices_per_node: int, ranks: int, rates: UpdateR
     Raises MissingData, naming the field, where the catalog lacks a bandwidth.
 
     """
-    memory = _known(device, "memory_bandwidth", device.host_memory_bandwidth_bytes_per_s)
-    link = _known(device, "link_bandwidth", device.host_link_bandwidth_bytes_per_s)
+    memory = device.host_bandwidth("memory_bandwidth")
+    link = device.host_bandwidth("link_bandwidth")
     update = device.host_update
     if rates is None:
         if update is None:
@@ -83,9 +83,3 @@ def with_nvme(host: Host, device: Device, *, devices_per_node: int) -> Host:
         raise MissingData(f"the catalog has no host.nvme for {device.name}", hint=HINT.partition(",")[0])
     share = devices_per_node / host.ranks
     return replace(host, nvme_bytes=device.nvme.capacity * share, nvme_bytes_per_s=device.nvme.bandwidth * share)
-
-
-def _known(device: Device, field: str, value: float | None) -> float:
-    if value is None:
-        raise MissingData(f"the catalog has no host.{field} for {device.name}", hint=HINT.partition(",")[0])
-    return value

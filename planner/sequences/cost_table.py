@@ -350,5 +350,5 @@ def _room(probe: _Probe, memory_bytes: float, *, offload: bool) -> _Room:
     moved = kept / PROBED_TOKENS * (1.0 - 1.0 / layers)
     left = max(each - moved, each / layers)
     # L tokens of which `tokens` fit: each (L - tokens) bytes have to go, whatever layer they are of.
-    copied_s = 2.0 * each / probe.job.cluster.device.host_link_bandwidth_bytes_per_s
+    copied_s = 2.0 * each / probe.job.cluster.device.host_bandwidth("link_bandwidth")
     return _Room(tokens=tokens, most_tokens=int(room / left), copied_s=copied_s)
