@@ -199,6 +199,12 @@ def test_wrong_coefficients_are_told(coefficient: str, value: float, message: st
         costs_of(**{coefficient: value})
 
 
+def test_costs_of_nothing_give_an_answer() -> None:
+    free = costs_of(square_s=0.0, token_s=0.0, fixed_s=0.0, inside_s=0.0, outside_s=0.0)
+    found = SequenceScatterer(costs=free)(LENGTHS)
+    assert (found.step_time_s, found.gap, found.speedup) == (0.0, 0.0, 1.0)
+
+
 def test_zero_stage_3_has_barriers() -> None:
     with pytest.raises(InputError, match="wait for one another"):
         SequenceScatterer(costs=replace(costs_of(), free_allowed=False), mode=Mode.FREE)

@@ -64,7 +64,7 @@ class Scattered:
     @property
     def speedup(self) -> float:
         """How many times as fast as the best split into groups of one size."""
-        return self.homogeneous_step_time_s / self.step_time_s
+        return self.homogeneous_step_time_s / self.step_time_s if self.step_time_s else 1.0
 
     def of_rank(self, rank: int) -> tuple[RankGroup, ...]:
         """Give a rank's groups, in turn."""

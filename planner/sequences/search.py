@@ -33,8 +33,8 @@ WORTHWHILE = 2e-2
 # Where halving ends, relative to the time.
 PRECISION = 2e-3
 # Sequences and ranks of all tries together, and how many there are at least.
-EFFORT = 100_000
-FEWEST_TRIES = 14
+EFFORT = 24_000
+FEWEST_TRIES = 22
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
 
