@@ -98,6 +98,7 @@ COMMANDS = {
         "--output",
         "-o",
         "--force",
+        "--heat-map",
         "--json",
     },
     "scatter": {
