@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 TARGETS_VENV := .venv-targets
 TARGETS := $(TARGETS_VENV)/.installed
 
-.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-experts bench-sequences bench-cross-validation clean
+.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-experts bench-offload bench-sequences bench-cross-validation clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -64,6 +64,10 @@ bench-experts: $(SETUP)
 # Splits of sequences against their bars, with Megatron-Core's and FlexSP's beside them: minutes.
 bench-sequences: $(SETUP)
 	$(BIN)/python tests/bench_sequences.py --flexsp 30
+
+# Offload splits against their bars, published optimizer steps, and systems without a plan.
+bench-offload: $(SETUP)
+	$(BIN)/python tests/bench_offload.py
 
 # Fits the constants without each source of measurements, writes them to catalog/cross_validation.yaml: minutes.
 bench-cross-validation: $(SETUP)

@@ -13,6 +13,7 @@ from meshwright.cli.estimate import estimate_command
 from meshwright.cli.experts import experts_command
 from meshwright.cli.explain import explain_command
 from meshwright.cli.importing import import_command
+from meshwright.cli.offload import offload_command
 from meshwright.cli.plan import plan_command
 from meshwright.cli.scatter import scatter_command
 from meshwright.cli.show import show_command
@@ -44,6 +45,7 @@ for _command in (
     import_command,
     estimate_command,
     experts_command,
+    offload_command,
     scatter_command,
     accuracy_command,
     calibrate_command,

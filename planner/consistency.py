@@ -30,6 +30,7 @@ def contradictions(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _mesh(plan)
     yield from _stages(plan)
     yield from _predicted(plan.predicted)
+    yield from _memory(plan)
     yield from _training(plan)
     yield from _search(plan)
     yield from _alternatives(plan)
@@ -129,8 +130,22 @@ def _predicted(predicted: PredictedSection) -> Iterator[tuple[str, str]]:
     memory = sum(predicted.memory_breakdown_bytes.values())
     if not math.isclose(memory, peak.allocated, rel_tol=ROUNDING):
         yield "predicted.peak_memory_bytes.allocated", f"is {peak.allocated}; its breakdown sums to {memory}"
-    if not peak.allocated <= peak.reserved <= peak.nvidia_smi <= predicted.memory_limit_bytes:
+
+
+def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Hold memory against its limit; where something leaves the device, what is left there against its budget."""
+    peak, limit = plan.predicted.peak_memory_bytes, plan.predicted.memory_limit_bytes
+    if not peak.allocated <= peak.reserved <= peak.nvidia_smi or (plan.offload is None and peak.nvidia_smi > limit):
         yield "predicted.peak_memory_bytes", "must rise from allocated to reserved, nvidia_smi and the memory limit"
+    if plan.offload is None:
+        return
+    shares, memory = plan.offload.optimizer, plan.offload.memory_bytes
+    if not math.isclose(shares.cpu + shares.streamed + shares.resident, 1.0, rel_tol=ROUNDING):
+        yield "offload.optimizer", "has shares that don't sum to 1"
+    if memory.device > plan.offload.budget_bytes * (1 + ROUNDING):
+        yield "offload.memory_bytes.device", f"is {memory.device}, more than budget_bytes"
+    if not math.isclose(sum(plan.offload.breakdown_s.values()), plan.offload.step_time_s, rel_tol=ROUNDING):
+        yield "offload.step_time_s", "isn't what its breakdown sums to"
 
 
 def _training(plan: Plan) -> Iterator[tuple[str, str]]:

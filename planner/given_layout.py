@@ -12,15 +12,15 @@ from meshwright.planner.plan_schema import Inputs, Plan
 from meshwright.planner.planning import assembled, memory_limit_bytes
 
 
-def plan_of_layout(inputs: Inputs, layout: Layout) -> Plan:
+def plan_of_layout(inputs: Inputs, layout: Layout, *, must_fit: bool = True) -> Plan:
     """Give the plan of a layout under inputs, whose limits and objective don't count: nothing is chosen.
 
-    Raises MissingData, and Infeasible where the layout needs more memory than the device offers.
+    Raises MissingData, and, where it must fit, Infeasible if the layout needs more memory than the device offers.
     """
     given = inputs.model_copy(update={"job": inputs.job.model_copy(update=_NOTHING_ASKED)})
     job, table = job_of(given, devices=layout.world_size), LayoutTable.of([layout])
     peak_bytes, limit = float(predict_memory(job, table).nvidia_smi_bytes[0]), memory_limit_bytes(given)
-    if significant_bytes(peak_bytes) > limit:
+    if must_fit and significant_bytes(peak_bytes) > limit:
         raise Infeasible(
             f"the layout needs {peak_bytes / 2**30:.1f} GiB of each device by our model, which offers "
             f"{limit / 2**30:.1f} GiB",

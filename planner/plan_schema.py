@@ -310,6 +310,56 @@ class SearchSection(Section):
     unrestricted: UnrestrictedSection | None
 
 
+ActivationChoice = Literal["keep", "offload", "recompute"]
+ParameterChoice = Literal["kept", "sharded", "streamed"]
+Portion = Annotated[float, Field(ge=0, le=1)]
+
+
+class OptimizerShares(Section):
+    """Shares of a rank's parameters: updated on the host, streamed through the device, resident there; they sum to 1.
+
+    nvme: of the host's, those whose states are on its drives.
+    """
+
+    cpu: Portion
+    streamed: Portion
+    resident: Portion
+    nvme: Portion = 0.0
+
+
+class OffloadMemory(Section):
+    """Peak of a rank: on the device as nvidia-smi shows it, on its host and on its drives."""
+
+    device: ByteCount
+    host: ByteCount
+    nvme: ByteCount
+
+
+class OffloadSection(Section):
+    """What leaves the device; `predicted` is of the layout without that, with everything kept.
+
+    lower_bound_s: no such decision under the same laws is faster. activations: by layer of the neediest rank, and by
+    class of tensors. parameters: by layer; streamed_shares: of a layer's, those that stream. budget_bytes: what the
+    device may hold. settings: what the target is told.
+    """
+
+    target: Name
+    step_time_s: PositiveSeconds
+    lower_bound_s: PositiveSeconds
+    breakdown_s: dict[str, float]
+    optimizer: OptimizerShares
+    activations: tuple[dict[str, ActivationChoice], ...]
+    parameters: tuple[ParameterChoice, ...]
+    streamed_shares: tuple[Portion, ...]
+    memory_bytes: OffloadMemory
+    budget_bytes: ByteCount
+    settings: dict[str, Any]
+
+
+def _no_offload(section: object) -> bool:
+    return section is None
+
+
 class AlternativeSection(Section):
     """The best layout of another mesh; `slower_by` is relative to the plan's step, negative where it is faster."""
 
@@ -326,7 +376,7 @@ def _whole(version: Any) -> Any:  # noqa: ANN401 - what a file holds
 
 
 class Plan(Section):
-    """A plan. `meshwright` is the version that made it."""
+    """A plan. `meshwright` is the version that made it. offload: what leaves the device, where something does."""
 
     version: Annotated[Literal[1], BeforeValidator(_whole)]
     meshwright: Name
@@ -336,6 +386,7 @@ class Plan(Section):
     predicted: PredictedSection
     search: SearchSection
     alternatives: tuple[AlternativeSection, ...]
+    offload: Annotated[OffloadSection | None, Field(exclude_if=_no_offload)] = None
     inputs: DigestedInputs
 
     def rank(self, rank: int) -> RankPlan:

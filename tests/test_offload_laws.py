@@ -215,7 +215,7 @@ def test_the_simulation_agrees_with_the_laws(passes: float, overlapped: bool) ->
     choices[:, INPUT] = Choice.OFFLOAD
     streamed = 0.25 if overlapped else 0.0
     shares = Shares(cpu=0.5, streamed=streamed, resident=0.5 - streamed)
-    decision = replace(decided(problem, choices, shares=shares, overlapped=overlapped), streamed=np.arange(6) % 2 == 0)
+    decision = replace(decided(problem, choices, shares=shares, overlapped=overlapped), streamed=np.arange(6) % 2 / 2)
     law, events = evaluated(problem, decision), simulated(problem, decision)
     assert events.step_time_s == pytest.approx(law.step_time_s, rel=0.03)
     assert events.device_bytes <= law.memory.device * (1 + 1e-9)

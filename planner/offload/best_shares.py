@@ -1,6 +1,6 @@
 """The optimizer's best shares, in whole subgroups, for what is decided of activations and parameters.
 
-A step's seconds are convex in the shares, as the largest of linear rows are: the best of every fifth number of
+A step's seconds are convex in the shares, as the largest of linear rows are: the best of every twentieth number of
 subgroups is near the best of all, which are tried around it. Where none of those fits, all are tried. What the host
 can't hold goes to its drives.
 """
@@ -17,7 +17,7 @@ from meshwright.planner.offload.optimizer_law import STATE_BYTES, Shares, overla
 from meshwright.planner.offload.pass_law import loads_of, pass_times
 from meshwright.planner.offload.problem import SUBGROUPS, Problem
 
-COARSE = 5
+COARSE = 20
 
 
 @lru_cache(maxsize=4)

@@ -74,7 +74,12 @@ class OffloadPlan:
     def parameters(self) -> tuple[str, ...]:
         """What becomes of each layer's parameters: streamed, or kept as the layout shards them."""
         sharded = "sharded" if self.layout.zero_stage >= 3 and self.layout.shards["parameter_shard"] > 1 else "kept"
-        return tuple("streamed" if streams else sharded for streams in self.chosen.decision.streamed)
+        return tuple("streamed" if share else sharded for share in self.chosen.decision.streamed)
+
+    @property
+    def streamed_shares(self) -> tuple[float, ...]:
+        """The share of each layer's parameters that streams."""
+        return tuple(float(share) for share in self.chosen.decision.streamed)
 
     @property
     def memory_bytes(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ INPUT = CLASSES.index(TensorClass.INPUT)
 # Layers whose buffers are on their way at once: one in work, one in flight.
 WINDOW = 2
 # Parts in which the optimizer's shares are counted.
-SUBGROUPS = 200
+SUBGROUPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

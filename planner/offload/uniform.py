@@ -33,7 +33,7 @@ def decided(
     overlapped: bool = True,
 ) -> Decision:
     """Give a decision about parameters that all stream, or none."""
-    streams = np.full(len(problem.layers), streamed) & (problem.layers.weight_bytes > 0)
+    streams = np.where(problem.layers.weight_bytes > 0, float(streamed), 0.0)
     return Decision(choices=choices, streamed=streams, shares=shares, whole=whole, overlapped=overlapped)
 
 

@@ -25,7 +25,7 @@ def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
         ("peak_memory_bytes.allocated", peak.allocated),
         ("peak_memory_bytes.reserved", peak.reserved),
         ("peak_memory_bytes.nvidia_smi", peak.nvidia_smi),
-        ("memory_limit_bytes", predicted.memory_limit_bytes),
+        *([] if plan.offload else [("memory_limit_bytes", predicted.memory_limit_bytes)]),
     )
     for (lower, less), (upper, more) in pairwise(rising):
         if less > more:

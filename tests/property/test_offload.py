@@ -78,7 +78,9 @@ def brute_force(problem: Problem) -> float:
     ):
         choices = kept(problem)
         choices[:, INPUT], choices[:, MLP] = inputs, mlps
-        tried = with_best_shares(problem, Decision(choices=choices, streamed=np.array(streams), shares=ON_DEVICE))
+        tried = with_best_shares(
+            problem, Decision(choices=choices, streamed=np.array(streams, dtype=float), shares=ON_DEVICE)
+        )
         if tried is not None:
             best = min(best, evaluated(problem, tried).step_time_s)
     return best

@@ -43,7 +43,7 @@ def layer_loads(problem: Problem, decision: Decision) -> list[LayerLoad]:
                 stays=size[Choice.KEEP],
                 leaves=size[Choice.OFFLOAD],
                 again=size[Choice.RECOMPUTE],
-                streams=float(layers.weight_bytes[layer]) if decision.streamed[layer] else 0.0,
+                streams=float(decision.streamed[layer] * layers.weight_bytes[layer]),
                 drains=float(decision.shares.cpu) * float(layers.drain_bytes[layer]),
             )
         )
