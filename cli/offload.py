@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshwright.planner.plan_schema import Inputs, Plan
 
 # As planner/offload/target.py has them, whose imports `--help` needn't wait for.
-TARGETS = ("free", "deepspeed", "megatron", "torch")
+TARGETS = ("free", "deepspeed", "deep-optimizer-states", "megatron", "torch")
 
 
 def offload_command(  # noqa: PLR0913 - one argument an option

@@ -4,6 +4,8 @@ One package a target, each with the same modules: `obstacles` (what it can't exp
 (their text, and what a node runs), and `reading` where its files can be read back.
 """
 
+from collections.abc import Mapping
+
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import Layout
 from meshwright.planner.emission.emission import Emission, write_emission
@@ -50,7 +52,30 @@ def _nearest(plan: Plan, target: EmitTarget, emitter: Emitter) -> Plan:
     return relaxed(plan, emitter.obstacles, name=CONSUMERS[target].name, hint=hint)
 
 
+# The targets of `meshwright offload` whose settings a launcher reads.
+OFFLOADED: Mapping[EmitTarget, tuple[str, ...]] = {
+    EmitTarget.DEEPSPEED: ("deepspeed", "deep-optimizer-states"),
+    EmitTarget.MEGATRON: ("megatron",),
+    EmitTarget.TORCH: ("torch",),
+}
+
+
+def _require_offloaded(plan: Plan, target: EmitTarget) -> None:
+    """Raise InputError where what a plan offloads isn't what the launcher can be told."""
+    if plan.offload is None or plan.offload.target in OFFLOADED.get(target, ()):
+        return
+    told = OFFLOADED.get(target, ())
+    raise InputError(
+        f"{CONSUMERS[target].name} can't be told what was decided for {plan.offload.target}",
+        path="offload.target",
+        hint=f"decide again with `meshwright offload --plan FILE --target {told[0]}`"
+        if told
+        else f"emit it for one of {', '.join(map(str, OFFLOADED))}",
+    )
+
+
 def _require_expressible(plan: Plan, target: EmitTarget, emitter: Emitter) -> None:
+    _require_offloaded(plan, target)
     name, searched_as = CONSUMERS[target].name, CONSUMERS[target].searched_as
     planned = "" if searched_as is None else f", `meshwright plan --target {searched_as}` plans for it"
     # First what no layout does without, so that nobody is sent to --relax for it.

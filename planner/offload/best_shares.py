@@ -1,8 +1,8 @@
 """The optimizer's best shares, in whole subgroups, for what is decided of activations and parameters.
 
 A step's seconds are convex in the shares, as the largest of linear rows are: the best of every twentieth number of
-subgroups is near the best of all, which are tried around it. Where none of those fits, all are tried. What the host
-can't hold goes to its drives.
+subgroups is near the best of all, which are tried around it; the best of every fifth where none of those fits. What
+the host can't hold goes to its drives.
 """
 
 from dataclasses import replace
@@ -17,11 +17,11 @@ from meshwright.planner.offload.optimizer_law import STATE_BYTES, Shares, overla
 from meshwright.planner.offload.pass_law import loads_of, pass_times
 from meshwright.planner.offload.problem import SUBGROUPS, Problem
 
-COARSE = 20
+STEPS = (20, 5)
 
 
 @lru_cache(maxsize=4)
-def all_shares(step: int = 1) -> Shares:
+def all_shares(step: int) -> Shares:
     """Give all shares of whole subgroups, every `step`th number of them."""
     numbers = np.arange(0, SUBGROUPS + 1, step)
     cpu, streamed = np.meshgrid(numbers, numbers, indexing="ij")
@@ -36,7 +36,7 @@ def _shares(cpu: np.ndarray, streamed: np.ndarray) -> Shares:
 
 
 def _near(shares: Shares) -> Shares:
-    steps = np.arange(-COARSE, COARSE + 1)
+    steps = np.arange(-STEPS[0], STEPS[0] + 1)
     cpu, streamed = np.meshgrid(steps, steps, indexing="ij")
     return _shares(
         cpu.ravel() + round(float(shares.cpu) * SUBGROUPS), streamed.ravel() + round(float(shares.streamed) * SUBGROUPS)
@@ -54,8 +54,11 @@ def with_best_shares(problem: Problem, decision: Decision, candidates: Shares | 
     """
     if candidates is not None:
         return _with_best_of(problem, decision, candidates)
-    coarse = _with_best_of(problem, decision, all_shares(COARSE))
-    return _with_best_of(problem, decision, all_shares() if coarse is None else _near(coarse.shares))
+    for step in STEPS:
+        found = _with_best_of(problem, decision, all_shares(step))
+        if found is not None:
+            return _with_best_of(problem, decision, _near(found.shares))
+    return None
 
 
 def _with_best_of(problem: Problem, decision: Decision, shares: Shares) -> Decision | None:

@@ -95,7 +95,7 @@ def _alike(problem: Problem, optimum: Relaxed, shares: Shares | None) -> list[Ev
 
 
 def _rows(problem: Problem, optimum: Relaxed) -> Iterator[Decision]:
-    sizes, again = problem.layers.kept_bytes.max(axis=0), problem.again.all(axis=0)
+    sizes, again = problem.layers.kept_bytes.max(axis=0).tolist(), np.atleast_1d(problem.again.all(axis=0)).tolist()
     options = [
         [choice for choice in Choice if choice == Choice.KEEP or (size and (choice != Choice.RECOMPUTE or possible))]
         for size, possible in zip(sizes, again, strict=True)

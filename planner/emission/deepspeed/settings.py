@@ -20,7 +20,7 @@ SWITCHES: dict[Precision, Settings] = {
 def settings(plan: Plan) -> Settings:
     """Give the configuration for a plan without obstacles."""
     layout, job = plan.layout.layout(), plan.inputs.job
-    return {
+    document = {
         **_batch(plan, layout),
         **SWITCHES.get(job.precision, {}),
         **_reductions(plan, layout),
@@ -28,6 +28,18 @@ def settings(plan: Plan) -> Settings:
         **_axes(layout),
         **_recompute(plan, layout),
     }
+    return document if plan.offload is None else merged(document, plan.offload.settings)
+
+
+def merged(document: Settings, more: Settings) -> Settings:
+    """Give a document with the keys of another one in place of its own, within common sections too."""
+    both = {
+        name: merged(document[name], value)
+        if isinstance(value, dict) and isinstance(document.get(name), dict)
+        else value
+        for name, value in more.items()
+    }
+    return document | both
 
 
 def _batch(plan: Plan, layout: Layout) -> Settings:

@@ -20,7 +20,9 @@ SCRIPT, RECIPE = "arguments.sh", "arguments.yaml"
 
 def arguments(plan: Plan) -> Arguments:
     """Give all arguments of a plan, those for the model first."""
-    return {**model_arguments(plan.inputs), **layout_arguments(plan), **training_arguments(plan)}
+    offloaded = {} if plan.offload is None else plan.offload.settings
+    more: Arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in offloaded.items()}
+    return {**model_arguments(plan.inputs), **layout_arguments(plan), **training_arguments(plan), **more}
 
 
 def files(plan: Plan) -> Mapping[str, str]:

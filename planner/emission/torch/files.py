@@ -1,5 +1,6 @@
 """What starts the reference launcher, which reads the plan that is emitted for every target."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,10 +11,12 @@ from meshwright.planner.ledger.plan_workload import plan_workload
 from meshwright.planner.ledger.workload import BF16_BYTES
 from meshwright.planner.plan_schema import Plan
 
+OFFLOAD = "offload.json"
 
-def files(_: Plan) -> Mapping[str, str]:
-    """Give no files: the plan is all that it reads."""
-    return {}
+
+def files(plan: Plan) -> Mapping[str, str]:
+    """Give no files, as the plan is all that the launcher reads; what is offloaded as data, for loops of one's own."""
+    return {} if plan.offload is None else {OFFLOAD: json.dumps(plan.offload.settings, indent=1) + "\n"}
 
 
 def program(plan: Plan) -> Program:

@@ -3,7 +3,8 @@
 A ratio is of stage 3 alone, where int((1 - ratio) x S) of S subgroups stay on the device (runtime/zero/stage3.py of
 0.19): the ratio that is emitted is half a subgroup below the one that is meant, so that nothing is lost to rounding.
 Activations are kept, or whole layers computed again, whose inputs stay or leave (cpu_checkpointing).
-`prefetch_optimizer` and `prefetch_optimizer_gap` are read by Deep Optimizer States' own DeepSpeed.
+Deep Optimizer States' own DeepSpeed also streams every so manieth subgroup (`prefetch_optimizer_gap`), with overlap;
+that of others refuses such keys.
 """
 
 import math
@@ -28,12 +29,12 @@ AIO = {
 }
 
 
-def candidates(problem: Problem, layout: Layout) -> Iterator[Candidate]:
-    """Give all that DeepSpeed can be told for a layout."""
+def candidates(problem: Problem, layout: Layout, *, strides: bool = False) -> Iterator[Candidate]:
+    """Give all that DeepSpeed can be told for a layout; `strides`: Deep Optimizer States' can."""
     stage = zero_stage(layout)
     for choices in (kept(problem), checkpointed(problem), checkpointed(problem, inputs=Choice.OFFLOAD)):
         for streamed in (False, True) if stage == 3 and problem.streamable else (False,):
-            for shares, overlapped in _optimizers(stage):
+            for shares, overlapped in _optimizers(stage, strides=strides):
                 decision = decided(problem, choices, streamed=streamed, whole=True, overlapped=overlapped)
                 yield Candidate(decision=decision, shares=shares)
 
@@ -43,12 +44,13 @@ def zero_stage(layout: Layout) -> int:
     return 3 if layout.world_size == 1 else layout.zero_stage
 
 
-def _optimizers(stage: int) -> Iterator[tuple[Shares, bool]]:
+def _optimizers(stage: int, *, strides: bool) -> Iterator[tuple[Shares, bool]]:
     yield ALL_ON_DEVICE, True
     if stage >= 1:
         yield ALL_ON_HOST, False
     if stage == 3:
         yield TWIN_FLOW, False
+    if stage == 3 and strides:
         yield strided_shares(), True
 
 

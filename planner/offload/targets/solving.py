@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from meshwright.costmodels.layout import Layout
@@ -18,6 +19,7 @@ from meshwright.planner.offload.uniform import ON_DEVICE, ON_HOST
 
 LISTED: Mapping[OffloadTarget, Callable[[Problem, Layout], Iterator[Candidate]]] = {
     OffloadTarget.DEEPSPEED: deepspeed.candidates,
+    OffloadTarget.DEEP_OPTIMIZER_STATES: partial(deepspeed.candidates, strides=True),
     OffloadTarget.MEGATRON: megatron.candidates,
 }
 
@@ -42,7 +44,7 @@ def expressed(problem: Problem, layout: Layout, target: OffloadTarget) -> Expres
     best, candidate = min(found, key=lambda pair: pair[0].step_time_s, default=(None, None))
     if best is None or candidate is None:
         return None
-    told = deepspeed.settings if target is OffloadTarget.DEEPSPEED else megatron.settings
+    told = megatron.settings if target is OffloadTarget.MEGATRON else deepspeed.settings
     return Expressed(best=best, settings=told(problem, best.decision, layout, candidate.words))
 
 

@@ -1,0 +1,232 @@
+"""`meshwright offload`: its answer, its plan file, what launchers are told of it, and what is wrong with a question."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from offload_jobs import FILES, JOBS
+from typer.testing import CliRunner, Result
+
+from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, MissingData
+from meshwright.catalog.lookup import device_named, find_cluster
+from meshwright.cli.app import app
+from meshwright.planner import check_plan, emit, load_plan, plan_offload
+from meshwright.planner.offload.decision import Choice
+from meshwright.planner.offload.problem import SUBGROUPS
+from meshwright.planner.offload.simulation import simulated
+from meshwright.planner.offload.targets.deepspeed import resident_subgroups
+from meshwright.planner.offload.targets.megatron import fraction_of
+from meshwright.planner.verification import verify
+
+LAYOUT = {"data_parallel": 8, "zero_stage": 3, "zero_shard": 8}
+JOB: dict[str, Any] = {"global_batch": 16, "sequence_length": 2048, "stack": "deepspeed-zero3"}
+OPTIONS = {name: f"--{name.replace('_', '-')}" for name in JOB}
+QUESTION = (
+    "llama-2-70b",
+    "dgx-h100:8",
+    "--global-batch",
+    "16",
+    "--sequence-length",
+    "2048",
+    "--stack",
+    "deepspeed-zero3",
+)
+
+
+def asked(tmp_path: Path, *more: str) -> Result:
+    file = tmp_path / "layout.yaml"
+    file.write_text(yaml.safe_dump(LAYOUT), "utf-8")
+    return CliRunner().invoke(app, ["offload", *QUESTION, "--layout", str(file), *more])
+
+
+def planned(**more: Any) -> Any:  # noqa: ANN401 - arguments of the library
+    question: dict[str, Any] = {
+        "global_batch": 16,
+        "sequence_length": 2048,
+        "stack": "deepspeed-zero3",
+        "layout": LAYOUT,
+    }
+    return plan_offload("llama-2-70b", "dgx-h100:8", **question | more)
+
+
+def error_of(result: Result) -> MeshwrightError:
+    assert isinstance(result.exception, MeshwrightError), result.output
+    return result.exception
+
+
+def test_the_document(tmp_path: Path) -> None:
+    found = json.loads(asked(tmp_path, "--json").stdout)
+    assert found["gap"] == pytest.approx(found["step_time_s"] / found["lower_bound_s"] - 1, abs=1e-6)
+    assert sum(found["optimizer"].values()) == pytest.approx(1)
+    assert sum(found["breakdown"].values()) == pytest.approx(found["step_time_s"])
+    assert len(found["activations"]) == len(found["parameters"]) == 80
+    assert set(found["activations"][0].values()) <= {"keep", "offload", "recompute"}
+    assert found["memory_bytes"]["device"] <= found["budget_bytes"]
+    assert found["baselines"]["full_recompute"] is None
+    known = [seconds for seconds in found["baselines"].values() if seconds is not None]
+    assert len(known) == 4
+    assert found["step_time_s"] <= min(known)
+    assert "Without a plan" in asked(tmp_path).stdout
+
+
+@pytest.mark.parametrize("job", [JOBS[0], JOBS[4]], ids=lambda job: job.name)
+def test_jobs_hold_their_bars(job: Any) -> None:  # noqa: ANN401 - a job
+    found = job.plan()
+    events = simulated(found.problem, found.chosen.decision)
+    assert found.gap <= 0.01
+    assert events.step_time_s == pytest.approx(found.step_time_s, rel=0.03)
+    assert events.device_bytes <= found.problem.memory.limit * (1 + 1e-9)
+    assert events.host_bytes <= found.problem.host.memory_bytes * (1 + 1e-9)
+    assert all(one is None or found.step_time_s <= one.step_time_s for one in found.baselines.values())
+
+
+def test_the_smallest_budget_that_is_named_would_do(tmp_path: Path) -> None:
+    error = error_of(asked(tmp_path, "--memory-budget", "5 GiB"))
+    assert isinstance(error, Infeasible)
+    assert error.exit_code == 4
+    budget = error.hint.split('"')[1]
+    assert asked(tmp_path, "--memory-budget", budget, "--json").exit_code == 0
+    less = f"{float(budget.split()[0]) - 0.2} GiB"
+    assert isinstance(error_of(asked(tmp_path, "--memory-budget", less)), Infeasible)
+
+
+def test_the_smallest_host_memory_that_is_named_would_do(tmp_path: Path) -> None:
+    error = error_of(asked(tmp_path, "--host-memory", "100 GiB"))
+    assert isinstance(error, Infeasible)
+    assert asked(tmp_path, "--host-memory", error.hint.split('"')[1], "--json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "words"),
+    [
+        (("--memory-budget", "40"), InputError, "memory_budget: '40' is not a number with one of its units"),
+        (("--memory-budget", "-3 GiB"), InputError, "memory_budget"),
+        (("--host-memory", "much"), InputError, "host_memory: 'much'"),
+        (("--target", "nemo"), InputError, "no target is called 'nemo'"),
+        (("--nvme",), MissingData, "host.nvme"),
+        (("--plan", "plan.yaml"), InputError, "give one of --layout FILE and --plan FILE"),
+    ],
+)
+def test_questions_that_are_wrong(tmp_path: Path, more: tuple[str, ...], kind: type[Exception], words: str) -> None:
+    error = error_of(asked(tmp_path, *more))
+    assert isinstance(error, kind)
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ({"data_parallel": 0}, "data_parallel"),
+        ({"data_paralel": 8}, "data_paralel"),
+        ({"data_parallel": 16}, "needs 16 devices"),
+        ({"data_parallel": 8, "micro_batch": 3}, "micro-batches don't make up the global batch"),
+    ],
+)
+def test_layouts_that_are_wrong(layout: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        planned(layout=layout)
+    assert words in caught.value.message
+
+
+def test_hosts_without_bandwidths_are_named() -> None:
+    device = device_named("h100-sxm-80gb")
+    for field in ("memory_bandwidth", "link_bandwidth", "update"):
+        host = device.host.model_copy(update={field: None})
+        cluster = find_cluster("dgx-h100:8")
+        own = cluster.model_copy(update={"device": device.model_copy(update={"host": host})})
+        with pytest.raises(MissingData, match=rf"host\.{field}"):
+            plan_offload("llama-2-70b", own, layout=LAYOUT, **JOB)
+
+
+def test_calibration_alone_and_beside_a_question(tmp_path: Path) -> None:
+    runs = (FILES / "deep_optimizer_states.csv").read_text("utf-8").splitlines()
+    file = tmp_path / "h100.csv"
+    file.write_text("\n".join([runs[0], *(row for row in runs if row.startswith("h100"))]), "utf-8")
+    (fit,) = json.loads(CliRunner().invoke(app, ["offload", "--calibrate", str(file), "--json"]).stdout)
+    assert fit["runs"] == 18
+    assert fit["median_error"] < 0.05
+    with_own = json.loads(asked(tmp_path, "--calibrate", str(file), "--json").stdout)
+    # The catalog's are fitted to the same runs, with its link and memory in place of the machine's.
+    assert with_own["step_time_s"] == pytest.approx(
+        json.loads(asked(tmp_path, "--json").stdout)["step_time_s"], rel=0.03
+    )
+    error = error_of(asked(tmp_path, "--calibrate", str(FILES / "deep_optimizer_states.csv")))
+    assert "is of 3 machines" in error.message
+
+
+def test_drives_take_what_the_host_cannot_hold() -> None:
+    device = device_named("h100-sxm-80gb")
+    nvme = {"capacity": "2 TiB", "bandwidth": "3 GB/s", "source": "one drive a device"}
+    host = type(device.host).model_validate(device.host.model_dump(mode="json") | {"nvme": nvme})
+    own = find_cluster("dgx-h100:8").model_copy(update={"device": device.model_copy(update={"host": host})})
+    question = JOB | {"layout": LAYOUT, "host_memory": "400 GiB"}
+    with pytest.raises(Infeasible):
+        plan_offload("llama-2-70b", own, **question)
+    found = plan_offload("llama-2-70b", own, nvme=True, **question)
+    assert found.optimizer["nvme"] > 0
+    assert found.memory_bytes["nvme"] > 0
+    told = plan_offload("llama-2-70b", own, nvme=True, target="deepspeed", **question)
+    assert told.settings["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
+    assert told.settings["aio"]["queue_depth"] >= 1
+
+
+@pytest.mark.parametrize("target", ["deepspeed", "deep-optimizer-states", "megatron", "torch"])
+def test_targets_cost_something_and_never_win(target: str) -> None:
+    found = planned(target=target)
+    assert found.slower_than_free >= 0
+    assert found.chosen.fits
+    assert found.settings
+
+
+def test_deepspeed_is_told_a_ratio_that_it_rounds_to_what_was_meant() -> None:
+    found = planned(target="deepspeed")
+    optimizer = found.settings["zero_optimization"]["offload_optimizer"]
+    resident = round(found.optimizer["resident"] * SUBGROUPS)
+    assert resident_subgroups(optimizer["ratio"], SUBGROUPS) == resident
+    assert found.optimizer["streamed"] == 0
+    assert found.settings["zero_optimization"]["sub_group_size"] * SUBGROUPS >= found.problem.optimizer.parameters
+    assert "prefetch_optimizer" not in optimizer
+
+
+def test_strides_are_told_to_deep_optimizer_states() -> None:
+    found = planned(target="deep-optimizer-states")
+    optimizer = found.settings["zero_optimization"]["offload_optimizer"]
+    shares = found.optimizer
+    assert optimizer["prefetch_optimizer"] == 1
+    assert optimizer["prefetch_optimizer_gap"] == round((shares["cpu"] + shares["streamed"]) / shares["streamed"])
+
+
+@pytest.mark.parametrize(("groups", "disabled"), [(7, 3), (316, 5), (316, 0), (79, 78)])
+def test_megatron_rounds_a_fraction_of_groups_to_what_was_meant(groups: int, disabled: int) -> None:
+    assert int(groups * (1 - fraction_of(groups, disabled))) == disabled
+
+
+def test_the_plan_file_is_a_plan_that_launchers_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    assert asked(tmp_path, "--target", "deepspeed", "-o", str(file)).exit_code == 0
+    plan = load_plan(file)
+    assert plan.offload is not None
+    assert not any(check.failures for check in verify(plan))
+    assert check_plan(plan) == ()
+    emitted = json.loads(emit(plan, "deepspeed").files["deepspeed.json"])
+    told = plan.offload.settings["zero_optimization"]
+    assert emitted["zero_optimization"]["offload_optimizer"] == told["offload_optimizer"]
+    assert emitted["zero_optimization"]["overlap_comm"] is not None
+    with pytest.raises(InputError, match="can't be told what was decided for deepspeed"):
+        emit(plan, "torch")
+    again = CliRunner().invoke(app, ["offload", "--plan", str(file), "--target", "torch", "--json"])
+    assert json.loads(again.stdout)["target"] == "torch"
+    edited = yaml.safe_load(file.read_text("utf-8"))
+    edited["offload"]["optimizer"]["cpu"] /= 2
+    file.write_text(yaml.safe_dump(edited), "utf-8")
+    with pytest.raises(InputError, match=r"offload\.optimizer: has shares that don't sum to 1"):
+        load_plan(file)
+
+
+def test_torch_gets_a_policy_of_each_layer() -> None:
+    found = planned(target="torch")
+    policy = found.settings["checkpoint_policy"]
+    names = {"save": Choice.KEEP, "offload": Choice.OFFLOAD, "recompute": Choice.RECOMPUTE}
+    assert [[names[word] for word in layer.values()] for layer in policy] == found.chosen.decision.choices.tolist()
