@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("scipy", "ortools", "pulp", "pandas", "matplotlib", "highspy", "rich", "typer")
+HEAVY = ("scipy", "ortools", "pandas", "matplotlib", "rich", "typer")
 
 
 def run(code: str) -> str:

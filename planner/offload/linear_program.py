@@ -22,7 +22,10 @@ from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.offload.memory_law import HOST_GRADIENT_BYTES
 from meshwright.planner.offload.optimizer_law import STATE_BYTES, Shares, overlapped_rows_s
 from meshwright.planner.offload.problem import Problem
-from meshwright.planner.offload.program import GB, Program, Term
+from meshwright.planner.offload.program import GB, Program, Term, Variable
+
+# What scipy.optimize.linprog says of a program.
+OPTIMAL, INFEASIBLE = 0, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,28 +44,24 @@ def relaxed(problem: Problem, *, fixed: Shares | None = None) -> Relaxed | None:
 
     Raises SolverFailed where the solver comes to no answer.
     """
-    import pulp  # noqa: PLC0415 - slow to import
-
     program = Program(problem)
-    scale = problem.passes * problem.stretch
-    program.lp.setObjective(pulp.LpAffineExpression([(program.passes, scale), (program.optimizer, 1.0)]))
     for rows in (one_choice, shares, forward, backward, drained, optimizer, largest, device, off_device):
         rows(program)
     if fixed is not None:
         for variable, share in ((program.cpu, fixed.cpu), (program.resident, fixed.resident)):
             program.equal([(variable, 1.0)], float(share))
-    status = program.lp.solve(pulp.HiGHS(msg=False, threads=1))
-    if status == pulp.LpStatusInfeasible:
+    found = program.minimised([(program.passes, problem.passes * problem.stretch), (program.optimizer, 1.0)])
+    if found.status == INFEASIBLE:
         return None
-    if status != pulp.LpStatusOptimal:
+    if found.status != OPTIMAL:
         raise SolverFailed(
-            f"the linear program ended as {pulp.LpStatus[status].lower()}",
+            f"the linear program wasn't solved: {found.message}",
             hint="please report it with the model, the cluster and the layout",
         )
-    return _answer(program)
+    return _answer(program, found.x, found.fun)
 
 
-def _answer(program: Program) -> Relaxed:
+def _answer(program: Program, values: FloatArray, optimum: float) -> Relaxed:
     problem = program.problem
     count = len(problem.layers)
     leave, again, streamed = (
@@ -73,20 +72,19 @@ def _answer(program: Program) -> Relaxed:
     for array, variables in ((leave, program.leave), (again, program.again)):
         for layer, kinds in variables.items():
             for kind, share in kinds.items():
-                array[layer, kind] = share.varValue or 0.0
+                array[layer, kind] = values[share]
     for layer, share in program.streamed.items():
-        streamed[layer] = share.varValue or 0.0
-    value = problem.passes * problem.stretch * program.passes.varValue + program.optimizer.varValue
+        streamed[layer] = values[share]
     return Relaxed(
-        step_time_s=value * program.unit_s + problem.other_s,
+        step_time_s=optimum * program.unit_s + problem.other_s,
         leave=leave,
         again=again,
         streamed=streamed,
         shares=Shares(
-            cpu=program.cpu.varValue,
-            streamed=program.through.varValue,
-            resident=program.resident.varValue,
-            nvme=program.nvme.varValue or 0.0,
+            cpu=float(values[program.cpu]),
+            streamed=float(values[program.through]),
+            resident=float(values[program.resident]),
+            nvme=float(values[program.nvme]),
         ),
     )
 
@@ -104,7 +102,7 @@ def shares(program: Program) -> None:
     program.at_most([(program.nvme, 1.0), (program.cpu, -1.0)], 0.0)
 
 
-def _later(program: Program, time: object, after: list[Term], takes: list[Term], constant_s: float = 0.0) -> None:
+def _later(program: Program, time: Variable, after: list[Term], takes: list[Term], constant_s: float = 0.0) -> None:
     """Let a time be no sooner than another one, by what variables and a number of seconds take."""
     program.at_most([*after, *takes, (time, -1.0)], -constant_s / program.unit_s)
 
