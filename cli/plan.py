@@ -11,9 +11,13 @@ from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, 
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
+    from meshwright.planner import TimedPlan
+    from meshwright.planner.layout.question import Watch
+    from meshwright.planner.plan_schema import Inputs
 
 # As planner/layout/objective.py and planner/targets.py have them, whose imports `--help` needn't wait for.
 OBJECTIVES = ("time", "cost", "energy", "memory", "devices", "robust")
+OFFLOADS = ("auto", "never")
 TARGETS = ("megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed")
 
 
@@ -79,6 +83,14 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             metavar="|".join(TARGETS),
         ),
     ] = None,
+    offload: Annotated[
+        str | None,
+        typer.Option(
+            help="Offloaded layouts too (auto), or never; by default where nothing fits without.",
+            parser=one_of("way to offload", OFFLOADS),
+            metavar="|".join(OFFLOADS),
+        ),
+    ] = None,
     routing: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +112,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.cli.render.choices import choices_document, render_choices
     from meshwright.cli.render.plans import plan_document, render_plan, warnings
     from meshwright.cli.render.progress import shown_progress
-    from meshwright.planner import inputs_of, plan_of, write_plan
+    from meshwright.planner import inputs_of, write_plan
     from meshwright.planner.layout.limit_words import limits_of
     from meshwright.planner.pareto import pareto_of
 
@@ -127,7 +139,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         limits=limits_of(fix=fix or (), forbid=forbid or (), most=most or ()),
     )
     with searching("searching the layouts", shown=shown_progress(inputs.job.objective)) as watch:
-        made = plan_of(inputs, watch=watch)
+        made = _planned(inputs, offload, watch)
         choices = pareto_of(inputs) if pareto else ()
     for warning in warnings(made.plan):
         print_warning(warning)
@@ -140,6 +152,37 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     render_plan(output_console(), made.plan, seconds=made.search_s, file=output)
     if pareto:
         render_choices(output_console(), choices)
+
+
+def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "TimedPlan":
+    """Plan without offloading, with it where nothing fits, and both ways where asked to: the faster one is taken.
+
+    Raises MissingData and Infeasible; where offloading wasn't asked for, what is raised is what went wrong without it.
+    """
+    from time import perf_counter
+
+    from meshwright.catalog.errors import Infeasible, MissingData
+    from meshwright.planner import TimedPlan, plan_of
+    from meshwright.planner.offload.auto import plan_offloaded
+
+    start = perf_counter()
+    try:
+        made = plan_of(inputs, watch=watch)
+    except Infeasible as error:
+        if offload == "never" or inputs.job.objective != "time":
+            raise
+        try:
+            return TimedPlan(plan=plan_offloaded(inputs), search_s=perf_counter() - start)
+        except (Infeasible, MissingData):
+            if offload is not None:
+                raise
+            raise error from None
+    if offload != "auto":
+        return made
+    other = plan_offloaded(inputs)
+    if other.offload is None or other.offload.step_time_s >= made.plan.predicted.step_time_s:
+        return made
+    return TimedPlan(plan=other, search_s=perf_counter() - start)
 
 
 def _routed(model: str, routing: Path) -> "ModelEntry":

@@ -230,3 +230,26 @@ def test_torch_gets_a_policy_of_each_layer() -> None:
     policy = found.settings["checkpoint_policy"]
     names = {"save": Choice.KEEP, "offload": Choice.OFFLOAD, "recompute": Choice.RECOMPUTE}
     assert [[names[word] for word in layer.values()] for layer in policy] == found.chosen.decision.choices.tolist()
+
+
+SMALL = ("plan", "llama-2-13b", "selene:1", "--global-batch", "8", "--sequence-length", "2048")
+
+
+def test_plan_offloads_where_nothing_fits_without(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    found = CliRunner().invoke(app, [*SMALL, "--json", "-o", str(file)])
+    document = json.loads(found.stdout)
+    assert document["offload"]["memory_bytes"]["device"] <= document["predicted"]["memory_limit_bytes"]
+    assert document["predicted"]["peak_memory_bytes"] > document["predicted"]["memory_limit_bytes"]
+    assert load_plan(file).offload is not None
+    never = CliRunner().invoke(app, [*SMALL, "--offload", "never"])
+    assert isinstance(never.exception, Infeasible)
+
+
+def test_plan_takes_the_faster_way_where_both_fit() -> None:
+    command = ("plan", "megatron-1.7b", "selene:1", "--global-batch", "8", "--sequence-length", "1024", "--json")
+    plain = json.loads(CliRunner().invoke(app, command).stdout)
+    auto = json.loads(CliRunner().invoke(app, [*command, "--offload", "auto"]).stdout)
+    steps = [one.get("offload", one["predicted"])["step_time_s"] for one in (plain, auto)]
+    assert "offload" not in plain
+    assert steps[1] <= steps[0]

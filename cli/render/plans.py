@@ -26,7 +26,7 @@ from meshwright.cli.render.units import (
 from meshwright.planner import Plan
 from meshwright.planner.layout.description import context_words, describe, narrower_shards, recomputed_part
 from meshwright.planner.layout.objective import SLOWER_BY_AT_MOST, Objective
-from meshwright.planner.plan_schema import StageSection, TrainingSection, UnrestrictedSection
+from meshwright.planner.plan_schema import OffloadSection, StageSection, TrainingSection, UnrestrictedSection
 
 REASONS_SHOWN = 6
 BETTER = {
@@ -70,6 +70,7 @@ def plan_document(plan: Plan, *, seconds: float | None) -> dict[str, Any]:
         "alternatives": document["alternatives"],
         "stages": document["stages"],
         "mesh": document["mesh"],
+        **({} if plan.offload is None else {"offload": document["offload"]}),
         "digest": plan.inputs.digest,
     }
 
@@ -106,6 +107,18 @@ def render_plan(
         console.print(Text(f"written to {file}"))
 
 
+def _offload_summary(offload: OffloadSection) -> Iterator[str]:
+    shares, memory = offload.optimizer, offload.memory_bytes
+    yield (
+        f"with offloading (for {offload.target}): step {shown_seconds(offload.step_time_s)}, device "
+        f"{shown_bytes(memory.device)} of {shown_bytes(offload.budget_bytes)}, host {shown_bytes(memory.host)} a rank"
+    )
+    yield (
+        f"optimizer: {shown_share(shares.cpu)} on the host, {shown_share(shares.streamed)} streamed, "
+        f"{shown_share(shares.resident)} resident; all figures but these are without offloading"
+    )
+
+
 def _summary(plan: Plan) -> Iterator[str]:
     inputs, predicted = plan.inputs, plan.predicted
     device, cluster = inputs.device.entry.name, inputs.cluster.entry.name
@@ -118,6 +131,8 @@ def _summary(plan: Plan) -> Iterator[str]:
         f"step {shown_seconds(predicted.step_time_s)}, memory {shown_bytes(predicted.peak_memory_bytes.nvidia_smi)} "
         f"of {shown_bytes(predicted.memory_limit_bytes)}"
     )
+    if plan.offload is not None:
+        yield from _offload_summary(plan.offload)
     time, memory = predicted.step_time_interval_s, predicted.nvidia_smi_interval_bytes
     yield (
         f"{predicted.interval_level:.0%} sure: step {shown_span(time.low, time.high, shown=shown_seconds)}, "
