@@ -11,7 +11,7 @@ from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, 
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
-    from meshwright.planner import TimedPlan
+    from meshwright.planner import Plan, TimedPlan
     from meshwright.planner.layout.question import Watch
     from meshwright.planner.plan_schema import Inputs
 
@@ -161,28 +161,43 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
     """
     from time import perf_counter
 
-    from meshwright.catalog.errors import Infeasible, MissingData
+    from meshwright.catalog.errors import Infeasible, InputError, MissingData
     from meshwright.planner import TimedPlan, plan_of
-    from meshwright.planner.offload.auto import plan_offloaded
 
+    if offload == "auto":
+        from meshwright.planner.offload.auto import require_offloadable
+
+        require_offloadable(inputs)
     start = perf_counter()
     try:
         made = plan_of(inputs, watch=watch)
     except Infeasible as error:
-        if offload == "never" or inputs.job.objective != "time":
+        if offload == "never":
             raise
+        from meshwright.planner.offload.auto import plan_offloaded
+
         try:
             return TimedPlan(plan=plan_offloaded(inputs), search_s=perf_counter() - start)
-        except (Infeasible, MissingData):
+        except (Infeasible, InputError, MissingData):
             if offload is not None:
                 raise
             raise error from None
     if offload != "auto":
         return made
-    other = plan_offloaded(inputs)
-    if other.offload is None or other.offload.step_time_s >= made.plan.predicted.step_time_s:
-        return made
-    return TimedPlan(plan=other, search_s=perf_counter() - start)
+    return TimedPlan(plan=_faster(inputs, made.plan), search_s=perf_counter() - start)
+
+
+def _faster(inputs: "Inputs", plan: "Plan") -> "Plan":
+    """Give the plan that offloads where it is the faster one. Raises MissingData."""
+    from meshwright.catalog.errors import Infeasible
+    from meshwright.planner.offload.auto import plan_offloaded
+
+    try:
+        other = plan_offloaded(inputs)
+    except Infeasible:
+        return plan
+    faster = other.offload is not None and other.offload.step_time_s < plan.predicted.step_time_s
+    return other if faster else plan
 
 
 def _routed(model: str, routing: Path) -> "ModelEntry":

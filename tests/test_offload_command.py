@@ -253,3 +253,25 @@ def test_plan_takes_the_faster_way_where_both_fit() -> None:
     steps = [one.get("offload", one["predicted"])["step_time_s"] for one in (plain, auto)]
     assert "offload" not in plain
     assert steps[1] <= steps[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--objective", "memory"), "is for the objective time, not for memory"),
+        (("--target", "torchtitan"), "torchtitan can't be told what is offloaded"),
+        (("--offload", "always"), "no way to offload is called 'always'"),
+    ],
+)
+def test_ways_of_offloading_that_a_plan_cannot_have(more: tuple[str, ...], words: str) -> None:
+    offload = () if "--offload" in more else ("--offload", "auto")
+    error = error_of(CliRunner().invoke(app, [*SMALL, *offload, *more]))
+    assert isinstance(error, InputError)
+    assert words in error.message
+
+
+def test_a_plan_is_for_what_its_launcher_can_be_told() -> None:
+    """What an objective or a launcher can't do is told as what it is without offloading: nothing fits."""
+    found = json.loads(CliRunner().invoke(app, [*SMALL, "--target", "deepspeed", "--json"]).stdout)
+    assert found["offload"]["target"] == "deepspeed"
+    assert isinstance(error_of(CliRunner().invoke(app, [*SMALL, "--target", "torchtitan"])), Infeasible)

@@ -167,6 +167,7 @@ COMMANDS = {
         "--forbid",
         "--max",
         "--target",
+        "--offload",
         "--stack",
         "--overlay",
         "-o",

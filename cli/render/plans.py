@@ -107,16 +107,18 @@ def render_plan(
         console.print(Text(f"written to {file}"))
 
 
-def _offload_summary(offload: OffloadSection) -> Iterator[str]:
-    shares, memory = offload.optimizer, offload.memory_bytes
+def _offload_summary(plan: Plan, offload: OffloadSection) -> Iterator[str]:
+    shares, memory, job = offload.optimizer, offload.memory_bytes, plan.inputs.job
+    tokens_per_s = job.global_batch * job.sequence_length / offload.step_time_s
     yield (
-        f"with offloading (for {offload.target}): step {shown_seconds(offload.step_time_s)}, device "
+        f"with offloading: {tokens_per_s:,.0f} tokens/s, step {shown_seconds(offload.step_time_s)}, device "
         f"{shown_bytes(memory.device)} of {shown_bytes(offload.budget_bytes)}, host {shown_bytes(memory.host)} a rank"
     )
     yield (
-        f"optimizer: {shown_share(shares.cpu)} on the host, {shown_share(shares.streamed)} streamed, "
-        f"{shown_share(shares.resident)} resident; all figures but these are without offloading"
+        f"decided for {offload.target}: optimizer {shown_share(shares.cpu)} on the host, "
+        f"{shown_share(shares.streamed)} streamed, {shown_share(shares.resident)} resident"
     )
+    yield "all that follows is without offloading, on devices of any memory:"
 
 
 def _summary(plan: Plan) -> Iterator[str]:
@@ -126,13 +128,13 @@ def _summary(plan: Plan) -> Iterator[str]:
     yield (
         f"{inputs.job.global_batch:,} sequences of {inputs.job.sequence_length:,} tokens a step, {inputs.job.precision}"
     )
+    if plan.offload is not None:
+        yield from _offload_summary(plan, plan.offload)
     yield (
         f"{predicted.tokens_per_s:,.0f} tokens/s, MFU {shown_share(predicted.mfu)}, "
         f"step {shown_seconds(predicted.step_time_s)}, memory {shown_bytes(predicted.peak_memory_bytes.nvidia_smi)} "
         f"of {shown_bytes(predicted.memory_limit_bytes)}"
     )
-    if plan.offload is not None:
-        yield from _offload_summary(plan.offload)
     time, memory = predicted.step_time_interval_s, predicted.nvidia_smi_interval_bytes
     yield (
         f"{predicted.interval_level:.0%} sure: step {shown_span(time.low, time.high, shown=shown_seconds)}, "

@@ -4,7 +4,7 @@ Layouts are searched as if devices had no limit, with everything kept and each Z
 that are fastest so are split by the linear program; of the few with the lowest bounds the fastest rounded one is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from meshwright.catalog.document import validate
@@ -27,8 +27,12 @@ from meshwright.planner.targets import Target, limits_under
 # Beyond any device, and within the numbers of a plan.
 NO_LIMIT = 10**17
 MESHES, SOLVED = 5, 3
-# The offload targets of launchers that plans are made for.
-TARGETS = {Target.MEGATRON_CORE: OffloadTarget.MEGATRON, Target.DEEPSPEED: OffloadTarget.DEEPSPEED}
+# What the launchers that plans are made for are told of it; others can't be told anything.
+TARGETS: Mapping[Target, OffloadTarget] = {
+    Target.MEGATRON_CORE: OffloadTarget.MEGATRON,
+    Target.DEEPSPEED: OffloadTarget.DEEPSPEED,
+    Target.FSDP2: OffloadTarget.TORCH,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +41,26 @@ class _Bounded:
     bound_s: float
 
 
-def plan_offloaded(inputs: Inputs) -> Plan:
-    """Make the fastest plan found of those that offload. Raises MissingData, and Infeasible where none fits."""
+def require_offloadable(inputs: Inputs) -> None:
+    """Raise InputError where plans of the objective, or for the launcher, don't offload."""
     if inputs.job.objective is not Objective.TIME:
-        raise InputError(f"is for the objective time, not for {inputs.job.objective}", path="offload")
+        raise InputError(
+            f"is for the objective time, not for {inputs.job.objective}", path="offload", hint="leave out --objective"
+        )
+    if inputs.job.target is not None and inputs.job.target not in TARGETS:
+        raise InputError(
+            f"{inputs.job.target} can't be told what is offloaded",
+            path="offload",
+            hint=f"plan for one of {', '.join(TARGETS)}, or without --target",
+        )
+
+
+def plan_offloaded(inputs: Inputs) -> Plan:
+    """Make the fastest plan found of those that offload.
+
+    Raises InputError as require_offloadable does, MissingData, and Infeasible where none fits.
+    """
+    require_offloadable(inputs)
     bounded = sorted(_bounded(inputs), key=lambda one: one.bound_s)[:SOLVED]
     if not bounded:
         raise Infeasible(
@@ -53,7 +73,7 @@ def plan_offloaded(inputs: Inputs) -> Plan:
 
 def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
     """Split each layout. Raises Infeasible where the target can express no split of any."""
-    target = TARGETS.get(inputs.job.target, OffloadTarget.FREE) if inputs.job.target else OffloadTarget.FREE
+    target = OffloadTarget.FREE if inputs.job.target is None else TARGETS[inputs.job.target]
     error: Infeasible | None = None
     found = False
     for one in bounded:
