@@ -17,7 +17,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.hardware.cluster import cluster_of
 from meshwright.planner.plan_schema import Embedded, Inputs, JobSection
-from meshwright.planner.targets import LAUNCHERS, limits_under
+from meshwright.planner.targets import LAUNCHERS, limits_under, stack_under
 
 OverlayGiven = str | Path | OverlayEntry
 
@@ -125,13 +125,14 @@ def inputs_under(inputs: Inputs, overlays: Sequence[OverlayGiven]) -> Inputs:
 def job_of(inputs: Inputs, *, devices: int | None = None) -> Job:
     """Make the job of the inputs, on so many of the cluster's devices (by default on all).
 
-    Dropout is on where both the software has it on and the model is trained with it.
+    Dropout is on where both the software has it on and the model is trained with it; of a target's stack there is what
+    the target runs of it.
 
     Raises MissingData where the device has no peak for the precision.
     """
     entry = inputs.cluster.entry
     update = {"device": inputs.device.entry, "devices": devices or entry.devices}
-    stack = inputs.stack.entry
+    stack = stack_under(inputs.job.target, inputs.stack.entry)
     job = Job(
         model=transformer_of(inputs.model.entry),
         cluster=cluster_of(entry.model_copy(update=update)),

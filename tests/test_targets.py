@@ -74,7 +74,7 @@ def test_limits_and_a_target_hold_together() -> None:
         "--target fsdp2 (at most tensor_parallel=1)",
         "--max micro_batch=2",
     )
-    assert limits_under(None, limits) is limits_under(Target.MEGATRON_CORE, limits) is limits
+    assert limits_under(None, limits) is limits
 
 
 def test_what_a_target_does_not_run_is_its_own_doing() -> None:
@@ -86,6 +86,14 @@ def test_what_a_target_does_not_run_is_its_own_doing() -> None:
     assert caught.value.hint == "leave out the limit, or choose another target"
     with pytest.raises(InputError, match=r"limits\.forbid\.tensor_parallel: leaves no value of it, since the target"):
         limits_under(Target.FSDP2, Limits(forbid={"tensor_parallel": (1,)}))
+    with pytest.raises(
+        InputError, match=r"limits\.fix\.zero_stage: is 1, but the target torchtitan runs no zero_stage=1"
+    ):
+        limits_under(Target.TORCHTITAN, Limits(fix={"zero_stage": 1}))
+    with pytest.raises(
+        InputError, match=r"limits\.forbid\.recompute: leaves no value of it, since the target deepspeed"
+    ):
+        limits_under(Target.DEEPSPEED, Limits(forbid={"recompute": ("none", "full")}))
 
 
 def test_devices_that_a_target_can_use(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
