@@ -24,6 +24,18 @@ def duration(text: str) -> float:
         raise InputError(str(error)) from None
 
 
+def rate(text: str) -> float:
+    """Give the bytes/s of "100 GB/s". Raises InputError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from meshwright.catalog.quantity import BytesPerSecond
+
+    try:
+        return TypeAdapter(BytesPerSecond).validate_python(text)
+    except ValidationError as error:
+        raise InputError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
 def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
     """Give what reads a member of a closed set, in any spelling, and raises InputError with all of them for others."""
     names = tuple(map(str, known))

@@ -147,6 +147,7 @@ COMMANDS = {
         "-o",
         "--json",
     },
+    "reshard": {"old", "new", "--between-steps", "--storage", "--output", "-o", "--json"},
     "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {
         "model",

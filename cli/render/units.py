@@ -8,6 +8,14 @@ def shown_bytes(value: float) -> str:
     return f"{value / 2**30:.1f} GiB"
 
 
+def shown_volume(value: float) -> str:
+    """Show bytes that move, in MB, GB or TB."""
+    for scale, unit in ((1e12, "TB"), (1e9, "GB")):
+        if value >= scale:
+            return f"{value / scale:,.2f} {unit}"
+    return f"{value / 1e6:,.2f} MB"
+
+
 def shown_seconds(value: float) -> str:
     """Show seconds, or milliseconds below one."""
     return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
