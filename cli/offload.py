@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from meshwright.planner.offload.rate_fit import RateFit
     from meshwright.planner.plan_schema import Inputs, Plan
 
-# As planner/offload/target.py has them, whose imports `--help` needn't wait for.
+# As planner/offload/forward_only.py and target.py have them, whose imports `--help` needn't wait for.
+MODES = ("training", "zeroth-order", "inference")
 TARGETS = ("free", "deepspeed", "deep-optimizer-states", "megatron", "torch")
 
 
@@ -60,6 +61,14 @@ def offload_command(  # noqa: PLR0913 - one argument an option
             metavar="|".join(TARGETS),
         ),
     ] = "free",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="What a step is; but for training nothing is kept, and parameters stream.",
+            parser=one_of("mode", MODES),
+            metavar="|".join(MODES),
+        ),
+    ] = "training",
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -88,6 +97,8 @@ def offload_command(  # noqa: PLR0913 - one argument an option
 
     if (layout is None) == (plan is None):
         raise InputError("give one of --layout FILE and --plan FILE", path="--layout")
+    if output is not None and mode != "training":
+        raise InputError(f"a plan file is of training, not of {mode}", path="--output", hint="leave out one of them")
     given = None if plan is None else load_plan(plan)
     job = None if given is None else given.inputs.job
     inputs = inputs_of(
@@ -112,6 +123,7 @@ def offload_command(  # noqa: PLR0913 - one argument an option
             nvme=nvme,
             target=target,
             rates=rates,
+            mode=mode,
         )
     if output is not None:
         _write(found, inputs, output)

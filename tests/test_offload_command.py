@@ -1,6 +1,7 @@
 """`meshwright offload`: its answer, its plan file, what launchers are told of it, and what is wrong with a question."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, M
 from meshwright.catalog.lookup import device_named, find_cluster
 from meshwright.cli.app import app
 from meshwright.planner import check_plan, emit, load_plan, plan_offload
+from meshwright.planner.offload import OffloadPlan
 from meshwright.planner.offload.decision import Choice
-from meshwright.planner.offload.problem import SUBGROUPS
 from meshwright.planner.offload.simulation import simulated
 from meshwright.planner.offload.targets.deepspeed import resident_subgroups
 from meshwright.planner.offload.targets.megatron import fraction_of
@@ -49,6 +50,13 @@ def planned(**more: Any) -> Any:  # noqa: ANN401 - arguments of the library
         "layout": LAYOUT,
     }
     return plan_offload("llama-2-70b", "dgx-h100:8", **question | more)
+
+
+@cache
+def told(target: str) -> OffloadPlan:
+    """The plan for a target, made once."""
+    found: OffloadPlan = planned(target=target)
+    return found
 
 
 def error_of(result: Result) -> MeshwrightError:
@@ -92,6 +100,14 @@ def test_the_smallest_budget_that_is_named_would_do(tmp_path: Path) -> None:
     assert isinstance(error_of(asked(tmp_path, "--memory-budget", less)), Infeasible)
 
 
+@pytest.mark.parametrize("target", ["megatron", "torch"])
+def test_the_smallest_budget_of_a_target_would_do(tmp_path: Path, target: str) -> None:
+    error = error_of(asked(tmp_path, "--memory-budget", "24 GiB", "--target", target))
+    assert isinstance(error, Infeasible)
+    assert f"nothing that {target} can express fits" in error.message
+    assert planned(target=target, memory_budget=error.hint.split('"')[1]).chosen.fits
+
+
 def test_the_smallest_host_memory_that_is_named_would_do(tmp_path: Path) -> None:
     error = error_of(asked(tmp_path, "--host-memory", "100 GiB"))
     assert isinstance(error, Infeasible)
@@ -103,6 +119,10 @@ def test_the_smallest_host_memory_that_is_named_would_do(tmp_path: Path) -> None
     [
         (("--memory-budget", "40"), InputError, "memory_budget: '40' is not a number with one of its units"),
         (("--memory-budget", "-3 GiB"), InputError, "memory_budget"),
+        (("--memory-budget", "90 GiB"), InputError, "90 GiB isn't from one byte to the 79.6 GiB that there are"),
+        (("--host-memory", "3 TiB"), InputError, "3 TiB isn't from one byte to the 2048.0 GiB that there are"),
+        (("--mode", "zeroth-order", "-o", "plan.yaml"), InputError, "a plan file is of training, not of zeroth-order"),
+        (("--mode", "reading"), InputError, "no mode is called 'reading'"),
         (("--host-memory", "much"), InputError, "host_memory: 'much'"),
         (("--target", "nemo"), InputError, "no target is called 'nemo'"),
         (("--nvme",), MissingData, "host.nvme"),
@@ -167,31 +187,44 @@ def test_drives_take_what_the_host_cannot_hold() -> None:
     found = plan_offload("llama-2-70b", own, nvme=True, **question)
     assert found.optimizer["nvme"] > 0
     assert found.memory_bytes["nvme"] > 0
-    told = plan_offload("llama-2-70b", own, nvme=True, target="deepspeed", **question)
-    assert told.settings["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
-    assert told.settings["aio"]["queue_depth"] >= 1
+    # DeepSpeed has all of the optimizer's states on drives, or none; others can't be told of drives.
+    all_or_none = plan_offload("llama-2-70b", own, nvme=True, target="deepspeed", **question)
+    assert all_or_none.optimizer["nvme"] == 1
+    assert all_or_none.settings["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
+    assert "ratio" not in all_or_none.settings["zero_optimization"]["offload_optimizer"]
+    assert all_or_none.settings["aio"]["queue_depth"] >= 1
+    with pytest.raises(Infeasible, match="nothing that megatron can express fits"):
+        plan_offload("llama-2-70b", own, nvme=True, target="megatron", **question)
 
 
 @pytest.mark.parametrize("target", ["deepspeed", "deep-optimizer-states", "megatron", "torch"])
 def test_targets_cost_something_and_never_win(target: str) -> None:
-    found = planned(target=target)
+    found = told(target)
     assert found.slower_than_free >= 0
     assert found.chosen.fits
     assert found.settings
 
 
 def test_deepspeed_is_told_a_ratio_that_it_rounds_to_what_was_meant() -> None:
-    found = planned(target="deepspeed")
-    optimizer = found.settings["zero_optimization"]["offload_optimizer"]
-    resident = round(found.optimizer["resident"] * SUBGROUPS)
-    assert resident_subgroups(optimizer["ratio"], SUBGROUPS) == resident
+    found = told("deepspeed")
+    zero = found.settings["zero_optimization"]
+    # As DeepSpeed joins whole tensors in order, and keeps the first of the groups.
+    groups, filled = [], 0.0
+    for tensor in found.problem.optimizer.tensors:
+        filled += tensor
+        if filled >= zero["sub_group_size"]:
+            groups.append(filled)
+            filled = 0.0
+    groups += [filled] if filled else []
+    number = resident_subgroups(zero["offload_optimizer"]["ratio"], len(groups))
+    assert sum(groups[:number]) / sum(groups) == pytest.approx(found.optimizer["resident"], rel=1e-6)
+    assert sum(groups) == pytest.approx(found.problem.optimizer.parameters)
     assert found.optimizer["streamed"] == 0
-    assert found.settings["zero_optimization"]["sub_group_size"] * SUBGROUPS >= found.problem.optimizer.parameters
-    assert "prefetch_optimizer" not in optimizer
+    assert "prefetch_optimizer" not in zero["offload_optimizer"]
 
 
 def test_strides_are_told_to_deep_optimizer_states() -> None:
-    found = planned(target="deep-optimizer-states")
+    found = told("deep-optimizer-states")
     optimizer = found.settings["zero_optimization"]["offload_optimizer"]
     shares = found.optimizer
     assert optimizer["prefetch_optimizer"] == 1
@@ -226,7 +259,7 @@ def test_the_plan_file_is_a_plan_that_launchers_are_told(tmp_path: Path) -> None
 
 
 def test_torch_gets_a_policy_of_each_layer() -> None:
-    found = planned(target="torch")
+    found = told("torch")
     policy = found.settings["checkpoint_policy"]
     names = {"save": Choice.KEEP, "offload": Choice.OFFLOAD, "recompute": Choice.RECOMPUTE}
     assert [[names[word] for word in layer.values()] for layer in policy] == found.chosen.decision.choices.tolist()
@@ -275,3 +308,33 @@ def test_a_plan_is_for_what_its_launcher_can_be_told() -> None:
     found = json.loads(CliRunner().invoke(app, [*SMALL, "--target", "deepspeed", "--json"]).stdout)
     assert found["offload"]["target"] == "deepspeed"
     assert isinstance(error_of(CliRunner().invoke(app, [*SMALL, "--target", "torchtitan"])), Infeasible)
+
+
+def test_parameters_stream_where_only_forward_passes_run() -> None:
+    """A 70B model on one device: what doesn't fit of its weights comes over the link for each micro-batch."""
+    question = {"layout": {}, "mode": "inference", "global_batch": 8}
+    found, twice = planned(**question), planned(**question | {"mode": "zeroth-order"})
+    link = found.problem.host.copy_bytes_per_s
+    weights = float(found.problem.layers.weight_bytes.sum())
+    stays = found.problem.memory.limit - found.problem.memory.passes - found.problem.memory.loss
+    assert found.step_time_s >= 8 * (weights - stays) / link
+    assert found.step_time_s == pytest.approx(8 * sum(found.streamed_shares) / 80 * weights / link, rel=0.05)
+    assert found.gap < 0.01
+    assert found.memory_bytes["host"] == pytest.approx(sum(found.streamed_shares) / 80 * weights)
+    assert set(found.parameters) == {"streamed"}
+    assert found.activations[0] == {}
+    # Both runs of a layer are while it is there: more compute, behind the same link.
+    assert twice.step_time_s == pytest.approx(found.step_time_s, rel=0.05)
+    assert twice.problem.layers.forward_s == pytest.approx(2 * found.problem.layers.forward_s)
+    for one in (found, twice):
+        events = simulated(one.problem, one.chosen.decision)
+        assert events.step_time_s == pytest.approx(one.step_time_s, rel=0.03)
+        assert events.device_bytes <= one.problem.memory.limit * (1 + 1e-9)
+
+
+def test_inference_that_fits_takes_its_forward_passes() -> None:
+    found = planned(mode="inference", global_batch=16)
+    layers = found.problem.layers
+    assert found.step_time_s >= float(layers.forward_s.sum()) * found.problem.passes * 2
+    assert found.step_time_s < planned(memory_budget="80 GiB").step_time_s / 2
+    assert set(found.parameters) == {"sharded"}

@@ -93,6 +93,7 @@ COMMANDS = {
         "--memory-budget",
         "--host-memory",
         "--nvme",
+        "--mode",
         "--target",
         "--calibrate",
         "--overlay",

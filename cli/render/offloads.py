@@ -89,6 +89,8 @@ def _shown_parameters(name: str, share: float, count: int) -> str:
 def _activations(console: Console, found: OffloadPlan) -> None:
     """Print a row for each run of layers that are treated alike."""
     names = list(found.activations[0])
+    if not names:
+        return
     table = plain_table("Activations", ["layers", *names])
     numbered = enumerate(found.activations)
     for choices, layers in groupby(numbered, key=lambda pair: tuple(pair[1].items())):

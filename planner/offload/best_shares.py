@@ -49,7 +49,8 @@ def with_best_shares(problem: Problem, decision: Decision, candidates: Shares | 
     Args:
         problem: the problem.
         decision: whose shares are replaced.
-        candidates: arrays of shares to choose from, by default all of whole subgroups.
+        candidates: arrays of shares to choose from, by default all of whole subgroups; what they have on drives is
+            there even if the host could hold it.
 
     """
     if candidates is not None:
@@ -64,9 +65,9 @@ def with_best_shares(problem: Problem, decision: Decision, candidates: Shares | 
 def _with_best_of(problem: Problem, decision: Decision, shares: Shares) -> Decision | None:
     cpu, streamed, resident = map(np.asarray, (shares.cpu, shares.streamed, shares.resident))
     held, parameters, host = held_of(problem, decision), problem.optimizer.parameters, problem.host
-    state = STATE_BYTES * parameters
+    state = max(STATE_BYTES * parameters, 1.0)
     on_host = state * (cpu + streamed) + HOST_GRADIENT_BYTES * parameters * cpu + held.left
-    nvme = np.clip((on_host - host.memory_bytes) / state, 0.0, None)
+    nvme = np.maximum(np.clip((on_host - host.memory_bytes) / state, 0.0, None), shares.nvme)
     fits = (nvme <= cpu) & (nvme * state <= host.nvme_bytes)
     fits &= device_bytes(problem.memory, held, cpu=cpu, resident=resident, streams=streamed > 0) <= problem.memory.limit
     if not fits.any():

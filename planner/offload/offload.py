@@ -17,15 +17,19 @@ from meshwright.costmodels.layout import Layout
 from meshwright.planner.consistency import layout_contradictions
 from meshwright.planner.job_inputs import OverlayGiven, inputs_of, job_of
 from meshwright.planner.offload.baselines import baselines
+from meshwright.planner.offload.forward_only import Mode
 from meshwright.planner.offload.host import UpdateRates, host_of, with_nvme
 from meshwright.planner.offload.layout_file import read_layout
 from meshwright.planner.offload.offload_plan import OffloadPlan
 from meshwright.planner.offload.problem import Problem
 from meshwright.planner.offload.questions import problem_of, without_recompute
-from meshwright.planner.offload.solve import Solved, solve
+from meshwright.planner.offload.solve import Solved, gib, solve
 from meshwright.planner.offload.target import OffloadTarget
-from meshwright.planner.offload.targets.solving import Expressed, expressed
+from meshwright.planner.offload.targets.solving import Expressed, expressed, least_shown_bytes
 from meshwright.planner.plan_schema import Inputs
+
+# What a device or a host is named after may be a little more than what it has.
+NOMINAL = 1.05
 
 
 def plan_offload(  # noqa: PLR0913 - one argument a field of the question
@@ -42,6 +46,7 @@ def plan_offload(  # noqa: PLR0913 - one argument a field of the question
     nvme: bool = False,
     target: str | OffloadTarget = OffloadTarget.FREE,
     rates: UpdateRates | None = None,
+    mode: str | Mode = Mode.TRAINING,
     memory_headroom: float = 0.05,
     overlays: Sequence[OverlayGiven] = (),
 ) -> OffloadPlan:
@@ -61,6 +66,7 @@ def plan_offload(  # noqa: PLR0913 - one argument a field of the question
         nvme: whether states may go to the node's drives.
         target: the launcher that is to run it: free, deepspeed, megatron or torch.
         rates: measured rates of the host (rate_fit.py), in place of the catalog's.
+        mode: training, zeroth-order training, or inference.
         memory_headroom: share of device memory to leave free where no budget is given.
         overlays: files of calibrated figures, or entries, to lay over the catalog's.
 
@@ -88,6 +94,7 @@ def plan_offload(  # noqa: PLR0913 - one argument a field of the question
         nvme=nvme,
         target=target,
         rates=rates,
+        mode=mode,
     )
 
 
@@ -100,12 +107,19 @@ def offload_of(
     nvme: bool = False,
     target: str | OffloadTarget = OffloadTarget.FREE,
     rates: UpdateRates | None = None,
+    mode: str | Mode = Mode.TRAINING,
 ) -> OffloadPlan:
     """Decide as plan_offload does, for inputs that are resolved already."""
     start = perf_counter()
     known = OffloadTarget(match_name(str(target), list(OffloadTarget), kind="offload target"))
     problem = offload_problem(
-        inputs, layout, memory_budget=memory_budget, host_memory=host_memory, nvme=nvme, rates=rates
+        inputs,
+        layout,
+        memory_budget=memory_budget,
+        host_memory=host_memory,
+        nvme=nvme,
+        rates=rates,
+        mode=Mode(match_name(str(mode), list(Mode), kind="mode")),
     )
     free = solve(problem)
     own = None if known is OffloadTarget.FREE else _expressed(problem, layout, known, free)
@@ -134,42 +148,54 @@ def offload_problem(
     host_memory: str | int | None = None,
     nvme: bool = False,
     rates: UpdateRates | None = None,
+    mode: Mode = Mode.TRAINING,
 ) -> Problem:
     """Give the problem that a layout poses. Raises InputError and MissingData."""
     for path, contradiction in layout_contradictions("layout", layout, inputs):
         raise InputError(contradiction, path=path)
     job = job_of(inputs, devices=layout.world_size)
-    limit = inputs.device.entry.memory.capacity * (1 - inputs.job.memory_headroom)
-    budget = limit if memory_budget is None else _bytes(memory_budget, "memory_budget")
+    has = inputs.device.entry.memory.capacity
+    limit = has * (1 - inputs.job.memory_headroom)
+    budget = limit if memory_budget is None else _bytes(memory_budget, "memory_budget", most=has)
     per_node = inputs.cluster.entry.devices_per_node
     ranks = min(per_node, layout.world_size)
     host = host_of(job.cluster.device, devices_per_node=per_node, ranks=ranks, rates=rates)
     if host_memory is not None:
-        host = replace(host, memory_bytes=_bytes(host_memory, "host_memory") / ranks)
+        host = replace(host, memory_bytes=_bytes(host_memory, "host_memory", most=host.memory_bytes * ranks) / ranks)
     if nvme:
         host = with_nvme(host, job.cluster.device, devices_per_node=per_node)
-    return problem_of(job, layout, host, limit_bytes=budget)
+    return problem_of(job, layout, host, limit_bytes=budget, mode=mode)
 
 
 def _expressed(problem: Problem, layout: Layout, target: OffloadTarget, free: Solved) -> Expressed:
     found = expressed(problem, layout, target)
     if found is None:
+        least = least_shown_bytes(problem, layout, target)
+        budget = (
+            "" if least is None else f'the smallest budget that would do is --memory-budget "{gib(least, up=True)}"'
+        )
         raise Infeasible(
             f"nothing that {target} can express fits",
             nearest_miss=f"free of it, a step takes {free.best.step_time_s:.3g} s",
-            hint="choose another --target, a larger --memory-budget, or a layout with more shards",
+            hint=f"{budget or 'no budget would do'}; or choose another --target, or a layout with more shards",
         )
     return found
 
 
-def _bytes(value: str | int, path: str) -> int:
+def _bytes(value: str | int, path: str, *, most: float) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise InputError(f"must be bytes or a text such as 40 GiB, not {value!r:.60}", path=path)
     if isinstance(value, int):
-        if not 0 < value < 2**63:
-            raise InputError(f"{value} isn't a number of bytes from 1", path=path)
-        return value
-    try:
-        return parse_bytes(value)
-    except ValueError as error:
-        raise InputError(str(error), path=path, hint='such as "40 GiB"') from None
+        size = value
+    else:
+        try:
+            size = parse_bytes(value)
+        except ValueError as error:
+            raise InputError(str(error), path=path, hint='such as "40 GiB"') from None
+    if not 0 < size <= most * NOMINAL:
+        raise InputError(
+            f"{str(value)[:40]} isn't from one byte to the {gib(most)} that there are",
+            path=path,
+            hint="a cluster file of your own may have more",
+        )
+    return min(size, int(most))

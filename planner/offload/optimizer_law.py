@@ -49,7 +49,7 @@ class OptimizerWork:
     """parameters: P of a rank. device_s: of updating them all on the device. weight_bytes: of one that goes back.
 
     drained: gradients leave for the host as backward passes make them; else they do when the optimizer steps.
-    gradient_bytes: of one of them on the way.
+    gradient_bytes: of one of them on the way. tensors: parameters of a rank by tensor, in the model's order.
     """
 
     parameters: float
@@ -57,6 +57,7 @@ class OptimizerWork:
     weight_bytes: float = WEIGHT_BYTES
     gradient_bytes: float = 2.0
     drained: bool = True
+    tensors: tuple[float, ...] = ()
 
 
 def overlapped_rows_s(work: OptimizerWork, host: Host, shares: Shares) -> dict[str, FloatArray]:

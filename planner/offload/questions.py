@@ -18,9 +18,12 @@ from meshwright.costmodels.stages import stage_chunks
 from meshwright.costmodels.state import layer_on_rank, stage_parameters
 from meshwright.costmodels.synchronisation import optimizer_s
 from meshwright.costmodels.tensor_classes import class_costs
+from meshwright.costmodels.vocabulary import head_s
+from meshwright.planner.offload.forward_only import Mode, forward_only
 from meshwright.planner.offload.host import Host
 from meshwright.planner.offload.optimizer_law import STATE_BYTES, OptimizerWork
 from meshwright.planner.offload.problem import CLASSES, SUBGROUPS, WINDOW, DeviceMemory, Layers, Problem
+from meshwright.planner.offload.tensors import layer_tensors
 
 # Subgroups that are on the device at once: one on its way in, one updated, one on its way out.
 STREAMED_AT_ONCE = 3
@@ -31,7 +34,7 @@ def without_recompute(layout: Layout) -> Layout:
     return replace(layout, recompute=Recompute.NONE, recompute_layers=None, recompute_split=())
 
 
-def problem_of(job: Job, layout: Layout, host: Host, *, limit_bytes: float) -> Problem:
+def problem_of(job: Job, layout: Layout, host: Host, *, limit_bytes: float, mode: Mode = Mode.TRAINING) -> Problem:
     """Make the problem of a layout's neediest rank.
 
     All ranks take one decision. Passes are those of the slowest stage, where that isn't the neediest.
@@ -41,12 +44,18 @@ def problem_of(job: Job, layout: Layout, host: Host, *, limit_bytes: float) -> P
         layout: the layout, of which only the recomputation isn't asked for.
         host: of a rank.
         limit_bytes: what nvidia-smi may show.
+        mode: what a step is.
 
     """
     table = LayoutTable.of([without_recompute(layout)])
     stages = stage_table(job.model, table)
     stage = int(np.argmax(stage_memory(job, table, stages).backward_bytes[0]))
-    return _Rank(job=job, table=table, stages=stages, stage=stage).problem(host, limit_bytes=limit_bytes)
+    rank = _Rank(job=job, table=table, stages=stages, stage=stage)
+    training = rank.problem(host, limit_bytes=limit_bytes)
+    if mode is Mode.TRAINING:
+        return training
+    breakdown = predict_time(job, table).breakdown
+    return forward_only(training, mode, head_s=rank.head_s, gathered_s=float(breakdown["parameter_communication"][0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +76,11 @@ class _Rank:
         own = sorted(layer for chunk in stage.layers for layer in chunk)
         mtp = (model.kind_of_layer[-1],) * model.mtp_layers * any(stage.head)
         return (*(model.kind_of_layer[layer] for layer in own), *mtp)
+
+    @property
+    def head_s(self) -> float:
+        """Seconds of the head's forward pass of a micro-batch, 0 where the stage has none."""
+        return float(self.stages.last[0, self.stage] * head_s(self.job, self.table)[0][0])
 
     def problem(self, host: Host, *, limit_bytes: float) -> Problem:
         job, table, stages = self.job, self.table, self.stages
@@ -159,7 +173,23 @@ class _Rank:
             weight_bytes=self._weight_bytes,
             gradient_bytes=self._wire_bytes,
             drained=self._drains(),
+            tensors=self._tensors(),
         )
+
+    def _tensors(self) -> tuple[float, ...]:
+        """Give the parameters that a rank updates by tensor; what isn't in layers is embedding and head, in halves."""
+        job, table, model = self.job, self.table, self.job.model
+        dense, experts = dense_sharding(job, table), expert_sharding(job, table)
+        by_kind = []
+        for layer in model.layer_kinds:
+            own, whole = layer_on_rank(job, layer, table), layer_tensors(model, layer)
+            updated = float((own.dense / dense.optimizer + own.experts / experts.optimizer)[0, 0])
+            by_kind.append([size * updated / sum(whole) for size in whole])
+        layers = [size for kind in self.kinds for size in by_kind[kind]]
+        first = bool(self.stages.first[0, self.stage])
+        last = bool(self.stages.last[0, self.stage]) and not (first and model.tied_embeddings)
+        ends = max(self._parameters() - sum(layers), 0.0) / max(first + last, 1)
+        return (*[ends] * first, *layers, *[ends] * last)
 
     def _memory(self, limit_bytes: float) -> DeviceMemory:
         job, table, stages, stage = self.job, self.table, self.stages, self.stage

@@ -76,6 +76,9 @@ def _starts(problem: Problem, optimum: Relaxed) -> Iterator[Decision]:
         # As many whole layers of each class as the optimum has in all, the first ones.
         first = _first_layers(problem, optimum, threshold)
         yield Decision(choices=first, streamed=streamed, shares=optimum.shares)
+        # No more than the optimum has of parameters that stay, where nothing else can make room for them.
+        more = np.ceil(optimum.streamed * PARTS - PARTIAL) / PARTS
+        yield Decision(choices=choices, streamed=more, shares=optimum.shares)
 
 
 def _alike(problem: Problem, optimum: Relaxed, shares: Shares | None) -> list[Evaluation]:

@@ -65,17 +65,17 @@ def infeasible(problem: Problem) -> Infeasible:
     if needed > limit:
         least, most = (problem.memory.shown_bytes(value) for value in (needed, limit))
         return Infeasible(
-            f"nothing fits in {_gib(most)} of device memory, even with all that can leave it on the host",
-            nearest_miss=f"everything that can leave offloaded takes {_gib(least)}",
-            hint=f'the smallest budget that would do is --memory-budget "{_gib(least, up=True)}"; more ranks that '
+            f"nothing fits in {gib(most)} of device memory, even with all that can leave it on the host",
+            nearest_miss=f"everything that can leave offloaded takes {gib(least)}",
+            hint=f'the smallest budget that would do is --memory-budget "{gib(least, up=True)}"; more ranks that '
             "share the parameters, or a smaller micro-batch, need less",
         )
     host = least_host_bytes(problem)
     ranks = problem.host.ranks
     return Infeasible(
-        f"what doesn't fit on devices doesn't fit in {_gib(ranks * problem.host.memory_bytes)} of host memory either",
-        nearest_miss=f"a node's {ranks} ranks leave {_gib(ranks * host)} to its host at least",
-        hint=f'the smallest that would do is --host-memory "{_gib(ranks * host, up=True)}"',
+        f"what doesn't fit on devices doesn't fit in {gib(ranks * problem.host.memory_bytes)} of host memory either",
+        nearest_miss=f"a node's {ranks} ranks leave {gib(ranks * host)} to its host at least",
+        hint=f'the smallest that would do is --host-memory "{gib(ranks * host, up=True)}"',
     )
 
 
@@ -93,7 +93,8 @@ def least_host_bytes(problem: Problem) -> float:
     return high
 
 
-def _gib(size: float, *, up: bool = False) -> str:
+def gib(size: float, *, up: bool = False) -> str:
+    """Give a size in GiB with one decimal, rounded up where asked to."""
     tenths = size / 2**30 * 10
     shown = -int(-tenths // 1) if up else round(tenths)
     return f"{shown / 10:.1f} GiB"

@@ -1,13 +1,21 @@
 """PyTorch: a policy of selective checkpointing a layer, as data, and torchao's CPUOffloadOptimizer.
 
 Each layer keeps, moves or computes again each class of its own; the optimizer is all on the host or all on the device
-(torchao.optim.CPUOffloadOptimizer), and parameters stay as they are sharded.
+(torchao.optim.CPUOffloadOptimizer), and parameters stay as they are sharded. Of several micro-batches that wrapper
+sends each one's gradients, which still stay on the device: offload_gradients would drop what was added up.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from meshwright.planner.offload.decision import Choice, Decision
 from meshwright.planner.offload.problem import CLASSES, Problem
+
+
+def expressible(problem: Problem) -> Problem:
+    """Give the problem as PyTorch has it: parameters don't stream, gradients stay where they are added up."""
+    drained = problem.memory.drained if problem.passes <= 1 else 0.0
+    return replace(problem, streamable=False, memory=replace(problem.memory, drained=drained))
 
 
 def settings(problem: Problem, decision: Decision) -> dict[str, Any]:
@@ -26,7 +34,7 @@ def settings(problem: Problem, decision: Decision) -> dict[str, Any]:
         document["optimizer"] = {
             "class": "torchao.optim.CPUOffloadOptimizer",
             "optimizer_class": "torch.optim.AdamW",
-            "offload_gradients": problem.optimizer.drained,
+            "offload_gradients": problem.memory.drained > 0,
             "fused": True,
         }
     return document
