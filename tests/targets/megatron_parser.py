@@ -35,6 +35,11 @@ UNDERSTOOD = (
     "recompute_method",
     "recompute_num_layers",
     "recompute_modules",
+    "optimizer_cpu_offload",
+    "optimizer_offload_fraction",
+    "fine_grained_activation_offloading",
+    "offload_modules",
+    "activation_offload_fraction",
     "micro_batch_size",
     "global_batch_size",
 )

@@ -30,6 +30,7 @@ KNOWN = {value for value in vars(constants).values() if isinstance(value, str)} 
     BFLOAT16,
     FP16,
     "zero_optimization",
+    "aio",
     "tensor_parallel",
     "expert_parallel",
     "activation_checkpointing",
