@@ -1,7 +1,7 @@
 """The best placements of tiny layers, by trying all."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -29,10 +29,17 @@ def least_largest(weights: Sequence[float], *, devices: int, size: int) -> float
 
 
 def most_staying(transitions: FloatArray, loads: FloatArray, *, groups: int, cap: float = float("inf")) -> float:
-    """The most tokens that stay in their group, over all named partitions of all layers with groups under the cap."""
+    """The most tokens that stay in their group, over all named partitions of all layers with groups under the cap.
+
+    A layer that has none under the cap has those with the lightest heaviest group.
+    """
     layers, experts = loads.shape
-    homes = [np.array(home) for home in _even_homes(experts, groups)]
-    allowed = [[home for home in homes if np.bincount(home, row, minlength=groups).max() <= cap] for row in loads]
+    homes = [np.array(home) for home in _homes(experts, groups)]
+    allowed = []
+    for row in loads:
+        heaviest = np.array([np.bincount(home, row, minlength=groups).max() for home in homes])
+        most = max(cap, heaviest.min()) * (1 + 1e-9)
+        allowed.append([home for home, load in zip(homes, heaviest, strict=True) if load <= most])
     best = 0.0
     for path in product(*allowed):
         stay = sum(
@@ -42,5 +49,9 @@ def most_staying(transitions: FloatArray, loads: FloatArray, *, groups: int, cap
     return best
 
 
-def _even_homes(experts: int, groups: int) -> Iterator[tuple[int, ...]]:
-    yield from sorted(set(permutations([expert % groups for expert in range(experts)])))
+def _homes(experts: int, groups: int) -> Iterator[tuple[int, ...]]:
+    """All homes of which no group has more experts than the fewest that it must have room for."""
+    size = -(-experts // groups)
+    for home in product(range(groups), repeat=experts):
+        if max(map(home.count, range(groups))) <= size:
+            yield home

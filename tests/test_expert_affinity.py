@@ -43,6 +43,57 @@ def test_the_load_cap_leaves_out_what_is_heavier(seed: int) -> None:
     assert stay == most_staying(moves, weights, groups=2, cap=least)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.sampled_from([(2, 3, 3), (3, 2, 3), (4, 3, 2), (5, 2, 2), (5, 3, 2), (6, 3, 2)]),
+    nodes=st.booleans(),
+    load_cap=st.sampled_from([1.01, 1.5, 9.0]),
+)
+def test_traffic_of_few_experts_is_optimal_where_devices_do_not_divide_them(
+    seed: int, shape: tuple[int, int, int], nodes: bool, load_cap: float
+) -> None:
+    experts, devices, layers = shape
+    draw = np.random.default_rng(seed)
+    moves = draw.integers(1, 20, (layers - 1, experts, experts))
+    weights = draw.integers(1, 9, (layers, experts)).astype(float)
+    # The mean of a device is 1 in each layer.
+    weights *= devices / weights.sum(axis=1, keepdims=True)
+    placed = place_experts(
+        weights,
+        devices=devices,
+        nodes=devices if nodes else 1,
+        transitions=moves,
+        objective="traffic",
+        load_cap=load_cap,
+    )
+    stay = most_staying(moves, weights, groups=devices, cap=load_cap)
+    assert placed.status == "optimal"
+    assert placed.cross_device * moves.sum() == pytest.approx(moves.sum() - stay)
+
+
+def test_one_device_a_node_is_optimal_only_where_that_is_proven() -> None:
+    weights, moves = chain(layers=3, experts=32, seed=5)
+    placed = place_experts(weights, devices=4, nodes=4, transitions=moves, objective="traffic")
+    assert placed.status == "feasible"
+    assert placed.cross_bound < placed.cross_node
+
+
+def test_room_for_more_experts_than_are_searched_leaves_traffic_unproven() -> None:
+    moves = np.array([[[0.0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9], [9, 0, 0, 0]]] * 2)
+    placed = place_experts(np.ones((3, 4)), devices=2, slots=8, transitions=moves, objective="traffic")
+    assert placed.cross_bound == 0.0
+    assert placed.status == "feasible" or placed.cross_device == 0.0
+
+
+def test_a_node_without_load_holds_its_experts() -> None:
+    moves = np.array([[[4.0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]])
+    weights = np.array([[4.0, 4, 0, 0]] * 2)
+    placed = place_experts(weights, devices=4, nodes=2, transitions=moves, load_cap=3.0)
+    assert sorted(placed.placement[0]) == [0, 1, 2, 3]
+    assert placed.cross_node == 0.0
+
+
 def test_partitions_are_counted_as_combinatorics_counts_them() -> None:
     # E! / (S!^K K!)
     assert len(partitions(8, 2)) == 35

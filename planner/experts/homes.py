@@ -37,13 +37,15 @@ class Pull:
     """What keeps experts and tokens together.
 
     transitions: [layers - 1, experts, experts]; tokens: from each group [layers, groups, experts]; either may be None.
-    loads: [layers, experts]. cap: the most load of a group [layers].
+    loads: [layers, experts]. cap: the most load of a group [layers], which some placement keeps; asked: the one that
+    was asked for, which may be below what any keeps.
     """
 
     transitions: FloatArray | None
     tokens: FloatArray | None
     loads: FloatArray
     cap: FloatArray
+    asked: FloatArray
     groups: int
 
     @property
@@ -87,8 +89,8 @@ def homes_of(pull: Pull, *, deadline: Deadline = NEVER) -> Homes:
     moves, tokens = pull.transitions, pull.tokens
     if pull.groups == 1:
         return Homes(home=np.zeros((layers, experts), np.int64), exact=True, method="one group")
-    if moves is not None and tokens is None and solvable(experts, pull.groups):
-        best = chained(moves, pull.loads, groups=pull.groups, cap=pull.cap, deadline=deadline)
+    if moves is not None and tokens is None and solvable(pull.size * pull.groups, pull.groups):
+        best = _chained(pull, moves, deadline)
         if best is not None:
             return Homes(home=best, exact=True, method="dynamic program along the layers")
     if moves is None:
@@ -98,6 +100,20 @@ def homes_of(pull: Pull, *, deadline: Deadline = NEVER) -> Homes:
     home = _under_cap(pull, _swept(pull, moves, deadline))
     home = shared_out(moves, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap, deadline=deadline)
     return Homes(home=home, exact=False, method="sweeps of assignments")
+
+
+def _chained(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray | None:
+    """Give the best homes, with places that stay empty as experts without tokens."""
+    experts = pull.loads.shape[1]
+    none = (0, pull.size * pull.groups - experts)
+    best = chained(
+        np.pad(moves, ((0, 0), none, none)),
+        np.pad(pull.loads, ((0, 0), none)),
+        groups=pull.groups,
+        cap=pull.asked,
+        deadline=deadline,
+    )
+    return None if best is None else best[:, :experts]
 
 
 def _swept(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray:

@@ -38,7 +38,8 @@ def lower_bound(weights: FloatArray, *, slots: int, devices: int) -> FloatArray:
     counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
     mean = heaviest_first.sum(axis=1) / devices
     low: FloatArray = np.maximum(mean, (heaviest_first / counts).max(axis=1))
-    at = np.flatnonzero(~_possible(heaviest_first, low, slots=slots, devices=devices))
+    at = np.flatnonzero(low > 0)
+    at = at[~_possible(heaviest_first[at], low[at], slots=slots, devices=devices)]
     high = low + heaviest_first[:, 0] + mean
     for _ in range(STEPS if len(at) else 0):
         middle = (low[at] + high[at]) / 2

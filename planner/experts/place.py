@@ -7,7 +7,8 @@
     both, nodes         `homes_of` with nodes as groups under half the excess that the load cap allows, then balanced
                         within nodes, then devices of a node named by where tokens come from
 
-A cap that no placement keeps is raised to the largest load of the balanced placement.
+A cap that no placement keeps is raised to the least that one keeps where few experts are solved exactly, else to the
+largest load of the balanced placement.
 """
 
 from dataclasses import dataclass, replace
@@ -230,13 +231,25 @@ def _balance(question: _Question, balance: Balanced) -> _Found:
 def _traffic(question: _Question, balance: Balanced) -> _Found:
     homes = homes_of(_pull(question, balance, groups=question.level), deadline=question.deadline)
     if question.nodes == 1:
-        return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
+        return _at_home(question, homes)
     if question.replicated:
         return _in_nodes(question, homes, balance)
-    home, exact = devices_in_nodes(
+    home = devices_in_nodes(
         question.routing, homes.home, devices=question.devices, nodes=question.nodes, deadline=question.deadline
     )
-    return _Found(by_device=_filled(question, home), method=f"nodes: {homes.method}; devices likewise", exact=exact)
+    # Of several devices a node only the nodes' traffic would be proven.
+    exact = homes.exact and question.devices == question.nodes
+    return _at_home(question, Homes(home=home, exact=exact, method=f"nodes: {homes.method}; devices likewise"))
+
+
+def _at_home(question: _Question, homes: Homes) -> _Found:
+    """Give each expert in a slot of its device. Copies in slots left, and homes for more experts, aren't searched."""
+    copies = question.dispatch is not Dispatch.EQUAL_SPLIT and question.slots > question.routing.experts
+    return _Found(
+        by_device=_filled(question, homes.home),
+        method=homes.method,
+        exact=homes.exact and not copies and not question.replicated,
+    )
 
 
 def _both(question: _Question, balance: Balanced) -> _Found:
@@ -246,7 +259,7 @@ def _both(question: _Question, balance: Balanced) -> _Found:
         )
     if not question.replicated:
         homes = homes_of(_pull(question, balance, groups=question.devices), deadline=question.deadline)
-        return _Found(by_device=_filled(question, homes.home), method=homes.method, exact=homes.exact)
+        return _at_home(question, homes)
     named = near_their_tokens(question.routing, balance.placed, nodes=1)
     return _Found(by_device=named, method="balanced; devices named by their tokens")
 
@@ -285,17 +298,19 @@ _FINDERS = {Objective.BALANCE: _balance, Objective.TRAFFIC: _traffic, Objective.
 def _pull(question: _Question, balance: Balanced, *, groups: int) -> Pull:
     """Give what `homes_of` needs, with the cap of a group of devices."""
     routing, per_group = question.routing, question.devices // groups
-    cap = np.full(routing.layers, np.inf)
+    cap = asked = np.full(routing.layers, np.inf)
     if question.load_cap is not None:
         mean = routing.loads.sum(axis=1) / question.devices
         # Devices of a node aren't loaded alike, so that a node may use half of what its devices may exceed the mean by.
         allowed = question.load_cap if per_group == 1 else 1 + (question.load_cap - 1) * NODE_SHARE
-        cap = np.maximum(mean * allowed, balance.largest if per_group == 1 else 0.0) * per_group
+        asked = mean * allowed * per_group
+        cap = np.maximum(asked, balance.largest) if per_group == 1 else asked
     return Pull(
         transitions=routing.transitions if routing.tokens is None else None,
         tokens=None if routing.tokens is None else by_group(routing.tokens, groups),
         loads=routing.loads,
         cap=cap,
+        asked=asked,
         groups=groups,
     )
 
@@ -314,7 +329,7 @@ def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
     sent = dispatched(routing, found.by_device, nodes=question.nodes, rule=question.dispatch)
     mean = routing.loads.sum(axis=1) / question.devices
     largest = sent.loads.max(axis=1)
-    if question.dispatch is Dispatch.LOCALITY_FIRST and question.replicated:
+    if question.dispatch is Dispatch.LOCALITY_FIRST and question.slots > routing.experts:
         # Replicas share as tokens come, not alike: only the mean bounds them.
         bound = mean
     traffic = question.objective is not Objective.BALANCE

@@ -32,7 +32,7 @@ def recounted(
     if slots == weights.shape[1]:
         return placed, largest
     # The worst first, as long as there is time.
-    for layer in np.argsort(enough / largest, kind="stable"):
+    for layer in np.argsort(enough / np.where(largest > 0, largest, 1.0), kind="stable"):
         left = MOST_WORK
         for _ in range(TURNS):
             if largest[layer] <= enough[layer] * (1 + WORTH) or deadline.passed():

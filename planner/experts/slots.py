@@ -43,12 +43,10 @@ def slots_of(home: IntArray, *, devices: int, size: int) -> IntArray:
 
 def devices_in_nodes(
     routing: Routing, home: IntArray, *, devices: int, nodes: int, deadline: Deadline = NEVER
-) -> tuple[IntArray, bool]:
-    """Give the device of each expert, on the node where it is at home, for the most tokens to stay on their device.
-
-    Also whether there is one device a node, so that there was nothing to choose.
-    """
+) -> IntArray:
+    """Give the device of each expert, on the node where it is at home, for the most tokens to stay on their device."""
     per_node = devices // nodes
+    uncapped = np.full(routing.layers, np.inf)
     members = members_of(home, nodes=nodes, most=-(-routing.experts // nodes))
     out = np.empty_like(home)
     layer = np.arange(routing.layers)[:, None]
@@ -68,13 +66,14 @@ def devices_in_nodes(
             transitions=moves,
             tokens=tokens,
             loads=np.where(there, routing.loads[layer, known], 0.0),
-            cap=np.full(routing.layers, np.inf),
+            cap=uncapped,
+            asked=uncapped,
             groups=per_node,
         )
         inside = homes_of(pull, deadline=deadline).home
         rows, places = np.nonzero(there)
         out[rows, own[rows, places]] = node * per_node + inside[rows, places]
-    return out, per_node == 1
+    return out
 
 
 def copied(routing: Routing, placed: IntArray) -> IntArray:
