@@ -42,18 +42,20 @@ def emit_command(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write the files that run a plan on a launcher, rank by rank: arguments, environment, launch scripts."""
+    from meshwright.catalog.names import match_name
     from meshwright.cli.console import output_console, print_json, print_warning
     from meshwright.cli.render.emissions import emission_document, relaxation_lines, render_emission
     from meshwright.planner import emit, load_plan
     from meshwright.planner.emission import write_emission
-    from meshwright.planner.emission.target import emit_target
+    from meshwright.planner.emission.target import EmitTarget
     from meshwright.planner.folder_replacement import require_free
     from meshwright.planner.plan_file import require_devices
 
-    if target in SERVING:
-        _emit_placement(file, target, output or Path(target), force=force, json=json)
+    named = match_name(target, (*map(str, EmitTarget), *SERVING), kind="launcher to emit for")
+    if named in SERVING:
+        _emit_placement(file, named, output or Path(named), force=force, json=json)
         return
-    known = emit_target(target)
+    known = EmitTarget(named)
     folder = output or Path(known)
     require_free(folder, force=force)
     plan = load_plan(file)

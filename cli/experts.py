@@ -93,6 +93,8 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     if output is not None:
         require_free(output, force=force)
     entry = _model(model)
+    if cluster is not None and entry is None:
+        raise InputError("says nothing without the model", path="--cluster", hint="name the model with --model")
     measured = _measured(routing, entry)
     there = None if previous is None else read_placement(previous)
     loads = measured.routing.loads
@@ -151,7 +153,7 @@ def _measured(file: Path, model: "ModelEntry | None") -> "Measured":
 
     if model is None:
         return read_routing(file)
-    return read_routing(file, dense=dense_layers(model), experts=experts_of(model).experts)
+    return read_routing(file, dense=dense_layers(model), layers=model.layers, experts=experts_of(model).experts)
 
 
 def _slots(slots: int | None, redundant: int | None, experts: int) -> int | None:

@@ -208,5 +208,5 @@ def _routed(model: str, routing: Path) -> "ModelEntry":
     from meshwright.planner.experts.routing_file import read_routing
 
     entry = find_model(model)
-    measured = read_routing(routing, dense=dense_layers(entry), experts=experts_of(entry).experts)
+    measured = read_routing(routing, dense=dense_layers(entry), layers=entry.layers, experts=experts_of(entry).experts)
     return routed_model(entry, measured.routing)

@@ -12,7 +12,7 @@ import pytest
 from expert_instances import chain, loads
 from typer.testing import CliRunner
 
-from meshwright.catalog.errors import InputError
+from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.cli.app import app
 from meshwright.planner import place_experts
 from meshwright.planner.experts import Placement
@@ -181,6 +181,21 @@ def test_layers_without_experts_are_left_out_where_the_model_says_so(tmp_path: P
         read_routing(file)
 
 
+def test_loads_of_the_layers_with_experts_alone_are_those_of_the_model(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.json", COUNTS)
+    found = read_routing(file, dense=frozenset({0}), layers=3, experts=3)
+    assert (found.at, found.model_layers) == ((1, 2), 3)
+    assert read_routing(file, dense=frozenset(), layers=2).at == (0, 1)
+    assert read_routing(file, dense=frozenset({0}), layers=9).model_layers == 2
+
+
+def test_a_placement_that_is_there_may_be_any() -> None:
+    first = place_experts(COUNTS, devices=3)
+    assert place_experts(COUNTS, devices=3, previous=first).moved == 0
+    # Expert 2 was nowhere, and expert 0 twice on a device.
+    assert place_experts(COUNTS, devices=1, slots=3, previous=[[0, 0, 1]] * 2).moved == 2
+
+
 def test_a_trace_is_counted_by_hand() -> None:
     # Token 0 goes to 0, 1 then to 1, 2; token 1 to 0, 2 then to 0, 1.
     trace = np.array([[[0, 1], [1, 2]], [[0, 2], [0, 1]]])
@@ -210,7 +225,12 @@ BAD = [
     ("a.json", "[[1, 2], [3", "is not valid JSON"),
     ("a.json", [[1, "x"]], "must be an array of numbers"),
     ("a.csv", "1,2\n3\n", "rows of 1 and of 2 numbers"),
-    ("a.csv", "1,2\nx,y\n", "row 2: isn't all numbers"),
+    ("a.csv", "1,2\nx,y\n", "line 2, column 1: 'x' isn't a number"),
+    ("a.csv", "1,x\n3,4\n", "line 1, column 2: 'x' isn't a number"),
+    ("a.csv", "1;2\n3;4\n", "line 1, column 1: '1;2' isn't a number"),
+    ("a.csv", "1,1_000\n", "line 1, column 2: '1_000' isn't a number"),
+    ("a.csv", "", "no rows of numbers"),
+    ("a.npy", np.array([[1.0, 5e-324]]), "loads.0.1: is below 1e-100"),
     ("a.npz", {"loads": np.ones((2, 3)), "transitions": np.ones((3, 3))}, "must be of shape [1, 3, 3]"),
     ("a.npz", {"loads": np.ones((2, 3)), "tokens": np.ones((2, 4, 5))}, "with 2 layers and 3 experts"),
     ("a.npz", {"trace": np.array([[0, -1]])}, "must be experts from 0"),
@@ -257,7 +277,13 @@ def test_files_that_are_too_large_or_cut_short_are_refused(tmp_path: Path) -> No
         ({"devices": 4, "slots": 10}, "4 devices don't divide 10 slots"),
         ({"devices": 2, "objective": "traffic"}, "needs to know where tokens come from"),
         ({"devices": 2, "load_cap": 0.5}, "at least 1"),
-        ({"devices": 2, "most_on_device": 5}, "its memory holds 5"),
+        ({"devices": 2, "load_cap": 1.5, "objective": "balance"}, "balance saves none"),
+        ({"devices": "2"}, "devices: '2' isn't a whole number"),
+        ({"devices": 2, "slots": 8.0}, "slots: 8.0 isn't a whole number"),
+        ({"devices": 2, "time_limit_s": 0.0}, "isn't above 0"),
+        ({"devices": 2, "time_limit_s": float("nan")}, "isn't above 0"),
+        ({"devices": 2, "dispatch": "nearest"}, "no dispatch is called 'nearest'"),
+        ({"devices": 2, "objective": "ballance"}, "no objective is called 'ballance'"),
         ({"devices": 2, "previous": [[0, 1, 2]]}, "must be experts [layers, slots]"),
         ({"devices": 2, "previous": [[0, 1, 2, 3, 4, 9]] * 2}, "holds experts that aren't"),
         ({"devices": 2, "slots": 100_000}, "are more than 65536"),
@@ -268,6 +294,18 @@ def test_bad_arguments_are_told(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as caught:
         place_experts(np.ones((2, 6)), **options)
     assert said in caught.value.message
+
+
+def test_memory_that_is_too_small_is_told() -> None:
+    with pytest.raises(Infeasible, match="3 slots in each of 2 layers are 6 experts a device, and its memory holds 5"):
+        place_experts(np.ones((2, 6)), devices=2, most_on_device=5)
+
+
+def test_a_cluster_without_a_model_is_refused(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.json", COUNTS)
+    result = CliRunner().invoke(app, ["experts", str(file), "--devices", "1", "--cluster", "nope"])
+    assert isinstance(result.exception, InputError)
+    assert "--cluster: says nothing without the model" in result.exception.message
 
 
 def test_the_command_writes_all_files_and_the_same_bytes_again(tmp_path: Path) -> None:
@@ -306,7 +344,7 @@ def test_the_command_knows_memory_bytes_to_move_and_seconds(tmp_path: Path) -> N
     assert document["layer_s"]["after"] == pytest.approx(document["layer_s"]["before"])
     # 3 x 4096 x 14336 weights of 2 bytes: 352 MB an expert, and 64 on a device 22.5 GB.
     tight = runner.invoke(app, [*arguments, "--memory-per-device", "22 GB"])
-    assert isinstance(tight.exception, InputError)
+    assert isinstance(tight.exception, Infeasible)
     assert "64 experts a device, and its memory holds 62" in tight.exception.message
     assert runner.invoke(app, [*arguments, "--memory-per-device", "23 GB"]).exit_code == 0
 

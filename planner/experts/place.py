@@ -16,7 +16,8 @@ from time import perf_counter
 
 import numpy as np
 
-from meshwright.catalog.errors import InputError
+from meshwright.catalog.errors import Infeasible, InputError
+from meshwright.catalog.names import match_name
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.balance import Balanced
 from meshwright.planner.experts.checker import require_sound
@@ -95,15 +96,17 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     objective: balance; where transitions or tokens are given also traffic, and both, which is then the default.
     load_cap: the most load of a device over the mean; 1.01 for both, none for traffic.
     dispatch: the engine's choice among replicas, by which loads and traffic are counted.
-    previous: the placement [layers, slots] that is there; few weights are moved from it.
+    previous: the placement that is there, as this gives it or [layers, slots]; few weights are moved from it.
     most_on_device: how many experts of all layers together a device's memory holds.
     time_limit_s: when to stop improving on the first answer; what is found then depends on the machine, and `stopped`
     says that it may be less than without.
 
-    Raises InputError where arguments can't be right or memory doesn't hold the slots, SolverFailed where the answer
-    doesn't pass the independent check.
+    Raises InputError where arguments can't be right, Infeasible where memory doesn't hold the slots, SolverFailed where
+    the answer doesn't pass the independent check.
     """
     begun = perf_counter()
+    if time_limit_s is not None and not time_limit_s > 0:
+        raise InputError(f"{time_limit_s:g} s isn't above 0", path="time_limit_s")
     routing = loads if isinstance(loads, Routing) else routing_of(loads, transitions=transitions, tokens=tokens)
     question = _question(
         routing,
@@ -112,7 +115,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
         slots=slots,
         objective=objective,
         load_cap=load_cap,
-        dispatch=Dispatch(dispatch),
+        dispatch=Dispatch(match_name(dispatch, Dispatch, kind="dispatch")),
         deadline=NEVER if time_limit_s is None else Deadline(at=begun + time_limit_s),
     )
     if most_on_device is not None:
@@ -147,12 +150,11 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
 
 
 def require_room(layers: int, size: int, most_on_device: int) -> None:
-    """Raise InputError where a device can't hold `size` experts of each layer."""
+    """Raise Infeasible where a device can't hold `size` experts of each layer."""
     if layers * size > most_on_device:
-        raise InputError(
+        raise Infeasible(
             f"{size} slots in each of {layers} layers are {layers * size} experts a device, and its memory holds "
             f"{most_on_device}",
-            path="slots",
             hint="take more devices or fewer redundant experts",
         )
 
@@ -173,6 +175,9 @@ def _question(
     dispatch: Dispatch,
     deadline: Deadline,
 ) -> _Question:
+    for path, value in (("devices", devices), ("nodes", nodes), ("slots", slots)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+            raise InputError(f"{value!r:.40} isn't a whole number", path=path)
     for path, value in (("devices", devices), ("nodes", nodes)):
         if value < 1:
             raise InputError(f"{value} isn't at least 1", path=path)
@@ -192,10 +197,15 @@ def _question(
     if routing.tokens is not None and routing.tokens.shape[1] != devices:
         raise InputError(f"are from {routing.tokens.shape[1]} devices, not {devices}", path="tokens")
     traffic = routing.tokens is not None or routing.transitions is not None
-    wanted = Objective(objective) if objective else Objective.BOTH if traffic else Objective.BALANCE
+    named = match_name(objective, Objective, kind="objective") if objective else None
+    wanted = Objective(named) if named else Objective.BOTH if traffic else Objective.BALANCE
     if wanted is not Objective.BALANCE and not traffic:
         raise InputError(
             f"{wanted} needs to know where tokens come from", path="objective", hint="give transitions or tokens"
+        )
+    if wanted is Objective.BALANCE and load_cap is not None:
+        raise InputError(
+            "is what traffic is saved for, and balance saves none", path="load_cap", hint="leave it out, or take both"
         )
     return _Question(
         routing=routing,
@@ -210,7 +220,8 @@ def _question(
 
 
 def _previous(previous: object, question: _Question) -> IntArray:
-    placed = np.asarray(previous)
+    """Give the experts [layers, devices, slots of a device] that are there, each once on a device."""
+    placed = np.asarray(previous.placement if isinstance(previous, Placement) else previous)
     layers, devices = question.routing.layers, question.devices
     if placed.ndim != 2 or len(placed) != layers or placed.shape[1] % devices or placed.dtype.kind not in "iu":
         raise InputError(
@@ -220,7 +231,10 @@ def _previous(previous: object, question: _Question) -> IntArray:
         )
     if placed.size and not (placed.min() >= EMPTY and placed.max() < question.routing.experts):
         raise InputError(f"holds experts that aren't of the {question.routing.experts}", path="previous")
-    return placed.astype(np.int64).reshape(layers, devices, -1)
+    held = placed.astype(np.int64).reshape(layers, devices, -1)
+    # Engines fill slots that nothing is for with second copies.
+    again = np.tril(held[..., :, None] == held[..., None, :], k=-1).any(axis=3)
+    return np.where(again, EMPTY, held)
 
 
 def _balance(question: _Question, balance: Balanced) -> _Found:

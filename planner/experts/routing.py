@@ -8,7 +8,7 @@ from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import FloatArray
 
 # Products of larger numbers, or of as small ones, would leave the range of floats.
-LARGEST_WEIGHT = 1e100
+LARGEST_WEIGHT, LEAST_WEIGHT = 1e100, 1e-100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,7 +99,11 @@ def _numbers(values: object, *, file: str, path: str) -> FloatArray:
         for at in np.argwhere(bad)[:1]:
             place = ".".join(map(str, at))
             raise InputError(f"{numbers[tuple(at)]:g} {what}", file=file, path=f"{path}.{place}")
-    for at in np.argwhere(numbers > LARGEST_WEIGHT)[:1]:
-        place = ".".join(map(str, at))
-        raise InputError(f"is above {LARGEST_WEIGHT:g}", file=file, path=f"{path}.{place}")
+    for bad, what in (
+        (numbers > LARGEST_WEIGHT, f"is above {LARGEST_WEIGHT:g}"),
+        ((numbers > 0) & (numbers < LEAST_WEIGHT), f"is below {LEAST_WEIGHT:g}, and isn't 0"),
+    ):
+        for at in np.argwhere(bad)[:1]:
+            place = ".".join(map(str, at))
+            raise InputError(what, file=file, path=f"{path}.{place}")
     return numbers

@@ -1,6 +1,7 @@
 """Routing in files: `.npy`, `.npz`, JSON, CSV, and the `.pt` that SGLang's recorder dumps."""
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -18,6 +19,10 @@ from meshwright.planner.experts.torch_file import read_torch
 
 # Sums of rows, or of columns, that differ by less are those of the same tokens; by more, of others.
 SAME, OTHER = 1e-6, 1e-3
+# What is read as a number, to be refused by what it is: not 1_000, nor digits of other scripts.
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,13 +37,16 @@ class Measured:
     model_layers: int
 
 
-def read_routing(path: str | Path, *, dense: frozenset[int] = frozenset(), experts: int | None = None) -> Measured:
+def read_routing(
+    path: str | Path, *, dense: frozenset[int] = frozenset(), layers: int | None = None, experts: int | None = None
+) -> Measured:
     """Read measured routing.
 
     An array alone is loads [layers, experts] or [steps, layers, experts]. Named arrays are `loads` or SGLang's
     `logical_count`, and optionally `transitions`, `tokens` [layers, devices, experts], or a `trace`, from which loads
     and transitions are counted.
-    dense: layers of the model without experts, which may be there without load. experts: of a layer, where known.
+    dense: layers of the model without experts, which may be there without load, or left out. layers, experts: of the
+    model, and of a layer, where known.
 
     Raises InputError where the file is of no such form, or too large, or its arrays don't fit one another.
     """
@@ -54,22 +62,29 @@ def read_routing(path: str | Path, *, dense: frozenset[int] = frozenset(), exper
         raise InputError(
             "holds neither loads nor a trace", file=file, hint="name an array loads, logical_count or trace"
         )
-    loads, at, layers = _with_experts(loads, dense, file=file, name=name)
+    loads, at, held = _with_experts(loads, dense, layers, file=file, name=name)
     routing = routing_of(loads, transitions=transitions, tokens=arrays.get("tokens"), file=file, path=name)
     if experts is not None and routing.experts != experts:
         raise InputError(f"has {routing.experts} experts a layer, and the model {experts}", file=file, path=name)
     _require_upright(routing, file=file, name=name)
-    return Measured(routing=routing, at=at, model_layers=layers)
+    return Measured(routing=routing, at=at, model_layers=held)
 
 
-def _with_experts(loads: object, dense: frozenset[int], *, file: str, name: str) -> tuple[object, tuple[int, ...], int]:
-    """Leave out the layers that the model says are dense, where the loads are of all layers and theirs are 0."""
+def _with_experts(
+    loads: object, dense: frozenset[int], model_layers: int | None, *, file: str, name: str
+) -> tuple[object, tuple[int, ...], int]:
+    """Leave out the layers that the model says are dense, where the loads are of all layers and theirs are 0.
+
+    Also give which of the model's layers each is, and how many it has.
+    """
     try:
         array = np.asarray(loads)
     except ValueError:
         raise InputError("has rows of different lengths", file=file, path=name) from None
     layers = array.shape[-2] if array.ndim > 1 else 1
     empty = {layer for layer in range(layers) if array.ndim > 1 and not np.any(array[..., layer, :])}
+    if model_layers is not None and not empty and layers == model_layers - len(dense):
+        return loads, tuple(layer for layer in range(model_layers) if layer not in dense), model_layers
     if not dense or not dense <= empty:
         return loads, tuple(range(layers)), layers
     at = tuple(layer for layer in range(layers) if layer not in dense)
@@ -115,15 +130,23 @@ def _json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
 
 
 def _csv(path: Path) -> list[list[float]]:
-    """Give the rows of numbers, after a line of names if there is one."""
-    rows = [row for row in csv.reader(StringIO(_text(path))) if any(cell.strip() for cell in row)]
-    found: list[list[float]] = []
-    for line, row in enumerate(rows):
-        try:
-            found.append([float(cell) for cell in row])
-        except ValueError:
-            if line:
-                raise InputError("isn't all numbers", file=str(path), path=f"row {line + 1}") from None
+    """Give the rows of numbers, after a line of names, none of which is a number, if there is one."""
+    reader = csv.reader(StringIO(_text(path)))
+    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    if rows and not any(_NUMBER.fullmatch(cell.strip()) for cell in rows[0][1]) and len(rows[0][1]) > 1:
+        del rows[0]
+    for line, row in rows:
+        for column, cell in enumerate(row, start=1):
+            if not _NUMBER.fullmatch(cell.strip()):
+                raise InputError(
+                    f"{cell.strip()!r:.40} isn't a number",
+                    file=str(path),
+                    path=f"line {line}, column {column}",
+                    hint="rows are numbers with commas between",
+                )
+    found = [[float(cell) for cell in row] for _, row in rows]
+    if not found:
+        raise InputError("has no rows of numbers", file=str(path))
     widths = {len(row) for row in found}
     if len(widths) > 1:
         raise InputError(f"has rows of {min(widths)} and of {max(widths)} numbers", file=str(path))
