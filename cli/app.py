@@ -15,6 +15,7 @@ from meshwright.cli.explain import explain_command
 from meshwright.cli.importing import import_command
 from meshwright.cli.offload import offload_command
 from meshwright.cli.plan import plan_command
+from meshwright.cli.replan import replan_command
 from meshwright.cli.reshard import reshard_command
 from meshwright.cli.scatter import scatter_command
 from meshwright.cli.show import show_command
@@ -48,6 +49,7 @@ for _command in (
     experts_command,
     offload_command,
     scatter_command,
+    replan_command,
     reshard_command,
     accuracy_command,
     calibrate_command,

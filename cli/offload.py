@@ -94,12 +94,15 @@ def offload_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.job_inputs import inputs_of
     from meshwright.planner.offload import offload_of
     from meshwright.planner.offload.layout_file import read_layout
+    from meshwright.planner.replica_batches import require_equal_batches
 
     if (layout is None) == (plan is None):
         raise InputError("give one of --layout FILE and --plan FILE", path="--layout")
     if output is not None and mode != "training":
         raise InputError(f"a plan file is of training, not of {mode}", path="--output", hint="leave out one of them")
     given = None if plan is None else load_plan(plan)
+    if given is not None:
+        require_equal_batches(given, what="`meshwright offload`")
     job = None if given is None else given.inputs.job
     inputs = inputs_of(
         _needed(model, None if given is None else given.inputs.model.entry, "MODEL"),

@@ -42,18 +42,35 @@ def _layout(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "layout", f"the degrees multiply to {layout.world_size}, not to the mesh's {plan.mesh.devices} devices"
     if plan.mesh.devices + plan.mesh.idle != plan.inputs.cluster.entry.devices:
         yield "mesh.idle", f"isn't what {plan.mesh.devices} leave of {plan.inputs.cluster.entry.devices} devices"
-    yield from layout_contradictions("layout", layout, plan.inputs)
+    yield from layout_contradictions("layout", layout, plan.inputs, even=plan.replica_batches is None)
+    yield from _batches(plan)
 
 
-def layout_contradictions(path: str, layout: Layout, inputs: Inputs) -> Iterator[tuple[str, str]]:
-    """Give each contradiction between a layout and inputs: the path of the field, and a sentence about it."""
+def _batches(plan: Plan) -> Iterator[tuple[str, str]]:
+    layout, job = plan.layout, plan.inputs.job
+    if plan.replica_batches is None:
+        return
+    replicas = sum(batch.replicas for batch in plan.replica_batches)
+    sequences = layout.micro_batch * sum(batch.replicas * batch.micro_batches for batch in plan.replica_batches)
+    if (replicas, sequences) != (layout.data_parallel, job.global_batch):
+        yield (
+            "replica_batches",
+            f"are {sequences} sequences on {replicas} replicas, not {job.global_batch} on {layout.data_parallel}",
+        )
+
+
+def layout_contradictions(path: str, layout: Layout, inputs: Inputs, *, even: bool = True) -> Iterator[tuple[str, str]]:
+    """Give each contradiction between a layout and inputs: the path of the field, and a sentence about it.
+
+    even: all replicas run the same number of micro-batches.
+    """
     devices, layers = inputs.cluster.entry.devices, inputs.model.entry.layers
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     if layout.world_size > devices:
         yield path, f"needs {layout.world_size} devices; the cluster has {devices}"
     if stage % (layout.expert_parallel * layout.expert_tensor_parallel):
         yield f"{path}.expert_parallel", f"the expert degrees don't divide the {stage} devices of a stage"
-    if inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
+    if even and inputs.job.global_batch % (layout.data_parallel * layout.micro_batch):
         yield f"{path}.micro_batch", "the replicas' micro-batches don't make up the global batch"
     yield from _shards(path, layout)
     has_experts = inputs.model.entry.experts is not None

@@ -9,6 +9,7 @@ from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.plan_schema import LayoutSection, Plan
+from meshwright.planner.replica_batches import even_inputs
 
 MEMORY_BINDS_WITHIN = 0.10
 
@@ -159,7 +160,8 @@ def _bound(bounds: tuple[Part, ...]) -> Bound:
 
 def _evaluated(plan: Plan, section: LayoutSection) -> _Evaluated:
     layout = section.layout()
-    job: Job = job_of(plan.inputs, devices=layout.world_size)
+    batches = plan.replica_batches if section is plan.layout else None
+    job: Job = job_of(even_inputs(plan.inputs, layout, batches), devices=layout.world_size)
     table = LayoutTable.of([layout])
     time, memory = predict_time(job, table), predict_memory(job, table)
     return _Evaluated(

@@ -356,8 +356,15 @@ class OffloadSection(Section):
     settings: dict[str, Any]
 
 
-def _no_offload(section: object) -> bool:
+def _nothing(section: object) -> bool:
     return section is None
+
+
+class ReplicaBatch(Section):
+    """So many replicas, one after another, that run so many micro-batches a step each."""
+
+    replicas: PositiveTally
+    micro_batches: PositiveTally
 
 
 class AlternativeSection(Section):
@@ -376,7 +383,11 @@ def _whole(version: Any) -> Any:  # noqa: ANN401 - what a file holds
 
 
 class Plan(Section):
-    """A plan. `meshwright` is the version that made it. offload: what leaves the device, where something does."""
+    """A plan. `meshwright` is the version that made it. offload: what leaves the device, where something does.
+
+    replica_batches: where replicas run unequal numbers of micro-batches, in order of replicas. Gradients are then
+    summed over all micro-batches of all replicas and divided by their number, so that each sequence counts alike.
+    """
 
     version: Annotated[Literal[1], BeforeValidator(_whole)]
     meshwright: Name
@@ -386,7 +397,8 @@ class Plan(Section):
     predicted: PredictedSection
     search: SearchSection
     alternatives: tuple[AlternativeSection, ...]
-    offload: Annotated[OffloadSection | None, Field(exclude_if=_no_offload)] = None
+    offload: Annotated[OffloadSection | None, Field(exclude_if=_nothing)] = None
+    replica_batches: Annotated[tuple[ReplicaBatch, ...] | None, Field(min_length=1, exclude_if=_nothing)] = None
     inputs: DigestedInputs
 
     def rank(self, rank: int) -> RankPlan:

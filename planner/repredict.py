@@ -7,7 +7,8 @@ from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import OverlayGiven, inputs_under, job_of
 from meshwright.planner.plan_schema import AlternativeSection, Inputs, Plan
-from meshwright.planner.planning import digested, memory_limit_bytes, predicted_of
+from meshwright.planner.planning import digested
+from meshwright.planner.replica_batches import predicted_with
 
 
 def repredict(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
@@ -22,9 +23,7 @@ def repredict(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
 
 def repredicted(plan: Plan, inputs: Inputs) -> Plan:
     """Give the plan with the predictions of other inputs for the same layouts. Raises MissingData."""
-    layout = plan.layout.layout()
-    job, limit = job_of(inputs, devices=layout.world_size), memory_limit_bytes(inputs)
-    predicted = predicted_of(job, layout, limit=limit, tokens=inputs.job.tokens)
+    predicted = predicted_with(inputs, plan.layout.layout(), plan.replica_batches)
     return plan.model_copy(
         update={
             "inputs": digested(inputs),

@@ -6,6 +6,7 @@ from verified_plans import MIXTURE, golden_plan, plan_with
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.lookup import stack_named
+from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.layout import Layout
 from meshwright.planner import Plan
@@ -41,7 +42,7 @@ def small_base(*, stack: str = "megatron-core", **model: Any) -> Plan:  # noqa: 
     )
     inputs = Inputs(
         job=base.inputs.job,
-        model=base.inputs.model.model_copy(update={"entry": entry.model_copy(update=small | model)}),
+        model=Embedded[ModelEntry](from_catalog=False, entry=entry.model_copy(update=small | model)),
         cluster=Embedded[ClusterEntry](
             from_catalog=False,
             entry=cluster.model_copy(update={"devices": DEVICES, "devices_per_node": NODE, "tiers": tiers}),

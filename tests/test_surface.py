@@ -148,6 +148,18 @@ COMMANDS = {
         "-o",
         "--json",
     },
+    "replan": {
+        "file",
+        "--lose",
+        "--add",
+        "--devices",
+        "--price-of-move",
+        "--storage",
+        "--output",
+        "-o",
+        "--moves",
+        "--json",
+    },
     "reshard": {"old", "new", "--between-steps", "--storage", "--output", "-o", "--json"},
     "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {

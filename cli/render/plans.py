@@ -159,7 +159,6 @@ def _render_layout(console: Console, plan: Plan) -> None:
     layout = plan.layout
     table = plain_table("Layout", ["", "", ""])
     table.show_header = False
-    micro_batches = plan.inputs.job.global_batch // (layout.data_parallel * layout.micro_batch)
     add_row(
         table,
         "tensor parallel",
@@ -177,8 +176,16 @@ def _render_layout(console: Console, plan: Plan) -> None:
     shards = ", ".join([f"over {layout.zero_shard} devices", *narrower_shards(layout.layout())])
     add_row(table, "ZeRO stage", layout.zero_stage, shards if layout.zero_stage else "")
     add_row(table, "recompute", layout.recompute, recomputed_part(layout.layout()))
-    add_row(table, "micro-batch", layout.micro_batch, f"{micro_batches} a replica and step")
+    add_row(table, "micro-batch", layout.micro_batch, _micro_batches(plan))
     console.print(table)
+
+
+def _micro_batches(plan: Plan) -> str:
+    if plan.replica_batches is None:
+        each = plan.inputs.job.global_batch // (plan.layout.data_parallel * plan.layout.micro_batch)
+        return f"{each} a replica and step"
+    runs = (f"{batch.micro_batches} a step on {batch.replicas} replicas" for batch in plan.replica_batches)
+    return ", ".join(runs)
 
 
 def _schedule(plan: Plan) -> str:

@@ -16,6 +16,7 @@ from meshwright.planner.emission.relaxation import cannot, relaxed
 from meshwright.planner.emission.target import CONSUMERS, EmitTarget, emit_target
 from meshwright.planner.plan_file import plan_yaml
 from meshwright.planner.plan_schema import Plan
+from meshwright.planner.replica_batches import require_equal_batches
 
 __all__ = ["CONSUMERS", "Emission", "EmitTarget", "emit", "write_emission"]
 
@@ -32,6 +33,7 @@ def emit(plan: Plan, target: str | EmitTarget, *, relax: bool = False) -> Emissi
     where nothing without it fits in memory.
     """
     known = emit_target(target)
+    require_equal_batches(plan, what=CONSUMERS[known].name)
     emitter = EMITTERS[known]
     run = _nearest(plan, known, emitter) if relax and any(emitter.obstacles(plan)) else plan
     _require_expressible(run, known, emitter)

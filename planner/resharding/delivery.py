@@ -56,8 +56,8 @@ class Pairs:
 
 
 def pairs_of(atom: IntArray, device: IntArray, *, devices: int) -> Pairs:
-    """Pair atoms with devices, numbered below `devices`."""
-    return Pairs(keys=np.unique(atom * devices + device), devices=devices)
+    """Pair atoms with devices, numbered below `devices`, each pair given once."""
+    return Pairs(keys=np.sort(atom * devices + device, kind="stable"), devices=devices)
 
 
 def delivered(

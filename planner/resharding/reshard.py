@@ -134,7 +134,9 @@ def _pairs(held: Sequence[tuple[int, IntArray]], devices: IntArray, machines: Ma
 
 def _with_checkpoint(have: Pairs, atoms: int, machines: Machines) -> tuple[Pairs, IntArray]:
     """Add what only a checkpoint has, and give the numbers of those atoms."""
-    lost = np.setdiff1d(np.arange(atoms), have.atom)
+    there = np.zeros(atoms, dtype=bool)
+    there[have.atom] = True
+    lost = np.flatnonzero(~there)
     keys = np.sort(np.concatenate([have.keys, lost * have.devices + machines.storage]))
     return Pairs(keys=keys, devices=have.devices), lost
 

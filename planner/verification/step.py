@@ -96,8 +96,8 @@ def plan_orders(plan: Plan, count: int) -> Orders:
     Raises ValueError where the schedule can't run so many micro-batches, or has another number of chunks a stage.
     """
     layout = plan.layout
-    stages, chunks = layout.pipeline_parallel, layout.virtual_pipeline
-    orders = stage_orders(layout.schedule, stages=stages, chunks=chunks, count=count)
+    stages, chunks, ragged = layout.pipeline_parallel, layout.virtual_pipeline, plan.replica_batches is not None
+    orders = stage_orders(layout.schedule, stages=stages, chunks=chunks, count=count, ragged=ragged)
     placed, held = placed_chunks(layout.schedule, stages=stages, chunks=chunks), held_chunks(plan)
     for stage, (own, ours) in enumerate(zip(placed, held, strict=True)):
         if len(own) != len(ours):

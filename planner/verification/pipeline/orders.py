@@ -28,17 +28,23 @@ def one_chunk(stages: int, count: int, *, slack: int = 1, splits: bool = False) 
 
 
 def interleaved(stages: int, count: int, *, chunks: int) -> Orders:
-    """Give Megatron's order: micro-batches go through chunk after chunk in blocks as long as the pipeline."""
+    """Give Megatron's order: micro-batches go through chunk after chunk in blocks as long as the pipeline.
+
+    What is left of them, fewer than stages, goes with the first block, as none may be shorter than the pipeline
+    (Megatron-Core's microbatch_group_size_per_vp_stage).
+    """
+    largest = min(count, stages + count % stages)
 
     def nth(kind: str, number: int, stage: int) -> tuple[str, int, int]:
-        block, place = divmod(number, stages * chunks)
-        chunk, batch = divmod(place, stages)
-        return kind, block * stages + batch, (chunks - 1 - chunk if kind == "B" else chunk) * stages + stage
+        block, place = divmod(number - largest * chunks, stages * chunks)
+        first, size = (largest + block * stages, stages) if block >= 0 else (0, largest)
+        chunk, batch = divmod(place if block >= 0 else number, size)
+        return kind, first + batch, (chunks - 1 - chunk if kind == "B" else chunk) * stages + stage
 
     passes = count * chunks
     orders = []
     for stage in range(stages):
-        warm = min(passes, 2 * (stages - 1 - stage) + (chunks - 1) * stages)
+        warm = min(passes, 2 * (stages - 1 - stage) + (chunks - 1) * largest)
         order = alone(*(nth("F", number, stage) for number in range(warm)))
         for number in range(passes):
             order += alone(nth("F", warm + number, stage)) if warm + number < passes else []

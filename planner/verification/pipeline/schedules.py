@@ -57,13 +57,15 @@ def placed_chunks(schedule: Schedule, *, stages: int, chunks: int) -> list[list[
     return [[lap * stages + stage for lap in range(chunks)] for stage in range(stages)]
 
 
-def stage_orders(schedule: Schedule, *, stages: int, chunks: int, count: int) -> Orders:
+def stage_orders(schedule: Schedule, *, stages: int, chunks: int, count: int, ragged: bool = False) -> Orders:
     """Give the passes that each stage runs for `count` micro-batches, in order, of chunks placed as above.
+
+    ragged: interleaving may have a block that is longer than the others.
 
     Raises ValueError where the schedule can't run so many.
     """
     running = run_as(schedule, chunks)
-    if running is Schedule.INTERLEAVED and count % stages:
+    if running is Schedule.INTERLEAVED and (count < stages if ragged else count % stages):
         raise ValueError(f"interleaving takes micro-batches in multiples of its {stages} stages, not {count}")
     if running in (Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V) and count < 2 * stages:
         raise ValueError(f"{running} takes at least {2 * stages} micro-batches, two a stage, not {count}")
