@@ -55,7 +55,7 @@ def render_offload(console: Console, found: OffloadPlan, *, file: Path | None) -
     """Print what becomes of activations, optimizer and parameters, what that takes, and what others would."""
     document = offload_document(found)
     table = plain_table(f"{found.model} on {found.layout.world_size} x {found.cluster}", ["", "what is decided"])
-    add_row(table, "step", f"{shown_seconds(found.step_time_s)}, {shown_error(found.gap)} of the bound")
+    add_row(table, "step", f"{shown_seconds(found.step_time_s)}, {shown_error(found.gap)} against the bound")
     add_row(table, "optimizer", ", ".join(f"{name} {shown_share(share)}" for name, share in found.optimizer.items()))
     counts = Counter(zip(found.parameters, found.streamed_shares, strict=True))
     add_row(table, "parameters", ", ".join(_shown_parameters(*kind, count) for kind, count in sorted(counts.items())))
@@ -64,9 +64,9 @@ def render_offload(console: Console, found: OffloadPlan, *, file: Path | None) -
         table, "memory of a rank", ", ".join(f"{name} {shown_bytes(size)}" for name, size in memory.items() if size)
     )
     if found.target != "free":
-        add_row(table, f"only what {found.target} takes", f"{shown_error(found.slower_than_free)} of the free step")
-    add_row(table, "decided in", f"{found.seconds:.2f} s, of them {found.lp_s:.2f} s for the linear program")
+        add_row(table, f"only what {found.target} takes", f"{shown_error(found.slower_than_free)} against the free step")
     console.print(table)
+    console.print(f"Decided in {found.seconds:.2f} s, the linear program in {found.lp_s:.2f} s")
     _activations(console, found)
     bars(
         console,
