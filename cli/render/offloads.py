@@ -64,7 +64,8 @@ def render_offload(console: Console, found: OffloadPlan, *, file: Path | None) -
         table, "memory of a rank", ", ".join(f"{name} {shown_bytes(size)}" for name, size in memory.items() if size)
     )
     if found.target != "free":
-        add_row(table, f"only what {found.target} takes", f"{shown_error(found.slower_than_free)} against the free step")
+        slower = shown_error(found.slower_than_free)
+        add_row(table, f"only what {found.target} takes", f"{slower} against the free step")
     console.print(table)
     console.print(f"Decided in {found.seconds:.2f} s, the linear program in {found.lp_s:.2f} s")
     _activations(console, found)
