@@ -194,6 +194,8 @@ def _search(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "search.unrestricted", "goes with a target, and a target with it"
     if free is not None and not math.isclose(_value(plan) / free.value - 1, free.costs, abs_tol=ROUNDING):
         yield "search.unrestricted.costs", f"is {free.costs}; the plan is {_value(plan) / free.value - 1:.9g} above it"
+    if free is not None and free.lower_bound > free.value:
+        yield "search.unrestricted.lower_bound", f"is {free.lower_bound}, above the value of {free.value}"
     if (search.proof != "bounded") != (search.gap == 0):
         yield "search.proof", f"is {search.proof}, but the gap is {search.gap}"
 

@@ -280,11 +280,12 @@ class UnrestrictedSection(Section):
     """What a search with the same constants over all that any training software runs found.
 
     value: what that layout comes to under the objective, in the unit of lower_bound. costs: by how much the plan comes
-    to more than that, relative.
+    to more than that, relative. lower_bound: what no layout comes to less than; the value, where time didn't run out.
     """
 
     layout: LayoutSection
     value: Annotated[float, Field(gt=0)]
+    lower_bound: Annotated[float, Field(gt=0)]
     costs: Annotated[float, Field(gt=-1)]
 
 

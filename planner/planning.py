@@ -131,17 +131,19 @@ def plan_of(inputs: Inputs, *, watch: Watch | None = None) -> TimedPlan:
     result = _searched(inputs, numbers, watch)
     free = None
     if inputs.job.target is not None:
-        freed = _freed(inputs)
+        freed = _freed(inputs, spent_s=perf_counter() - start)
         # What the target runs on its own number of devices any software may run there too.
         more = [number for number in device_numbers(freed) if number not in numbers]
         free = _searched(freed, sorted((*numbers, *more), reverse=numbers[0] >= numbers[-1]), watch)
     return TimedPlan(search_s=perf_counter() - start, plan=assembled(inputs, result, free, proof=_proof(result)))
 
 
-def _freed(inputs: Inputs) -> Inputs:
-    """Give inputs without a target, whose stack runs all that there is."""
+def _freed(inputs: Inputs, *, spent_s: float) -> Inputs:
+    """Give inputs without a target, whose stack runs all that there is, with the time that is left."""
     stack = inputs.stack.model_copy(update={"entry": unrestricted(inputs.stack.entry)})
-    job = inputs.job.model_copy(update={"target": None})
+    limit_s = inputs.job.time_limit_s
+    left_s = None if limit_s is None else max(limit_s - spent_s, 0.0)
+    job = inputs.job.model_copy(update={"target": None, "time_limit_s": left_s})
     return inputs.model_copy(update={"job": job, "stack": stack})
 
 
@@ -182,8 +184,14 @@ def memory_limit_bytes(inputs: Inputs) -> int:
 def _unrestricted(result: SearchResult, free: SearchResult | None) -> UnrestrictedSection | None:
     if free is None:
         return None
-    costs = significant(result.value / free.value - 1)
-    return UnrestrictedSection(layout=LayoutSection.of(free.best.layout), value=significant(free.value), costs=costs)
+    # Where time ran out, what the target runs may be the best that is known.
+    best = min(free, result, key=lambda found: found.value)
+    return UnrestrictedSection(
+        layout=LayoutSection.of(best.best.layout),
+        value=significant(best.value),
+        lower_bound=significant(min(best.value, free.lower_bound)),
+        costs=significant(result.value / best.value - 1),
+    )
 
 
 def _proof(result: SearchResult) -> Proof:

@@ -127,13 +127,23 @@ def test_what_cannot_fit_has_no_finite_bound(toy_job: MakeJob) -> None:
     mixture=st.booleans(),
     vocabulary=st.sampled_from([1000, 200_000]),
     limit_gib=st.integers(5, 60),
+    together=st.booleans(),
 )
 def test_no_cut_into_stages_is_faster(
-    toy_job: MakeJob, seed: int, layers: int, global_batch: int, *, mixture: bool, vocabulary: int, limit_gib: int
+    toy_job: MakeJob,
+    seed: int,
+    layers: int,
+    global_batch: int,
+    *,
+    mixture: bool,
+    vocabulary: int,
+    limit_gib: int,
+    together: bool,
 ) -> None:
     """Layers of one chunk a stage, cut at random, with recomputation at random."""
     asked = {"layers": layers, "vocab": vocabulary, "heads": 16, "kv_heads": 16, "head_dim": 64, "ffn_hidden": 4096}
     job = toy_job(8, global_batch=global_batch, hidden=1024, experts=EXPERTS if mixture else None, **asked)
+    job = replace(job, stack=job.stack.model_copy(update={"steps_together": together}))
     space, random = space_of(job), np.random.default_rng(seed)
     rows = space.twigs(space.branches.rows).rows
     several = np.flatnonzero((rows["pipeline_parallel"] > 1) & (rows["pipeline_parallel"] <= layers))
@@ -143,12 +153,21 @@ def test_no_cut_into_stages_is_faster(
     time_s, memory = predict_time(job, table).step_time_s, predict_memory(job, table).nvidia_smi_bytes
     for zero_bubble, below_s in itertools.product((False, True), (np.inf, float(np.median(time_s)))):
         bound_s = cut_bound_s(job, twigs, memory_limit_bytes=limit_gib * GIB, zero_bubble=zero_bubble, below_s=below_s)
+        family = ZERO_BUBBLE if zero_bubble else IN_TURN
+        of_family = replace(job, stack=job.stack.model_copy(update={"schedules": family, "vocabulary_parallel": False}))
+        closer_s = cut_bound_s(
+            of_family, twigs, memory_limit_bytes=limit_gib * GIB, zero_bubble=zero_bubble, below_s=below_s
+        )
+        assert (closer_s >= bound_s * (1 - 1e-9)).all()
+        own = np.array([layout.schedule in family for layout in layouts]) & (time_s < below_s)
+        assert np.where(own & (memory <= limit_gib * GIB), closer_s / time_s, 0.0).max() <= 1 + 1e-9
         concerned = np.array([zero_bubble or layout.schedule in IN_TURN for layout in layouts]) & (time_s < below_s)
         over = np.where(concerned & (memory <= limit_gib * GIB), bound_s / time_s, 0.0)
         assert over.max() <= 1 + 1e-9, layouts[int(over.argmax())]
 
 
 IN_TURN = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)
+ZERO_BUBBLE = (Schedule.ZERO_BUBBLE_H1, Schedule.ZERO_BUBBLE_2P)
 
 
 def cut_at_random(layout: Layout, layers: int, mtp_layers: int, random: np.random.Generator) -> Layout:
@@ -157,7 +176,7 @@ def cut_at_random(layout: Layout, layers: int, mtp_layers: int, random: np.rando
     sizes = tuple(int(size) for size in np.diff([0, *cuts, layers]))
     counts = tuple(int(random.integers(0, size + 1)) for size in (*sizes[:-1], sizes[-1] + mtp_layers))
     mode = list(Recompute)[random.integers(0, 3)]
-    schedules = (*IN_TURN, Schedule.ZERO_BUBBLE_H1, Schedule.ZERO_BUBBLE_2P)
+    schedules = (*IN_TURN, *ZERO_BUBBLE)
     return replace(
         layout,
         split=sizes,

@@ -50,6 +50,19 @@ def test_a_target_is_its_stack_and_costs_what_the_unrestricted_search_says(
     assert check_plan(made) == ()
 
 
+def test_where_time_ran_out_the_cost_of_a_target_is_between_bounds(
+    toy_model: MakeModel, toy_cluster: MakeCluster
+) -> None:
+    model, cluster = toy_model(layers=8, hidden=2048, heads=16), toy_cluster(16)
+    cut, whole = (planned(model, cluster, target="torchtitan", time_limit_s=limit_s) for limit_s in (1e-9, None))
+    assert cut.search.unrestricted is not None
+    assert whole.search.unrestricted is not None
+    assert cut.search.unrestricted.lower_bound <= whole.search.unrestricted.value <= cut.search.unrestricted.value
+    assert whole.search.unrestricted.lower_bound == whole.search.unrestricted.value
+    assert cut.search.unrestricted.costs >= 0
+    assert list(contradictions(cut)) == []
+
+
 def test_what_launchers_run_less_of_than_their_stack(toy_model: MakeModel, toy_cluster: MakeCluster) -> None:
     model, cluster = toy_model(layers=8, hidden=2048, heads=16, experts=EXPERTS), toy_cluster(16)
     alone = planned(model, cluster, target="fsdp2")

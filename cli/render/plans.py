@@ -286,9 +286,15 @@ def _proof(plan: Plan) -> str:
 
 def _restriction(plan: Plan, free: UnrestrictedSection) -> str:
     what = f"Keeping to what {plan.inputs.job.target} runs costs"
+    most = "" if free.lower_bound == free.value else " at least, and at most " + shown_share(_above(free))
     if free.costs <= 0:
-        return f"{what} nothing."
-    return f"{what} {shown_share(free.costs)}: with all that any software runs, {describe(free.layout.layout())}."
+        return f"{what} nothing{most}."
+    return f"{what} {shown_share(free.costs)}{most}: with all that any software runs, {describe(free.layout.layout())}."
+
+
+def _above(free: UnrestrictedSection) -> float:
+    """Give by how much the plan comes to more than the least that may be without its target."""
+    return (1.0 + free.costs) * free.value / free.lower_bound - 1.0
 
 
 def _render_alternatives(console: Console, plan: Plan) -> None:

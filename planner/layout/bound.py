@@ -19,7 +19,8 @@ since the busiest stage does no less than the mean one. Of a twig four more thin
     messages   m seconds of ZeRO's gathers and reductions run beside a micro-batch's passes of c seconds, which take
                max(m, c + (1 - 1 / q) m) at least under contention q (overlap.py). That is convex and grows with both,
                so stages take no less in the mean than the mean stage does. Rates are those of messages as large as the
-               largest layer's with embedding and head, which no message exceeds.
+               largest layer's with embedding and head, which no message exceeds. What is sent once a step runs beside
+               the first or the last pass likewise, at the rates of a message of the whole model.
     optimizer  works on all states, the mean stage on 1 / P of them
 
 Schedules of one chunk a stage also wait for one another. In 1F1B and GPipe, whatever the seconds t_s of their stages,
@@ -32,6 +33,16 @@ t_k - t_s summed over all s is at most P t_k - sum t: T >= (M - P - 1) t_k + 2 s
 P - M + 1 is sum t and the t_s from there on, and stages k up to P - M run all forward passes before any backward pass:
 T >= sum over s <= k of t_s + (M - 1) t_k. Weights that count each t_s alike give T >= 2 sum t / (2 - q) with
 q = (1 - 1 / M) ^ (P - M + 1).
+
+Under zero-bubble schedules whose stages wait for one another at the end of a step, stage k works M t_k seconds after
+the first micro-batch has come to it through the others: T >= F_k + M t_k with F_k the f_s summed over s < k. Where
+forward passes are a share phi of all work or more, t_k <= (T - phi G_k) / M for G_k, the t_s summed over s < k, so that
+G_k+1 <= G_k (1 - phi / M) + T / M, and with z = (1 - phi / M) ^ P
+
+    T >= phi sum t / (1 - z)
+
+The embedding is left out, whose forward pass is a smaller share, and so is what is computed again, but that x seconds
+of it are x (1 - phi / M) ^ (P - 1) of such sums at least, wherever they are.
 
 H is that of schedule/held.py: schedules that run chunks in rounds hold min(M, P - s) or more, 2 P - 1 at most; GPipe
 and those that fold the model as many on each stage, and DualPipe has each layer twice. x is that of the best of them.
@@ -53,7 +64,7 @@ from meshwright.costmodels.schedule import micro_batches
 from meshwright.costmodels.schedule.codes import DUAL
 from meshwright.costmodels.state import StageParameters, layer_on_rank, vocabulary_on_rank
 from meshwright.costmodels.state_messages import state_messages
-from meshwright.costmodels.synchronisation import optimizer_s
+from meshwright.costmodels.synchronisation import optimizer_s, tied_embedding_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.planner.layout.busiest import least_busiest_s
 from meshwright.planner.layout.needs import (
@@ -126,10 +137,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TwigParts:
-    """Seconds of the whole model for one micro-batch, and of a step what isn't that, [twigs]."""
+    """Seconds of the whole model for one micro-batch, and of a step what isn't that, [twigs].
+
+    again_s: what of the work is computed again.
+    """
 
     work_s: FloatArray
     rest_s: FloatArray
+    again_s: FloatArray
 
 
 def branch_bound_s(job: Job, branches: LayoutTable) -> FloatArray:
@@ -184,6 +199,8 @@ def _one_chunk_s(
     """Give the least step time of schedules of one chunk a stage whose busiest stage takes so long or longer."""
     total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
     law_s = total * np.maximum(parts.work_s / pipeline, busiest_s)
+    if zero_bubble and job.stack.steps_together:
+        law_s = np.maximum(law_s, _filled_s(job, twigs, parts))
     if not zero_bubble:
         filled = total > pipeline
         left = (1.0 - 1.0 / total) ** np.where(filled, 0, pipeline - total + 1)
@@ -195,15 +212,34 @@ def _one_chunk_s(
     return law_s + parts.rest_s
 
 
+def _filled_s(job: Job, twigs: LayoutTable, parts: _TwigParts) -> FloatArray:
+    """Give phi sum t / (1 - z) of above, [twigs]."""
+    distinct, back = distinct_layer_rows(twigs)
+    head = [part[back] for part in head_s(job, distinct)]
+    seconds, share = np.add(*head), head[0] / np.add(*head)
+    for count, layer in zip(layer_counts(job), job.model.layer_kinds, strict=True):
+        time = layer_time(job, layer, distinct)
+        forward_s = _pass_s(job, time.forward)[back]
+        backward_s = _pass_s(job, time.backward)[back] + accumulated_s(job, twigs, layer_on_rank(job, layer, twigs))
+        seconds = seconds + count * (forward_s + backward_s)
+        share = np.minimum(share, forward_s / (forward_s + backward_s))
+    total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
+    left = 1.0 - share / total
+    again_s = np.where(np.isfinite(parts.again_s), parts.again_s, 0.0) * left ** (pipeline - 1)
+    return np.asarray(share * (seconds + again_s) / (1.0 - left**pipeline))
+
+
 def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> _TwigParts:
     twigs = replace(twigs, schedule=np.full(len(twigs), SCHEDULES.index(Schedule.ONE_F_ONE_B)))
     total = micro_batches(job.global_batch, twigs)
-    work = _twig_work(job, twigs)
-    work = replace(work, backward_s=work.backward_s + _again_s(job, twigs, limit, most=most))
+    work, again_s = _twig_work(job, twigs), _again_s(job, twigs, limit, most=most)
+    work = replace(work, backward_s=work.backward_s + again_s)
     step_s = optimizer_s(job, twigs, _whole_model(job, twigs))[:, 0]
-    rest_s = (total * _exposed_s(job, twigs, work) + step_s) / twigs.pipeline_parallel
+    rest_s = (_exposed_s(job, twigs, work, total=total) + step_s) / twigs.pipeline_parallel
     rest_s = rest_s + _pipeline_s(job, twigs) + job.stack.step_overhead
-    return _TwigParts(work_s=work.forward_s + work.backward_s, rest_s=rest_s)
+    if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
+        rest_s = rest_s + tied_embedding_s(job, twigs)
+    return _TwigParts(work_s=work.forward_s + work.backward_s, rest_s=rest_s, again_s=again_s)
 
 
 def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
@@ -378,16 +414,23 @@ def _held(job: Job, twigs: LayoutTable) -> Iterator[Held]:
             yield Held(pipeline=pipeline, total=total, each=least, most=most, copies=copies)
 
 
-def _exposed_s(job: Job, twigs: LayoutTable, work: Work) -> FloatArray:
-    """Give the least that ZeRO's messages of a micro-batch add to the passes of all stages together, [twigs]."""
-    contention = job.cluster.device.calibration.contention
+def _exposed_s(job: Job, twigs: LayoutTable, work: Work, *, total: FloatArray) -> FloatArray:
+    """Give the least that messages of shards and replicas add to a step of all stages together, [twigs]."""
     forward_s, backward_s = _sharding_messages_s(job, twigs)
-    total = forward_s + backward_s
+    once = state_messages(job, twigs, _whole_model(job, twigs), np.ones((len(twigs), 1), dtype=np.int64))
+    first_s, last_s = once.step_gather_s[:, 0], once.step_reduction_s[:, 0]
+    contention = job.cluster.device.calibration.contention
     if job.stack.overlap_parameters:
-        total = total - forward_s + exposed_s(forward_s, work.forward_s, contention)
+        usual_s, longest_s = (
+            exposed_s(own_s, work.forward_s, contention) for own_s in (forward_s, forward_s + first_s)
+        )
+        forward_s, first_s = usual_s, longest_s - usual_s
     if job.stack.overlap_gradients:
-        total = total - backward_s + exposed_s(backward_s, work.backward_s, contention)
-    return total
+        usual_s, longest_s = (exposed_s(m, work.backward_s, contention) for m in (backward_s, backward_s + last_s))
+        backward_s, last_s = usual_s, longest_s - usual_s
+    else:  # those of later stages may hide behind the first one's last passes
+        last_s = np.where(twigs.pipeline_parallel == 1, last_s, 0.0)
+    return np.asarray(total * (forward_s + backward_s) + first_s + last_s)
 
 
 def _sharding_messages_s(job: Job, twigs: LayoutTable) -> tuple[FloatArray, FloatArray]:

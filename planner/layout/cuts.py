@@ -80,11 +80,15 @@ def _below(
     modes: tuple[Recompute, ...],
 ) -> Iterator[tuple[LayoutTable, FloatArray]]:
     """Give the problems of some schedules, with their bounds: of all modes first, then of each."""
+    schedules = tuple(schedule for schedule in schedules if schedule in job.stack.schedules)
+    # Of those alone the bounds are closer, and the vocabulary isn't shared here.
+    stack = job.stack.model_copy(update={"schedules": schedules, "vocabulary_parallel": False})
+    job = replace(job, stack=stack)
     bound_s = cut_bound_s(job, twigs, memory_limit_bytes=limit, zero_bubble=zero_bubble, below_s=below_s)
     filled = micro_batches(job.global_batch, twigs) >= twigs.pipeline_parallel
     rows = np.flatnonzero((bound_s <= below_s) & (filled | (not zero_bubble)))
     for schedule, mode in product(schedules, modes):
-        if schedule not in job.stack.schedules or not len(rows):
+        if not len(rows):
             continue
         layouts = replace(
             twigs.take(rows),
