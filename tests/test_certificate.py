@@ -140,9 +140,16 @@ def assert_best_of_all_cuts(job: Job, *, share: float) -> None:
     memory = predict_memory(job, table).nvidia_smi_bytes
     # A little more, for memory is compared in nine digits.
     limit = int(np.quantile(memory, share) * (1 + 1e-8)) + 1
-    best_s = float(f"{predict_time(job, table).step_time_s[memory <= limit].min():.9g}")
-    result = search([job], Question(objective=Objective.TIME, memory_limit_bytes=limit, top=0))
+    times_s = np.array([float(f"{seconds:.9g}") for seconds in predict_time(job, table).step_time_s])
+    best_s = times_s[memory <= limit].min()
+    question = Question(objective=Objective.TIME, memory_limit_bytes=limit, top=0)
+    result = search([job], question)
     assert result.best.step_time_s == best_s == result.lower_bound
+    for slower_by in (0.0, 0.3):
+        fast = (memory <= limit) & (times_s <= (1 + slower_by) * best_s)
+        least = search([job], replace(question, objective=Objective.MEMORY, slower_by=slower_by))
+        assert least.value == least.lower_bound == float(f"{memory[fast].min():.9g}")
+        assert least.best.step_time_s <= (1 + slower_by) * best_s
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 1])
@@ -161,3 +168,6 @@ def test_an_uneven_cut_may_be_the_best(toy_job: MakeJob) -> None:
     even = search([replace(job, stack=stack.model_copy(update={"splits": "even"}))], question)
     assert found.best.layout.split
     assert found.best.step_time_s < even.best.step_time_s
+    leanest = search([replace(job, stack=stack)], replace(question, objective=Objective.MEMORY, slower_by=0.02))
+    assert leanest.best.layout.split
+    assert leanest.value < found.best.peak_bytes

@@ -37,6 +37,7 @@ from meshwright.planner.layout.question import Found, Progress, Question, Search
 from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
 from meshwright.planner.stages.cut import Cut, best_cut
+from meshwright.planner.stages.leanest import leanest_cut, less_bytes
 
 DOMINATED = "another method of context parallelism is as good in every way"
 SLOWER = "its lower bound is above the step times listed"
@@ -92,11 +93,18 @@ def attempt(jobs: Sequence[Job], question: Question, *, watch: Watch | None = No
     """Do the same, but give what was looked at where nothing is found. Raises SolverFailed."""
     ends = None if question.time_limit_s is None else monotonic() + question.time_limit_s
     spaces = [space_of(job, question.limits) for job in jobs]
-    seen, left = Seen(), np.inf
+    seen, opened, left = Seen(), [], np.inf
     for space in spaces:
-        seen, unopened_s = _explored(space, question, seen, ends=ends, watch=watch)
-        if np.isfinite(unopened_s):
-            left = min(left, _bound_value(question, unopened_s, devices=space.job.cluster.devices))
+        explored = _explored(space, question, seen, ends=ends, watch=watch)
+        seen, left = explored.seen, min(left, _left_value(question, space, explored.unopened_s))
+        opened.append(explored.opened)
+    for space, twigs in zip(spaces, opened, strict=True):
+        seen, uncut_s = _cut(space, twigs, question, seen, ends=ends, watch=watch)
+        left = min(left, _left_value(question, space, uncut_s))
+    if question.objective is Objective.MEMORY:
+        for space, twigs in zip(spaces, opened, strict=True):
+            seen, uncut_s = _leaner_cuts(space, twigs, question, seen, watch=watch)
+            left = min(left, _left_value(question, space, uncut_s))
     candidates, rejected = sum(space.candidates for space in spaces), dict(+seen.rejected)
     ordered = None if seen.front is None else _ordered(question, seen.front)
     ordered = ordered and ordered.take(np.flatnonzero(ordered.step_time_s <= question.slowest_s))
@@ -114,21 +122,25 @@ def attempt(jobs: Sequence[Job], question: Question, *, watch: Watch | None = No
     )
 
 
-def _explored(
-    space: Space, question: Question, seen: Seen, *, ends: float | None, watch: Watch | None
-) -> tuple[Seen, float]:
-    """Open what may be of use of one space; give what has been seen then, and the least bound of what is left of that.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Explored:
+    """What has been seen, twigs that were opened, and the least bound of what is left: infinity but at time's end."""
 
-    That is infinity, but where time ends.
-    """
+    seen: Seen
+    opened: _Waiting
+    unopened_s: float
+
+
+def _explored(space: Space, question: Question, seen: Seen, *, ends: float | None, watch: Watch | None) -> _Explored:
+    """Open what may be of use of one space."""
     job, branches = space.job, space.branches.rows
     seen = seen.with_([Seen(rejected=Counter(space.branches.rejected))])
+    waiting = opened = _twigs(space, question, taken(branches, slice(0)))[0]
     if not len(space.branches):
-        return seen, np.inf
+        return _Explored(seen=seen, opened=opened, unopened_s=np.inf)
     bound_s = branch_bound_s(job, space.table(branches))
     order, settings = np.argsort(bound_s, kind="stable"), settings_of(branches)
-    reached, waiting = 0, _twigs(space, question, taken(branches, order[:0]))[0]
-    opened = waiting
+    reached = 0
     while True:
         bar = (1 + ROUNDING) * _bar_s(question, seen.front, devices=job.cluster.devices)
         fresh = order[reached : reached + BRANCHES]
@@ -156,8 +168,7 @@ def _explored(
     left = int(space.below_branches(taken(branches, unreached)).sum()) + _below(space, waiting)
     least_s = min([*bound_s[unreached[:1]], *waiting.bound_s[:1]], default=np.inf)
     seen = seen.with_([Seen(rejected=Counter({UNTRIED if late else SLOWER: left}))])
-    seen, uncut_s = _cut(space, opened, question, seen, ends=ends, watch=watch)
-    return seen, min(float(least_s), uncut_s) if late else uncut_s
+    return _Explored(seen=seen, opened=opened, unopened_s=float(least_s) if late else np.inf)
 
 
 def _cut(
@@ -166,12 +177,11 @@ def _cut(
     """Cut layers unevenly where that may be of use; give what has been seen then, and the least bound of what is left.
 
     The bounds of twigs are bounds of their cuts too, so that what was never opened has none of use. Only what may be
-    the best is cut, and runners-up aren't. Cuts are the fastest of their kind: there is none for the least memory.
+    the best is cut, and runners-up aren't. For the memory that is the fastest, which decides how slow others may be.
     """
     job, limit, left_s = space.job, question.memory_limit_bytes, np.inf
-    if question.objective is Objective.MEMORY:
-        return seen, left_s
-    first = replace(question, top=0)
+    objective = Objective.TIME if question.objective is Objective.MEMORY else question.objective
+    first = replace(question, objective=objective, top=0)
     bar = (1 + ROUNDING) * _bar_s(first, seen.front, devices=job.cluster.devices)
     if not np.isfinite(bar):
         bar = BEYOND * float(np.max(twigs.bound_s, initial=0.0))
@@ -192,6 +202,38 @@ def _cut(
             seen = seen.with_([Seen(front=_front_of(cut))])
             left_s = left_s if cut.is_optimal else min(left_s, cut.bound_s)
     return seen, left_s
+
+
+def _leaner_cuts(
+    space: Space, twigs: _Waiting, question: Question, seen: Seen, *, watch: Watch | None
+) -> tuple[Seen, float]:
+    """Cut layers unevenly where that needs less memory than all that is fast enough; give the same as _cut."""
+    job, left_s = space.job, np.inf
+    if seen.front is None:
+        return seen, left_s
+    bar = (1 + ROUNDING) * _bar_s(question, seen.front, devices=job.cluster.devices)
+    limit, table = less_bytes(_value(question, _ordered(question, seen.front))), space.table(twigs.twigs)
+    problems = cut_problems(job, table, memory_limit_bytes=limit, below_s=bar, limits=question.limits)
+    for number, bound_s in enumerate(problems.bound_s):
+        if watch is not None:
+            watch(_progress(space, question, seen, bound_s, waiting=len(problems) - number))
+        leaner = leanest_cut(
+            job,
+            layout := problems.layouts.row(number),
+            memory_limit_bytes=limit,
+            below_s=bar,
+            split=question.limits.cut(len(job.model.layers), layout.pipeline_parallel),
+        )
+        left_s = min(left_s, leaner.left_s)
+        if leaner.cut is not None:
+            seen, limit = seen.with_([Seen(front=_front_of(leaner.cut))]), less_bytes(leaner.cut.peak_bytes)
+    return seen, left_s
+
+
+def _left_value(question: Question, space: Space, least_s: float) -> float:
+    if not np.isfinite(least_s):
+        return np.inf
+    return _bound_value(question, least_s, devices=space.job.cluster.devices)
 
 
 def _front_of(cut: Cut) -> Front:
