@@ -12,6 +12,7 @@ from meshwright.cli.emit import emit_command
 from meshwright.cli.estimate import estimate_command
 from meshwright.cli.experts import experts_command
 from meshwright.cli.explain import explain_command
+from meshwright.cli.goodput import goodput_command
 from meshwright.cli.importing import import_command
 from meshwright.cli.offload import offload_command
 from meshwright.cli.plan import plan_command
@@ -51,6 +52,7 @@ for _command in (
     scatter_command,
     replan_command,
     reshard_command,
+    goodput_command,
     accuracy_command,
     calibrate_command,
     check_command,

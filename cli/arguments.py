@@ -10,6 +10,17 @@ import typer
 from meshwright.catalog.errors import InputError
 
 _DURATIONS = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONG_DURATIONS = {
+    name: seconds
+    for seconds, names in (
+        (60.0, ("minutes",)),
+        (3600.0, ("hour", "hours")),
+        (86_400.0, ("day", "days")),
+        (7 * 86_400.0, ("week", "weeks")),
+        (365.25 * 86_400.0, ("year", "years")),
+    )
+    for name in names
+}
 _COUNTS = {"": 0, "k": 3, "K": 3, "M": 6, "B": 9, "T": 12}
 _COUNT = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]+))?(?:[eE]\+?([0-9]{1,2}))?\s*([kKMBT]?)")
 
@@ -20,6 +31,19 @@ def duration(text: str) -> float:
 
     try:
         return parse_quantity(text, _DURATIONS)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def failure_time(text: str) -> tuple[float, str]:
+    """Give the seconds, and of what, of "3 years/device" or "200 days/node". Raises InputError."""
+    from meshwright.catalog.quantity import parse_quantity
+
+    time, slash, unit = (part.strip() for part in text.partition("/"))
+    if not slash or unit not in ("device", "node"):
+        raise InputError(f"{text!r:.60} isn't a time by device or node", hint='such as "3 years/device"')
+    try:
+        return parse_quantity(time, _DURATIONS | _LONG_DURATIONS), unit
     except ValueError as error:
         raise InputError(str(error)) from None
 

@@ -160,6 +160,18 @@ COMMANDS = {
         "--moves",
         "--json",
     },
+    "goodput": {
+        "file",
+        "--mtbf",
+        "--storage",
+        "--host",
+        "--restart",
+        "--soft-share",
+        "--duration",
+        "--runs",
+        "--seed",
+        "--json",
+    },
     "reshard": {"old", "new", "--between-steps", "--storage", "--output", "-o", "--json"},
     "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {
