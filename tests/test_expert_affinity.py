@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from eplb_baseline import eplb_global, eplb_hierarchical
 from expert_brute_force import most_staying
-from expert_instances import chain
+from expert_instances import chain, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +15,9 @@ from meshwright.planner.experts.chain import chained, matched, partitions
 from meshwright.planner.experts.dispatch import dispatched
 from meshwright.planner.experts.labels import near_previous
 from meshwright.planner.experts.pair_chain import shared_out
+from meshwright.planner.experts.polish import device_loads
 from meshwright.planner.experts.products import product
+from meshwright.planner.experts.repair import repaired
 
 
 @settings(deadline=None, max_examples=40)
@@ -224,6 +226,35 @@ def test_little_moves_from_the_placement_that_is_there() -> None:
     kept = place_experts(counts, devices=4, nodes=2, transitions=moves, previous=swapped)
     assert kept.moved == 0
     assert (kept.cross_device, kept.cross_node) == (traffic.cross_device, traffic.cross_node)
+
+
+def test_few_experts_move_where_loads_drift() -> None:
+    weights = loads(20, 64, "lognormal", seed=4)
+    drifted = weights * np.exp(np.random.default_rng(5).normal(0, 0.01, weights.shape))
+    before = place_experts(weights, devices=8, slots=80)
+    after = place_experts(drifted, devices=8, slots=80, previous=before)
+    anew = place_experts(drifted, devices=8, slots=80)
+    assert after.moved is not None
+    assert after.moved < 0.3 * before.placement.size
+    assert (after.max_over_mean <= np.maximum(anew.max_over_mean, anew.lower_bound * 1.0005) * (1 + 1e-9)).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), slots=st.sampled_from([12, 15, 18]))
+def test_repairs_only_relieve_and_keep_the_counts(seed: int, slots: int) -> None:
+    draw = np.random.default_rng(seed)
+    weights = draw.integers(1, 99, (3, 12)).astype(float)
+    previous = place_experts(draw.integers(1, 99, (3, 12)).astype(float), devices=3, slots=slots).by_device
+    # Layers that lack an expert, or have an empty slot, are left as they are.
+    whole = (previous >= 0).all(axis=(1, 2))
+    counts = np.stack([np.bincount(row[row >= 0], minlength=12) for row in previous])
+    each = weights / counts
+    after, largest = repaired(weights, previous, enough=weights.sum(axis=1) / 3)
+    assert np.isinf(largest[~whole]).all()
+    assert (largest[whole] <= device_loads(previous, each)[whole].max(axis=1) * (1 + 1e-12)).all()
+    assert largest[whole] == pytest.approx(device_loads(after, each)[whole].max(axis=1))
+    assert [np.bincount(row[row >= 0], minlength=12).tolist() for row in after] == counts.tolist()
+    assert all(len(set(device)) == len(device) for row in after[whole] for device in row)
 
 
 def test_experts_that_stay_keep_their_slot() -> None:

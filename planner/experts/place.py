@@ -19,13 +19,14 @@ import numpy as np
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.names import match_name
 from meshwright.costmodels.layout import FloatArray, IntArray
-from meshwright.planner.experts.balance import Balanced
+from meshwright.planner.experts.balance import TOLERANCE, Balanced
 from meshwright.planner.experts.checker import require_sound
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.dispatch import Dispatched, dispatched
 from meshwright.planner.experts.homes import Homes, Pull, homes_of
 from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
 from meshwright.planner.experts.placement import EMPTY, EQUAL, Dispatch, Objective, Placement, Status
+from meshwright.planner.experts.repair import repaired
 from meshwright.planner.experts.routing import Routing, routing_of
 from meshwright.planner.experts.slots import by_group, copied, devices_in_nodes, slots_of
 from meshwright.planner.experts.traffic_bound import cross_bound
@@ -130,10 +131,10 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     )
     found = _FINDERS[question.objective](question, balance)
     by_device = found.by_device
-    if before is not None and routing.tokens is None:
-        by_device = near_previous(
-            by_device, before, nodes=nodes, experts=routing.experts, alike=routing.transitions is not None
-        )
+    if before is not None and question.objective is Objective.BALANCE:
+        by_device = _near_balance(question, balance, before)
+    elif before is not None and routing.tokens is None:
+        by_device = near_previous(by_device, before, nodes=nodes, experts=routing.experts, alike=True)
     require_sound(
         by_device.reshape(routing.layers, -1).tolist(),
         experts=routing.experts,
@@ -240,6 +241,24 @@ def _previous(previous: object, question: _Question) -> IntArray:
 def _balance(question: _Question, balance: Balanced) -> _Found:
     del question
     return _Found(by_device=balance.placed, method="greedy counts, heaviest first, exchanges of pairs")
+
+
+def _near_balance(question: _Question, balance: Balanced, before: IntArray) -> IntArray:
+    """Give what is there, layers where few exchanges make that as good, else the balanced placement named after it."""
+    routing = question.routing
+    placed = near_previous(
+        balance.placed,
+        before,
+        nodes=question.nodes,
+        experts=routing.experts,
+        alike=routing.transitions is not None,
+    )
+    if before.shape == placed.shape:
+        enough = np.maximum(balance.bound * (1 + TOLERANCE), balance.largest)
+        again, largest = repaired(routing.loads, before, enough=enough, deadline=question.deadline)
+        kept = largest <= enough
+        placed[kept] = again[kept]
+    return placed
 
 
 def _traffic(question: _Question, balance: Balanced) -> _Found:

@@ -31,16 +31,18 @@ def resplit(placed: IntArray, each: FloatArray, first: IntArray, second: IntArra
     return out
 
 
-def relieve(placed: IntArray, each: FloatArray, loads: FloatArray) -> IntArray:
+def relieve(placed: IntArray, each: FloatArray, loads: FloatArray, *, sparing: bool = False) -> IntArray:
     """Give the placement after the most loaded device has shared with the one that leaves the pair the least loaded.
 
-    loads: of the devices [layers, devices].
+    loads: of the devices [layers, devices]. sparing: whether they exchange one expert against one, however few they
+    hold.
     """
     layers, devices, size = placed.shape
     rows = np.arange(layers)
     heaviest = loads.argmax(axis=1)
     others = np.arange(devices - 1) + (np.arange(devices - 1) >= heaviest[:, None])
-    again, uneven = _split_anew(placed, each, np.repeat(heaviest[:, None], devices - 1, axis=1), others)
+    pairs = np.repeat(heaviest[:, None], devices - 1, axis=1), others
+    again, uneven = _split_anew(placed, each, *pairs, sparing=sparing)
     larger = np.take_along_axis(loads, others, axis=1) + uneven
     best = larger.argmin(axis=1)
     out = placed.copy()
@@ -48,7 +50,9 @@ def relieve(placed: IntArray, each: FloatArray, loads: FloatArray) -> IntArray:
     return out
 
 
-def _split_anew(placed: IntArray, each: FloatArray, first: IntArray, second: IntArray) -> tuple[IntArray, FloatArray]:
+def _split_anew(
+    placed: IntArray, each: FloatArray, first: IntArray, second: IntArray, *, sparing: bool = False
+) -> tuple[IntArray, FloatArray]:
     """Give the experts of each pair, those of the first device first, and by how much the loads then differ."""
     rows = np.arange(len(placed))[:, None]
     experts = np.concatenate([placed[rows, first], placed[rows, second]], axis=2)
@@ -56,7 +60,7 @@ def _split_anew(placed: IntArray, each: FloatArray, first: IntArray, second: Int
     size = placed.shape[2]
     # With as many slots as experts there are no replicas to keep apart.
     single = placed.shape[1] * size == each.shape[1]
-    if size > MOST_SPLIT:
+    if sparing or size > MOST_SPLIT:
         return _one_exchange(experts, loads, single=single)
     return _every_split(experts, loads if single else loads + _apart(experts, loads))
 
