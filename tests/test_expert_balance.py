@@ -1,6 +1,6 @@
 """Balance with replicas: against brute force, bounds, hand-computed cases, and the balancer that engines ship."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from meshwright.costmodels.layout import FloatArray
 from meshwright.planner import place_experts
-from meshwright.planner.experts.balance import balanced
+from meshwright.planner.experts.balance import TOLERANCE, balanced
+from meshwright.planner.experts.chain import partitions
 from meshwright.planner.experts.checker import faults, largest_over_mean
-from meshwright.planner.experts.constraint_program import solved
 from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.cover import Work, covered
 from meshwright.planner.experts.deadline import NEVER
+from meshwright.planner.experts.lightest import lightest
 from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed
 from meshwright.planner.experts.polish import device_loads
@@ -200,12 +202,69 @@ def test_programs_are_no_better_than_trying_all(devices: int, size: int, seed: i
     counts = greedy_counts(weights[None], slots=slots, devices=devices)
     bound = float(lower_bound(weights[None], slots=slots, devices=devices)[0])
     placed = packed(weights[None], counts, devices=devices)[0]
-    known = tuple(tuple(map(int, np.flatnonzero((placed == expert).any(axis=1)))) for expert in range(4))
-    proven = solved(tuple(weights.tolist()), devices=devices, size=size, known=known, bound=bound, filled=False)
-    assert proven.largest == pytest.approx(best)
-    assert proven.bound == pytest.approx(best)
+    reached = float(device_loads(placed[None], weights[None] / counts).max())
+    proven = lightest(weights, counts[0], devices=devices, size=size, known=reached, bound=bound)
+    assert proven.largest <= best * (1 + 4e-4)
+    assert proven.bound <= best * (1 + 1e-9)
     if size == 2:
         assert paired(weights, counts[0], devices=devices, bound=bound).bound <= best * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), shape=st.sampled_from([(6, 2, 3), (6, 3, 2), (8, 2, 4), (9, 3, 3), (8, 4, 2)]))
+def test_covers_without_replicas_are_as_light_as_trying_all(seed: int, shape: tuple[int, int, int]) -> None:
+    experts, devices, size = shape
+    weights = np.random.default_rng(seed).integers(0, 60, experts).astype(float)
+    loads_of_all = [
+        max(sum(weights[list(part)]) for part in parts)
+        for parts in partitions(experts, devices)
+        if len(parts) == devices
+    ]
+    best = min(loads_of_all)
+    found = lightest(
+        weights, np.ones(experts, np.int64), devices=devices, size=size, known=float(weights.sum()) + 1, bound=0.0
+    )
+    assert found.held is not None
+    assert found.largest == pytest.approx(best)
+    assert best * (1 - 1e-9) <= found.bound * (1 + 1e-9) <= best * (1 + 1e-8)
+    assert (found.held.sum(axis=0) == 1).all()
+    assert (found.held.sum(axis=1) == size).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), devices=st.integers(2, 4), size=st.integers(2, 3))
+def test_covers_with_replicas_hold_what_was_asked(seed: int, devices: int, size: int) -> None:
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(1, devices + 1, devices * size)
+    counts = counts[np.cumsum(counts) <= devices * size]
+    weights = draw.integers(1, 30, len(counts)).astype(float)
+    each = weights / counts
+    # The lightest load for these counts, by a set of devices for each expert in turn.
+    best = np.inf
+    for sets in product(*[list(combinations(range(devices), count)) for count in counts]):
+        held = np.array([[device in chosen for chosen in sets] for device in range(devices)])
+        if held.sum(axis=1).max() <= size:
+            best = min(best, float((held @ each).max()))
+    found = covered(weights, counts, devices=devices, size=size, most=best, work=Work(10**7))
+    assert found is not None
+    assert (found.sum(axis=0) == counts).all()
+    assert found.sum(axis=1).max() <= size
+    assert (found @ each).max() == pytest.approx(best)
+    assert covered(weights, counts, devices=devices, size=size, most=best * (1 - 1e-9), work=Work(10**7)) is None
+
+
+@pytest.mark.parametrize(("experts", "devices"), [(20, 5), (24, 8), (24, 6), (18, 3), (32, 8)])
+def test_layers_without_replicas_are_proven(experts: int, devices: int) -> None:
+    assert place_experts(loads(4, experts, "lognormal", seed=5), devices=devices).status == "optimal"
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10_000), experts=st.integers(10, 24), devices=st.integers(2, 6))
+def test_another_slot_costs_no_more_than_what_is_light_enough(seed: int, experts: int, devices: int) -> None:
+    weights = np.exp(np.random.default_rng(seed).normal(0, 0.8, (2, experts)))
+    fewest = -(-experts // devices)
+    less, more = (place_experts(weights, devices=devices, slots=(fewest + add) * devices) for add in (0, 1))
+    assert (more.max_over_mean <= less.max_over_mean * (1 + TOLERANCE)).all()
 
 
 def test_layers_of_sixteen_experts_are_proven() -> None:

@@ -12,7 +12,7 @@ load. Slots are left empty only where small layers are better so; else c sums to
     5. kicks       layers that are still above it are disturbed in some ways and exchange again; the best is kept
     6. recounts    slots move between experts where that is well above it (`recounted`); with two slots a device counts
                    and bound are those of a linear program (`paired`)
-    7. search      small layers are searched fully, or solved by constraint programming (`searched_layers`)
+    7. search      small layers are searched fully, or covered exactly (`searched_layers`)
 
 Experts are taken in the order of their weights, so that their numbering changes nothing.
 """

@@ -1,24 +1,25 @@
-"""Layers that are small enough to search fully, or to solve by constraint programming, after the heuristics.
+"""Layers that are small enough to search fully or to cover exactly, after the heuristics.
 
 What is done for a layer doesn't depend on the others.
 """
 
-from functools import partial
-
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
-from meshwright.planner.experts.constraint_program import solved
+from meshwright.planner.experts.cover import coverable
 from meshwright.planner.experts.deadline import Deadline
 from meshwright.planner.experts.exact import Sets, searched
+from meshwright.planner.experts.lightest import lightest
 from meshwright.planner.experts.placement import EMPTY, EQUAL
 
 # Layers up to this many slots are searched; partial placements looked at.
 MOST_SLOTS = 16
 LAYER_LIMIT = 10_000
-# Layers up to this many experts are solved by constraint programming, from so far above their bound.
-MOST_EXPERTS = 24
+# From so far above their bound layers are covered; without replicas those of few experts from any. With replicas few
+# experts have too many counts already.
 WORTH = 5e-4
+PROVEN_EXPERTS = 24
+MOST_REPLICATED = 32
 
 
 def searched_layers(
@@ -35,11 +36,16 @@ def searched_layers(
             if deadline.passed():
                 break
             _search(weights, placed, largest, bound, int(layer))
-    if weights.shape[1] <= MOST_EXPERTS:
-        for layer in np.flatnonzero(largest > bound * (1 + WORTH)):
+    _, devices, size = placed.shape
+    experts = weights.shape[1]
+    single = devices * size == experts
+    # With replicas two slots a device have had a program of their own.
+    if coverable(experts, devices=devices, size=size) and (single or (experts <= MOST_REPLICATED and size > 2)):
+        worth = EQUAL if single and experts <= PROVEN_EXPERTS else WORTH
+        for layer in np.flatnonzero(largest > bound * (1 + worth)):
             if deadline.passed():
                 break
-            _solve(weights, placed, largest, bound, int(layer), deadline=deadline)
+            _cover(weights, placed, largest, bound, int(layer))
     return placed, largest, bound
 
 
@@ -64,31 +70,16 @@ def _search(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: F
         bound[layer] = largest[layer]
 
 
-def _solve(
-    weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int, *, deadline: Deadline
-) -> None:
-    """Solve a layer, and write what is found into its placement, load and bound."""
+def _cover(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int) -> None:
+    """Look for exact covers of a layer, and write what is found into its placement, load and bound."""
     _, devices, size = placed.shape
-    known = tuple(
-        tuple(map(int, np.flatnonzero((placed[layer] == expert).any(axis=1)))) for expert in range(weights.shape[1])
+    counts = np.bincount(placed[layer][placed[layer] != EMPTY], minlength=weights.shape[1])
+    end = lightest(
+        weights[layer], counts, devices=devices, size=size, known=float(largest[layer]), bound=float(bound[layer])
     )
-    solve = partial(
-        solved,
-        tuple(map(float, weights[layer])),
-        devices=devices,
-        size=size,
-        known=known,
-        bound=float(bound[layer]),
-        left_s=deadline.left_s,
-    )
-    end = solve(filled=False)
-    if end.sets is not None:
-        # Slots are left empty only for what is lighter than all that fills them.
-        full = end if sum(map(len, end.sets)) == devices * size else solve(filled=True)
-        chosen = full if full.sets is not None and full.largest <= end.largest * (1 + EQUAL) else end
-        placed[layer], largest[layer] = _held(chosen.sets or end.sets, devices, size), chosen.largest
-    bound[layer] = min(end.bound, largest[layer])
-    deadline.passed()
+    if end.held is not None:
+        placed[layer] = _held(tuple(tuple(np.flatnonzero(there).tolist()) for there in end.held.T), devices, size)
+    largest[layer], bound[layer] = end.largest, min(end.bound, end.largest)
 
 
 def _held(sets: Sets, devices: int, size: int) -> IntArray:

@@ -7,10 +7,13 @@ the nodes, all nodes of all layers at once, experts are balanced with replicas a
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
-from meshwright.planner.experts.balance import Balanced, balanced
+from meshwright.planner.experts.balance import TOLERANCE, Balanced, balanced
 from meshwright.planner.experts.deadline import NEVER, Deadline
-from meshwright.planner.experts.placement import EMPTY
+from meshwright.planner.experts.placement import EMPTY, EQUAL
 from meshwright.planner.experts.slots import members_of
+
+# Slots up to which fewer of them are tried.
+MOST_FEWER = 64
 
 
 def balanced_slots(
@@ -24,6 +27,7 @@ def balanced_slots(
 ) -> Balanced:
     """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
 
+    Small layers leave a slot of each device empty where that is lighter than what was found for all of them.
     Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts on.
     """
     size = slots // devices
@@ -31,7 +35,17 @@ def balanced_slots(
     found = balanced(weights, slots=used * devices, devices=devices, aim=aim, deadline=deadline, thorough=thorough)
     placed = np.full((len(weights), devices, size), EMPTY)
     placed[:, :, :used] = found.placed
-    return Balanced(placed=placed, largest=found.largest, bound=found.bound)
+    largest = found.largest.copy()
+    above = np.flatnonzero(largest > found.bound * (1 + TOLERANCE))
+    fewer = (used - 1) * devices
+    if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER and not deadline.passed():
+        less = balanced_slots(weights[above], slots=fewer, devices=devices, deadline=deadline)
+        lighter = less.largest < largest[above] * (1 - EQUAL)
+        at = above[lighter]
+        placed[at] = EMPTY
+        placed[at, :, : used - 1] = less.placed[lighter]
+        largest[at] = less.largest[lighter]
+    return Balanced(placed=placed, largest=largest, bound=found.bound)
 
 
 def balanced_in_nodes(
