@@ -26,7 +26,7 @@ from meshwright.planner.experts.serving import ServingTarget, serving_files
 
 
 def small() -> Placement:
-    return place_experts(loads(3, 24, "lognormal", seed=1), devices=4, slots=28)
+    return place_experts(loads(3, 24, "lognormal", seed=3), devices=4, slots=28)
 
 
 def written(placement: Placement, folder: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.balance import TOLERANCE, Balanced, balanced
 from meshwright.planner.experts.deadline import NEVER, Deadline
-from meshwright.planner.experts.placement import EMPTY, EQUAL
+from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.slots import members_of
 
 # Slots up to which fewer of them are tried.
@@ -40,7 +40,7 @@ def balanced_slots(
     fewer = (used - 1) * devices
     if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER and not deadline.passed():
         less = balanced_slots(weights[above], slots=fewer, devices=devices, deadline=deadline)
-        lighter = less.largest < largest[above] * (1 - EQUAL)
+        lighter = less.largest < largest[above] * (1 - TOLERANCE)
         at = above[lighter]
         placed[at] = EMPTY
         placed[at, :, : used - 1] = less.placed[lighter]
