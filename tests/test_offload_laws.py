@@ -222,6 +222,22 @@ def test_the_simulation_agrees_with_the_laws(passes: float, overlapped: bool) ->
     assert events.host_bytes <= law.memory.host * (1 + 1e-9)
 
 
+def test_the_simulation_agrees_where_gradients_leave_at_the_step() -> None:
+    """Streams, gradients and updates of a step in which the links and the bus are about as busy."""
+    problem = small_problem(layers=6, parameters=10e9, limit=200 * GB, bus=130e9)
+    still = replace(
+        problem,
+        optimizer=replace(problem.optimizer, drained=False),
+        layers=replace(problem.layers, drain_bytes=np.zeros(6)),
+        memory=replace(problem.memory, drained=0.0),
+    )
+    shares = Shares(cpu=0.5, streamed=0.2, resident=0.3)
+    rows = overlapped_rows_s(still.optimizer, still.host, shares)
+    assert float(rows["memory_bus"]) == pytest.approx(float(rows["link_out"]), rel=0.15)
+    decision = decided(still, kept(still), shares=shares)
+    assert simulated(still, decision).step_time_s == pytest.approx(evaluated(still, decision).step_time_s, rel=0.03)
+
+
 def test_the_hosts_bandwidths_are_needed() -> None:
     inputs = inputs_of(
         "llama-2-7b",

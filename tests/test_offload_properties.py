@@ -68,7 +68,7 @@ def test_more_bandwidth_or_memory_never_slows_the_optimum(name: str, problem: Pr
 
 
 @pytest.mark.parametrize("name", MORE)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(problem=problems(layers=6), factor=numbers(1, 3))
 def test_more_bandwidth_or_memory_never_slows_the_decision(name: str, problem: Problem, factor: float) -> None:
     less = solved(problem)

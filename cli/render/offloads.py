@@ -48,6 +48,7 @@ def offload_document(found: OffloadPlan) -> dict[str, Any]:
         },
         "settings": section["settings"],
         "seconds": found.seconds,
+        "linear_program_seconds": found.lp_s,
     }
 
 

@@ -9,7 +9,7 @@ parts.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 
@@ -55,11 +55,15 @@ def rounded(
     starts = _starts(problem, optimum)
     found = [one for one in (best_evaluated(problem, start, shares) for start in starts) if one is not None]
     fastest = [min(each, key=lambda one: one.step_time_s) for each in (found, tuple(others)) if each]
-    if improve and all(one.step_time_s > optimum.step_time_s * (1 + CLOSE) for one in fastest):
-        fastest += _alike(problem, optimum, shares)
-    if improve:
-        fastest = [_improved(problem, one, optimum, shares) for one in fastest]
-    return min(fastest, key=lambda one: one.step_time_s, default=None)
+    if not improve:
+        return min(fastest, key=lambda one: one.step_time_s, default=None)
+    best: Evaluation | None = None
+    for one in chain(fastest, _alike(problem, optimum, shares)):
+        changed = _improved(problem, one, optimum, shares)
+        best = changed if best is None or changed.step_time_s < best.step_time_s else best
+        if best.step_time_s <= optimum.step_time_s * (1 + CLOSE):
+            break
+    return best
 
 
 def _starts(problem: Problem, optimum: Relaxed) -> Iterator[Decision]:
@@ -81,7 +85,7 @@ def _starts(problem: Problem, optimum: Relaxed) -> Iterator[Decision]:
         yield Decision(choices=choices, streamed=more, shares=optimum.shares)
 
 
-def _alike(problem: Problem, optimum: Relaxed, shares: Shares | None) -> list[Evaluation]:
+def _alike(problem: Problem, optimum: Relaxed, shares: Shares | None) -> Iterator[Evaluation]:
     """Give the fastest decision that treats layers alike, or every other, but for the last; none if none fits.
 
     What leaves the last layer is waited for. As many parameters stream as in the optimum.
@@ -94,7 +98,7 @@ def _alike(problem: Problem, optimum: Relaxed, shares: Shares | None) -> list[Ev
         choices[-1, choices[-1] == Choice.OFFLOAD] = Choice.KEEP
         mixed = best_evaluated(problem, replace(one.decision, choices=choices), shares)
         best += [] if mixed is None else [mixed]
-    return sorted(best, key=lambda one: one.step_time_s)[:1]
+    yield from sorted(best, key=lambda one: one.step_time_s)[:1]
 
 
 def _rows(problem: Problem, optimum: Relaxed) -> Iterator[Decision]:

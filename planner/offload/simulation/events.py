@@ -1,7 +1,7 @@
-"""Tasks on resources that do one thing at a time, in the order in which they are given.
+"""Tasks on resources that do one thing at a time: of those that wait for nothing, the one that was given first.
 
-A task begins when its resource is free, those given to it before have begun and ended, and all tasks that it waits for
-have ended. It changes what memory holds as it begins and as it ends.
+A task begins when its resource is free and all tasks that it waits for have ended. It changes what memory holds as it
+begins and as it ends.
 """
 
 from collections import defaultdict
@@ -35,14 +35,14 @@ class Trace:
 
 def run(tasks: Sequence[Task], holds: Mapping[str, float]) -> Trace:
     """Run tasks, numbered in their order, from memories that hold something already."""
-    queues: dict[str, list[int]] = defaultdict(list)
+    ready: dict[str, list[int]] = defaultdict(list)
     waiting = [len(set(task.after)) for task in tasks]
     followers: dict[int, list[int]] = defaultdict(list)
     for number, task in enumerate(tasks):
-        queues[task.resource].append(number)
+        if not waiting[number]:
+            heappush(ready[task.resource], number)
         for before in set(task.after):
             followers[before].append(number)
-    heads = dict.fromkeys(queues, 0)
     busy: set[str] = set()
     held, peak = defaultdict(float, holds), defaultdict(float, holds)
     ended = [0.0] * len(tasks)
@@ -54,16 +54,14 @@ def run(tasks: Sequence[Task], holds: Mapping[str, float]) -> Trace:
             peak[memory] = max(peak[memory], held[memory])
 
     def begin(resource: str, now: float) -> None:
-        queue = queues[resource]
-        if resource in busy or heads[resource] == len(queue) or waiting[queue[heads[resource]]]:
+        if resource in busy or not ready[resource]:
             return
-        number = queue[heads[resource]]
-        heads[resource] += 1
+        number = heappop(ready[resource])
         busy.add(resource)
         change(tasks[number].begins)
         heappush(heap, (now + tasks[number].seconds, number))
 
-    for resource in queues:
+    for resource in sorted(ready):
         begin(resource, 0.0)
     now = 0.0
     while heap:
@@ -74,7 +72,9 @@ def run(tasks: Sequence[Task], holds: Mapping[str, float]) -> Trace:
         freed = {tasks[number].resource}
         for follower in followers[number]:
             waiting[follower] -= 1
-            freed.add(tasks[follower].resource)
+            if not waiting[follower]:
+                heappush(ready[tasks[follower].resource], follower)
+                freed.add(tasks[follower].resource)
         for resource in sorted(freed):
             begin(resource, now)
     return Trace(seconds=now, peak_bytes=dict(peak), ended_s=ended)

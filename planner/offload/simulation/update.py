@@ -57,7 +57,7 @@ class Update:
 
     def _stream(self, streams: list[int]) -> int:
         room = (streams[-AT_ONCE],) if len(streams) >= AT_ONCE else ()
-        memory = self._task("bus", self._bus_s(STREAMED))
+        memory = self._task("bus", self._bus_s(STREAMED), *room)
         arrived = self._task("in", self._link_s(STATES), *room)
         updated = self._task("device", self._problem.optimizer.device_s / SUBGROUPS, arrived)
         return self._task("out", self._link_s(STATES), updated, memory)
