@@ -20,6 +20,7 @@ _FLOP_RATE_UNITS = {f"{prefix}FLOP/s": scale for prefix, scale in _DECIMAL.items
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _POWER_UNITS = {"W": 1.0, "kW": 1e3, "MW": 1e6}
 _PRICE_UNITS = {"USD/h": 1.0}
+_TRAFFIC_PRICE_UNITS = {"USD/GB": 1.0, "USD/TB": 1e-3}
 _COUNT_UNITS = {"parameters": 1.0, "M parameters": 1e6, "B parameters": 1e9, "T parameters": 1e12}
 
 SMALLEST, LARGEST = 1e-12, 1e24
@@ -83,5 +84,6 @@ BytesPerSecond = Annotated[float, _quantity(_RATE_UNITS), _printer(_RATE_UNITS)]
 FlopPerSecond = Annotated[float, _quantity(_FLOP_RATE_UNITS), _printer(_FLOP_RATE_UNITS)]
 Seconds = Annotated[float, _quantity(_TIME_UNITS), _printer(_TIME_UNITS)]
 Watts = Annotated[float, _quantity(_POWER_UNITS), _printer(_POWER_UNITS)]
+UsdPerGigabyte = Annotated[float, _quantity(_TRAFFIC_PRICE_UNITS), _printer(_TRAFFIC_PRICE_UNITS)]
 UsdPerHour = Annotated[float, _quantity(_PRICE_UNITS), _printer(_PRICE_UNITS)]
 ParameterCount = Annotated[float, _quantity(_COUNT_UNITS), _printer(_COUNT_UNITS)]

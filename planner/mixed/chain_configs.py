@@ -1,0 +1,230 @@
+"""Pipelines through several islands: the degrees that they can have, with a bound of the step of each.
+
+A chain is islands in the order in which a pipeline passes them. All stages have the same replicas, context ranks and
+micro-batch, so that each rank has one to send to; tensor and expert groups are each island's own. Island i has P_i
+stages of n_i / (tensor_i context data) devices each; layers are dealt to all P = sum P_i of them.
+
+Bound: with c_s the seconds of the shortest layer on stage s and x_s what else it has for each micro-batch (messages
+that it waits for, embedding, head), a stage that is done with a micro-batch by t seconds has floor((t - x_s) / c_s)
+layers at most. The least t by which all L layers are done, and each stage has one, is what the busiest stage takes at
+least. If it takes t, all stages together take S(t) at least: the x_s, and layers where they are shortest, as many as
+(t - x_s) / c_s says. Of the 1F1B schedule with M micro-batches (planner/layout/bound.py),
+
+    T >= max( M t,  (M - P - 1) t + 2 S(t) where M > P + 1,  k S(t) ) + overhead
+    k  = (M + P - 1) / P where M > P, else 2 / (2 - (1 - 1 / M)^(P - M + 1))
+
+of which the least over all t counts. S falls with t and the rest rises, so that between two points of a grid the lower
+t and the S of the higher one are a bound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from meshwright.catalog.axis_order import AxisOrder
+from meshwright.costmodels.island_links import message_s
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layer_work import ACTIVATION_BYTES
+from meshwright.costmodels.layout import AXIS_ORDERS, FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.pipeline_bubble import LayerSeconds
+from meshwright.costmodels.pipeline_messages import message_s as message_inside_s
+from meshwright.costmodels.predict import layer_times
+from meshwright.costmodels.vocabulary import embedding_s, head_s
+from meshwright.hardware.islands import Link
+from meshwright.planner.layout.dominance import is_dominated, settings_of
+from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.space import space_of, taken
+from meshwright.planner.mixed.alone import RICH
+
+LARGEST_MICRO_BATCH = 8
+LARGEST_CONTEXT = 8
+BISECTIONS = 50
+GRID = (1.0, 1.01, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 3.0)
+ROUNDING = 1e-9
+FOREVER = 1e15
+SHARED = ("data_parallel", "context_parallel", "context_method", "micro_batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """An island of a chain and its side of all configurations: its rows of the table, [configurations].
+
+    layer_s, embedding_s, head_s: seconds of its shortest layer, of the embedding and of the head, both ways, for one
+    micro-batch. message_s: a message between its stages.
+    """
+
+    job: Job
+    layouts: LayoutTable
+    layer_s: FloatArray
+    embedding_s: FloatArray
+    head_s: FloatArray
+    message_s: FloatArray
+
+    @property
+    def stages(self) -> IntArray:
+        """Stages of the island, [configurations]."""
+        return self.layouts.pipeline_parallel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configurations:
+    """The configurations of a chain, n of them.
+
+    crossing_s: a message over the link behind each island but the last, [links, n].
+    busiest_s: what the busiest stage may take for a micro-batch, ascending from the least, [n, points]; the last is
+    infinite. together_s: what all stages take together then, at least, [n, points].
+    """
+
+    members: tuple[Member, ...]
+    crossing_s: FloatArray
+    busiest_s: FloatArray
+    together_s: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.busiest_s)
+
+    @property
+    def stages(self) -> IntArray:
+        """Stages in all, [configurations]."""
+        return np.sum([member.stages for member in self.members], axis=0)
+
+    @property
+    def sequences(self) -> IntArray:
+        """Sequences of one micro-batch of all replicas, [configurations]."""
+        layouts = self.members[0].layouts
+        return layouts.data_parallel * layouts.micro_batch
+
+    def bound_s(self, total: FloatArray) -> FloatArray:
+        """Give the least seconds of a step of so many micro-batches, [configurations]."""
+        m, p = total[:, np.newaxis], self.stages[:, np.newaxis]
+        low_s, sum_s = self.busiest_s[:, :-1], self.together_s[:, 1:]
+        left = (1.0 - 1.0 / m) ** np.maximum(p - m + 1, 0)
+        passes = np.where(m > p, (m + p - 1) / p, 2.0 / (2.0 - left))
+        turned_s = np.where(m > p + 1, np.maximum(m - p - 1, 0) * low_s + 2.0 * sum_s, 0.0)
+        seconds: FloatArray = np.maximum(np.maximum(m * low_s, passes * sum_s), turned_s).min(axis=1)
+        return seconds + self.members[0].job.stack.step_overhead
+
+
+def configurations(jobs: Sequence[Job], links: Sequence[Link], limits: Limits) -> Configurations:
+    """Give the configurations of a chain of jobs on an island each, in a fixed order; limits are those of layouts."""
+    rows = [_rows(job, limits) for job in jobs]
+    keys = [list(zip(*(own[name].tolist() for name in SHARED), strict=True)) for own in rows]
+    by_key: list[dict[tuple[int, ...], list[int]]] = []
+    for own in keys:
+        found: dict[tuple[int, ...], list[int]] = {}
+        for number, key in enumerate(own):
+            found.setdefault(key, []).append(number)
+        by_key.append(found)
+    joint = [key for key in by_key[0] if all(key in own for own in by_key[1:])]
+    picked = np.array([each for key in joint for each in product(*(own[key] for own in by_key))], dtype=np.int64)
+    picked = picked.reshape(-1, len(jobs))
+    stages = np.sum([own["pipeline_parallel"][picked[:, i]] for i, own in enumerate(rows)], axis=0)
+    picked = picked[stages <= len(jobs[0].model.layers)]
+    members = tuple(
+        _member(job, space_of(_rich(job), limits).table(taken(own, picked[:, position])))
+        for position, (job, own) in enumerate(zip(jobs, rows, strict=True))
+    )
+    layouts, job = members[0].layouts, jobs[0]
+    sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * layouts.data_parallel * layouts.micro_batch
+    crossing_s = np.array([[message_s(link, float(each)) for each in sent] for link in links])
+    crossing_s = crossing_s.reshape(len(links), len(picked))
+    busiest_s, together_s = _bounds_s(members, crossing_s)
+    return Configurations(members=members, crossing_s=crossing_s, busiest_s=busiest_s, together_s=together_s)
+
+
+def _rich(job: Job) -> Job:
+    return replace(job, global_batch=RICH * job.cluster.devices)
+
+
+def _rows(job: Job, limits: Limits) -> dict[str, IntArray]:
+    """Give the branches of an island that a chain may have."""
+    space = space_of(_rich(job), limits)
+    rows = space.branches.rows
+    size = rows["micro_batch"]
+    kept = (size <= LARGEST_MICRO_BATCH) & (size & (size - 1) == 0) & (job.global_batch % size == 0)
+    kept &= size * rows["data_parallel"] <= job.global_batch
+    kept &= (rows["context_parallel"] <= LARGEST_CONTEXT) & (rows["tensor_parallel"] <= job.cluster.domain_devices)
+    kept &= rows["axis_order"] == AXIS_ORDERS.index(AxisOrder.PIPELINE_OUTERMOST)
+    rows = taken(rows, np.flatnonzero(kept))
+    if not kept.any():
+        return dict(rows)
+    dominated = is_dominated(job, space.table(rows), settings_of(rows))
+    return dict(taken(rows, np.flatnonzero(~dominated)))
+
+
+def _member(job: Job, layouts: LayoutTable) -> Member:
+    kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
+    layer_s = np.min([kind.forward_s + kind.backward_s for kind in kinds], axis=0)
+    return Member(
+        job=job,
+        layouts=layouts,
+        layer_s=np.broadcast_to(layer_s, len(layouts)),
+        embedding_s=np.add(*embedding_s(job, layouts)),
+        head_s=np.add(*head_s(job, layouts)),
+        message_s=message_inside_s(job, layouts),
+    )
+
+
+def waits_s(stages: Sequence[int], inside_s: Sequence[float], crossing_s: Sequence[float]) -> tuple[FloatArray, FloatArray]:
+    """Give what each stage of a chain waits for, forward and backward, [stages]: the messages that it receives.
+
+    Args:
+        stages: of each island.
+        inside_s: a message between stages of each island.
+        crossing_s: a message between each two islands.
+
+    """
+    hops = [
+        seconds
+        for number, (count, own_s) in enumerate(zip(stages, inside_s, strict=True))
+        for seconds in [*([own_s] * (count - 1)), *crossing_s[number : number + 1]]
+    ]
+    return np.array([0.0, *hops]), np.array([*hops, 0.0])
+
+
+def _bounds_s(members: Sequence[Member], crossing_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Give points of what the busiest stage takes, and the least that all take together then, [configurations, points]."""
+    layers = len(members[0].job.model.layers)
+    each_s, extra_s = _stage_seconds(members, crossing_s)
+    used = np.isfinite(each_s)
+    least = np.where(used, extra_s + each_s, 0.0).max(axis=1, initial=0.0)
+    low, high = least, least + layers * np.where(used, each_s, 0.0).max(axis=1, initial=0.0)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        held = np.floor((middle[:, np.newaxis] - extra_s) / each_s * (1 + ROUNDING))
+        enough = np.where(used, held, 0.0).sum(axis=1) >= layers
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    busiest_s = np.column_stack([*(low * way for way in GRID), np.full(len(low), np.inf)])
+    order = np.argsort(each_s, axis=1, kind="stable")
+    each_s, extra_s = (np.take_along_axis(values, order, axis=1) for values in (each_s, extra_s))
+    together_s = np.empty(busiest_s.shape)
+    for point in range(busiest_s.shape[1]):
+        room = np.clip((np.minimum(busiest_s[:, point : point + 1], FOREVER) - extra_s) / each_s, 0.0, layers)
+        own = np.diff(np.minimum(np.cumsum(room, axis=1), layers), axis=1, prepend=0.0)
+        together_s[:, point] = extra_s.sum(axis=1) + (own * np.where(own > 0, each_s, 0.0)).sum(axis=1)
+    return busiest_s, together_s
+
+
+def _stage_seconds(members: Sequence[Member], crossing_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of a layer on each stage, and of all else there, [configurations, stages]; infinite and 0 padded."""
+    count = len(members[0].layouts)
+    total = np.sum([member.stages for member in members], axis=0)
+    width = int(total.max(initial=1))
+    stage = np.arange(width)
+    each_s, into_s = np.full((count, width), np.inf), np.zeros((count, width))
+    begin = np.zeros(count, dtype=np.int64)
+    for number, member in enumerate(members):
+        end = begin + member.stages
+        own = (stage >= begin[:, np.newaxis]) & (stage < end[:, np.newaxis])
+        each_s = np.where(own, member.layer_s[:, np.newaxis], each_s)
+        into_s = np.where(own, member.message_s[:, np.newaxis], into_s)
+        into_s[np.arange(count), begin] = crossing_s[number - 1] if number else 0.0
+        begin = end
+    back_s = np.column_stack([into_s[:, 1:], np.zeros(count)])
+    extra_s = into_s + back_s
+    rows = np.arange(count)
+    extra_s[rows, 0] += members[0].embedding_s
+    extra_s[rows, total - 1] += members[-1].head_s
+    return each_s, extra_s

@@ -1,0 +1,158 @@
+"""What parties that train replicas of their own take for a share of the batch, and the shares with the least step.
+
+A party (an island, or a chain of them) with layout j that takes M micro-batches of q_j sequences is done after
+a_j + c_j M + x_j seconds, x_j being what of the exchange of gradients between parties it doesn't hide. By a time t it
+has done
+
+    F(t) = max_j q_j floor((t - a_j - x_j) / c_j)                     in multiples of the quantum of j
+
+sequences, which rises with t, so that the least step of parties 1..G is the least t where
+
+    F_1(t) + ... + F_G(t) >= B
+
+found by halving; it is exact over the layouts that the laws are of. With R_i(t) no less than what any other layout of
+party i is done with by t, the least t where sum max(F_i(t), R_i(t)) >= B is below no step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwright.costmodels.layout import FloatArray, IntArray
+
+HALVINGS = 60
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laws:
+    """The layouts of a party, arrays of shape [layouts].
+
+    sequences: of one micro-batch of all replicas. quantum: micro-batches come in multiples of it.
+    fixed_s, each_s: a and c of the law. forward_s, backward_s: what a stage takes at least for one micro-batch.
+    share: the sequences at which layouts were compared; rest_s: what any layout that isn't here takes for those at
+    least, infinite where none is left. fastest: sequences a second that no layout exceeds.
+    """
+
+    sequences: IntArray
+    quantum: IntArray
+    fixed_s: FloatArray
+    each_s: FloatArray
+    forward_s: FloatArray
+    backward_s: FloatArray
+    share: float
+    rest_s: float
+    fastest: float
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def share_s(self) -> float:
+        """Seconds for the share by the best layout, were micro-batches divisible; infinite where none fits."""
+        return float((self.fixed_s + self.each_s * self.share / self.sequences).min(initial=np.inf))
+
+    def micro_batches(self, time_s: float, more_s: FloatArray) -> IntArray:
+        """Give how many micro-batches each layout has done by a time, with `more_s` besides, [layouts]."""
+        room = np.maximum(time_s - self.fixed_s - more_s, 0.0) / self.each_s
+        counts = np.floor(room * (1 + ROUNDING)).astype(np.int64)
+        return np.asarray(counts - counts % self.quantum)
+
+    def done(self, time_s: float, more_s: FloatArray) -> int:
+        """Give F: the most sequences that a layout has done by a time."""
+        return int((self.sequences * self.micro_batches(time_s, more_s)).max(initial=0))
+
+    def rest(self, time_s: float) -> float:
+        """Give R: how many sequences a layout that isn't here has done by a time, at most.
+
+        Before rest_s, no more than the share in proportion, as seconds a sequence don't rise with their number; after
+        it, what the fastest rate adds.
+        """
+        if not np.isfinite(self.rest_s):
+            return 0.0
+        return self.share * min(time_s / self.rest_s, 1.0) + max(time_s - self.rest_s, 0.0) * self.fastest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """The least step of some parties: of each its layout, its micro-batches a replica at most, and its sequences.
+
+    bound_s: no step of any layouts is below it.
+    """
+
+    layout: tuple[int, ...]
+    micro_batches: tuple[int, ...]
+    sequences: tuple[int, ...]
+    step_time_s: float
+    bound_s: float
+
+
+def best_shares(parties: Sequence[Laws], more_s: Sequence[FloatArray], *, batch: int, sizes: Sequence[IntArray]) -> Shares | None:
+    """Give the shares of a batch with the least step; None where the parties' layouts can't share it out.
+
+    Args:
+        parties: their laws.
+        more_s: what each layout takes besides, [layouts] each.
+        batch: sequences in all.
+        sizes: sequences of one micro-batch of one replica, [layouts] each: powers of two that divide the batch.
+
+    """
+    if not all(map(len, parties)):
+        return None
+    time_s = _least(lambda t: sum(own.done(t, more) for own, more in zip(parties, more_s, strict=True)), batch)
+    least_more = [float(more.min()) for more in more_s]
+    bound_s = _least(
+        lambda t: sum(
+            max(own.done(t, more), own.rest(t - least))
+            for own, more, least in zip(parties, more_s, least_more, strict=True)
+        ),
+        batch,
+    )
+    picked = [
+        int(np.lexsort([own.fixed_s, own.quantum, -own.sequences * own.micro_batches(time_s, more)])[0])
+        for own, more in zip(parties, more_s, strict=True)
+    ]
+    counts = [int(own.micro_batches(time_s, more)[row]) for own, more, row in zip(parties, more_s, picked, strict=True)]
+    full = [int(own.sequences[row]) * count for own, row, count in zip(parties, picked, counts, strict=True)]
+    units = [int(size[row] * own.quantum[row]) for own, size, row in zip(parties, sizes, picked, strict=True)]
+    dealt = _dealt(full, units, batch)
+    if dealt is None:
+        return None
+    replicas = [int(own.sequences[row] // size[row]) for own, size, row in zip(parties, sizes, picked, strict=True)]
+    most = [
+        -(-own // (unit * each)) * (unit // int(size[row]))
+        for own, unit, each, size, row in zip(dealt, units, replicas, sizes, picked, strict=True)
+    ]
+    took = [
+        float(own.fixed_s[row] + own.each_s[row] * count + more[row])
+        for own, more, row, count in zip(parties, more_s, picked, most, strict=True)
+    ]
+    return Shares(
+        layout=tuple(picked),
+        micro_batches=tuple(most),
+        sequences=tuple(dealt),
+        step_time_s=max(took),
+        bound_s=min(bound_s, max(took)),
+    )
+
+
+def _least(done: Callable[[float], float], batch: int) -> float:
+    """Give the least time by which a batch is done, by halving."""
+    low, high = 0.0, 1.0
+    while done(high) < batch:
+        low, high = high, 2.0 * high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if done(middle) >= batch else (middle, high)
+    return high
+
+
+def _dealt(full: Sequence[int], units: Sequence[int], batch: int) -> list[int] | None:
+    """Take what is too much from parties in units of theirs, the largest first; None where that isn't possible."""
+    dealt, surplus = list(full), sum(full) - batch
+    for number in sorted(range(len(full)), key=lambda each: -units[each]):
+        less = min(surplus, dealt[number]) // units[number] * units[number]
+        dealt[number] -= less
+        surplus -= less
+    return dealt if surplus == 0 else None

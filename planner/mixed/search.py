@@ -1,0 +1,420 @@
+"""The fastest way to train on islands, with a bound that no way of this space is below.
+
+    minimise     the step
+    over         shape        which islands pass a pipeline on, which train replicas, which stand idle    shapes.py
+                 across       islands' optimizer states: copies, or a share each                  costmodels/island_links
+                 layouts      of an island alone: the uniform search's space                              alone.py
+                              of a chain: degrees of each island                                          chain_configs.py
+                 layers       of each stage of a chain, and how many of them are computed again           chain_cut.py
+                 shares       micro-batches of each replica, sum of sequences = global batch              laws.py
+    subject to   tensor, context and expert groups inside an island; memory of each island's devices
+
+    step = max over chains (own step + what it doesn't hide of the exchange between chains)
+
+1  each island alone at a share by its peak, which gives its rate, and by the rates its share                alone.py
+2  every shape gets a bound by what its islands can do by a time at most; shapes are solved best bound first, until none
+   is left whose bound is below the best step
+3  A | B: exact over all layouts within a window of the fastest, which is widened until nothing outside it matters
+4  A > B: configurations best bound first, each cut by the dynamic program of planner/stages
+5  A > B | C: chains as in 4 at their share of the batch, then shares as in 3
+
+Equals: the shape that comes first in shapes.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from meshwright.catalog.errors import Infeasible
+from meshwright.costmodels.island_links import (
+    NOTHING,
+    Across,
+    Exchange,
+    exchange_of,
+    exposed_exchange_s,
+    joined_edges,
+    widest_tree,
+)
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.predict import predict_time
+from meshwright.hardware.islands import Islands
+from meshwright.planner.layout.limits import Limits
+from meshwright.planner.mixed.alone import Alone, alone
+from meshwright.planner.mixed.chain_configs import Configurations, configurations
+from meshwright.planner.mixed.chain_cut import ChainCut, best_chain_cut
+from meshwright.planner.mixed.laws import Laws, best_shares
+from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
+
+WINDOWS = (0.05, 0.12, 0.3)
+FIRST_WINDOW = 0.01
+# Configurations of a chain to cut at most.
+CUTS = 600
+CUTS_OF_SHARES = 24
+FARTHER = 1.25
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixed:
+    """What is asked: a job on each island, with the whole global batch, and what a device of each may use."""
+
+    islands: Islands
+    jobs: tuple[Job, ...]
+    memory_limits_bytes: tuple[int, ...]
+    limits: Limits
+
+    @property
+    def batch(self) -> int:
+        """Sequences of a step."""
+        return self.jobs[0].global_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """A chain with its replicas: the layout on each of its islands, and the sequences that they train on in a step.
+
+    micro_batches: of a replica at most. own_s: its step but for the exchange. exposed_s: what of that it doesn't hide.
+    cut: how layers are dealt where the chain is of several islands.
+    """
+
+    chain: Chain
+    layouts: tuple[Layout, ...]
+    sequences: int
+    micro_batches: int
+    own_s: float
+    exposed_s: float
+    cut: ChainCut | None
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the model."""
+        return self.layouts[0].data_parallel
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Micro-batches of each replica: as equal as can be, in multiples of the stages where they interleave."""
+        layout = self.layouts[0]
+        quantum = layout.pipeline_parallel if layout.virtual_pipeline > 1 else 1
+        whole, more = divmod(self.sequences // (layout.micro_batch * quantum), self.replicas)
+        return tuple(quantum * (whole + (replica < more)) for replica in range(self.replicas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """The best way found of a shape, or of all; bound_s: none is below it."""
+
+    shape: Shape
+    across: Across | None
+    exchange: Exchange
+    parties: tuple[Party, ...]
+    step_time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeResult:
+    """What is known of one shape: its bound, and its best step where it was solved and one was found."""
+
+    shape: Shape
+    words: str
+    bound_s: float
+    step_time_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedResult:
+    """The best way found, a bound of all, and what is known of each shape, best first."""
+
+    best: Solution
+    bound_s: float
+    shapes: tuple[ShapeResult, ...]
+
+
+def search_mixed(asked: Mixed) -> MixedResult:
+    """Find the fastest way. Raises Infeasible where nothing fits on any of the shapes."""
+    return _Search(asked).result()
+
+
+class _Search:
+    """The state of one search: what islands and chains were found to do, and the best way so far."""
+
+    def __init__(self, asked: Mixed) -> None:
+        self.asked = asked
+        self.best: Solution | None = None
+        self.known: dict[tuple[int, int, float], Alone] = {}
+        self.found: dict[Chain, Configurations] = {}
+        peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
+        self.first = tuple(
+            self._alone(island, share=asked.batch * peak / sum(peaks), window=FIRST_WINDOW).laws
+            for island, peak in enumerate(peaks)
+        )
+
+    @property
+    def bar_s(self) -> float:
+        """A step time that is of no use any more."""
+        return np.inf if self.best is None else self.best.step_time_s
+
+    def result(self) -> MixedResult:
+        """Solve shapes until none is left that may be better."""
+        asked = self.asked
+        shapes = shapes_of(asked.islands)
+        bounds = [self._bound_s(shape) for shape in shapes]
+        results: list[ShapeResult] = []
+        for number in sorted(range(len(shapes)), key=lambda each: (bounds[each], max(map(len, shapes[each])))):
+            shape, bound_s, step_s = shapes[number], bounds[number], None
+            if bound_s < self.bar_s * (1 - ROUNDING):
+                solution, bound_s = self._solved(shape)
+                if solution is not None:
+                    step_s = solution.step_time_s
+                    if step_s < self.bar_s:
+                        self.best = solution
+            words = describe_shape(shape, asked.islands)
+            results.append(ShapeResult(shape=shape, words=words, bound_s=bound_s, step_time_s=step_s))
+        if self.best is None:
+            raise self._infeasible()
+        bound_s = min([self.best.step_time_s, *(each.bound_s for each in results)])
+        order = sorted(results, key=lambda each: each.bound_s if each.step_time_s is None else each.step_time_s)
+        return MixedResult(best=self.best, bound_s=bound_s, shapes=tuple(order))
+
+    def _infeasible(self) -> Infeasible:
+        asked = self.asked
+        limits = ", ".join(f"{limit / 2**30:.1f} GiB" for limit in asked.memory_limits_bytes)
+        return Infeasible(
+            f"no layout fits on the islands of {asked.islands.name}, whose devices offer {limits}",
+            hint="use more devices, devices with more memory, shorter sequences, or fewer limits",
+        )
+
+    def _alone(self, island: int, *, share: float, window: float) -> Alone:
+        asked, key = self.asked, (island, round(share), window)
+        if key not in self.known:
+            self.known[key] = alone(
+                asked.jobs[island],
+                share=share,
+                memory_limit_bytes=asked.memory_limits_bytes[island],
+                limits=asked.limits,
+                window=window,
+            )
+        return self.known[key]
+
+    def _rates(self, chains: Shape) -> list[float]:
+        """Give the sequences a second of each chain, by what its islands do alone; of its peak where they do nothing."""
+        rates = [own.share / own.share_s if len(own) else 0.0 for own in self.first]
+        return [max(sum(rates[island] for island in chain), 1e-9) for chain in chains]
+
+    def _bound_s(self, shape: Shape) -> float:
+        """Give a bound of a shape's steps by the rates that none of its islands exceeds, and what it does alone."""
+        own = [self.first[chain[0]] for chain in shape if len(chain) == 1]
+        joint = sum(self.first[island].fastest for chain in shape if len(chain) > 1 for island in chain)
+
+        def done(time_s: float) -> float:
+            alone_ = sum(laws.rest(time_s) if not len(laws) else _most(laws, time_s) for laws in own)
+            return alone_ + joint * time_s
+
+        if not joint and all(not laws.fastest for laws in own):
+            return np.inf
+        low, high = 0.0, 1.0
+        while done(high) < self.asked.batch:
+            low, high = high, 2.0 * high
+            if high > 1e12:
+                return np.inf
+        for _ in range(40):
+            middle = (low + high) / 2.0
+            low, high = (low, middle) if done(middle) >= self.asked.batch else (middle, high)
+        return low
+
+    def _solved(self, shape: Shape) -> tuple[Solution | None, float]:
+        """Give the best way of a shape, if there is one that is any use, and a bound of all its ways."""
+        if len(shape) == 1 and len(shape[0]) > 1:
+            return self._one_chain(shape)
+        return self._several(shape)
+
+    def _configurations(self, chain: Chain) -> Configurations:
+        asked = self.asked
+        if chain not in self.found:
+            links = [asked.islands.link_of[frozenset(pair)] for pair in zip(chain, chain[1:])]
+            self.found[chain] = configurations([asked.jobs[island] for island in chain], links, asked.limits)
+        return self.found[chain]
+
+    def _limits_of(self, chain: Chain) -> list[int]:
+        return [self.asked.memory_limits_bytes[island] for island in chain]
+
+    def _one_chain(self, shape: Shape) -> tuple[Solution | None, float]:
+        (chain,) = shape
+        found, batch = self._configurations(chain), self.asked.batch
+        if not len(found):
+            return None, np.inf
+        total = np.ceil(batch / found.sequences)
+        bound_s = found.bound_s(total)
+        best: ChainCut | None = None
+        bar_s, left_s = self.bar_s, np.inf
+        for done, row in enumerate(np.argsort(bound_s, kind="stable")):
+            if bound_s[row] >= bar_s * (1 - ROUNDING) or done == CUTS:
+                left_s = min(left_s, float(bound_s[row]))
+                break
+            limits = self._limits_of(chain)
+            solved = best_chain_cut(
+                found, int(row), total=int(total[row]), memory_limits_bytes=limits, below_s=bar_s
+            )
+            left_s = min(left_s, max(solved.bound_s, float(bound_s[row])))
+            if solved.cut is not None:
+                best, bar_s = solved.cut, solved.cut.step_time_s
+        if best is None:
+            return None, left_s
+        party = Party(
+            chain=chain,
+            layouts=best.layouts,
+            sequences=batch,
+            micro_batches=best.total,
+            own_s=best.step_time_s,
+            exposed_s=0.0,
+            cut=best,
+        )
+        solution = Solution(
+            shape=shape, across=None, exchange=NOTHING, parties=(party,), step_time_s=best.step_time_s
+        )
+        return solution, min(left_s, best.step_time_s)
+
+    def _several(self, shape: Shape) -> tuple[Solution | None, float]:
+        """Solve for chains that train replicas, or for one island."""
+        batch, links = self.asked.batch, self.asked.islands.link_of
+        rates = self._rates(shape)
+        shares = [batch * rate / sum(rates) for rate in rates]
+        tree = widest_tree(len(shape), joined_edges(shape, links))
+        if len(shape) > 1 and not tree:
+            return None, np.inf
+        best: Solution | None = None
+        bound_s = np.inf
+        for across in Across if len(shape) > 1 else (None,):
+            exchange = NOTHING if across is None else exchange_of(self.asked.jobs[0], len(shape), tree, across)
+            solution, left_s = self._shared(shape, shares, across, exchange)
+            bound_s = min(bound_s, left_s)
+            if solution is not None and (best is None or solution.step_time_s < best.step_time_s):
+                best = solution
+        return best, bound_s
+
+    def _shared(
+        self, shape: Shape, shares: Sequence[float], across: Across | None, exchange: Exchange
+    ) -> tuple[Solution | None, float]:
+        """Solve with windows that are widened until nothing outside them matters, or the widest has been looked at."""
+        solution, bound_s = None, 0.0
+        for window in WINDOWS:
+            sides = [self._side(chain, share, window) for chain, share in zip(shape, shares, strict=True)]
+            more_s = [
+                exposed_exchange_s(
+                    self.asked.jobs[chain[0]], exchange, forward_s=side.laws.forward_s, backward_s=side.laws.backward_s
+                )
+                for chain, side in zip(shape, sides, strict=True)
+            ]
+            dealt = best_shares(
+                [side.laws for side in sides],
+                more_s,
+                batch=self.asked.batch,
+                sizes=[side.sizes for side in sides],
+            )
+            if dealt is None:
+                continue
+            parties = tuple(
+                side.party(self.asked, row, sequences=sequences, count=count, exposed_s=float(more[row]))
+                for side, row, sequences, count, more in zip(
+                    sides, dealt.layout, dealt.sequences, dealt.micro_batches, more_s, strict=True
+                )
+            )
+            step_s = max(party.own_s + party.exposed_s for party in parties)
+            solution = Solution(
+                shape=shape, across=across, exchange=exchange, parties=parties, step_time_s=step_s
+            )
+            bound_s = min(dealt.bound_s, step_s)
+            if bound_s >= min(step_s, self.bar_s) * (1 - ROUNDING):
+                break
+        return solution, bound_s if solution is not None else np.inf
+
+    def _side(self, chain: Chain, share: float, window: float) -> "_Side":
+        if len(chain) == 1:
+            found = self._alone(chain[0], share=share, window=window)
+            return _Side(chain=chain, laws=found.laws, layouts=found.layouts, cuts=())
+        return self._chain_side(chain, share)
+
+    def _chain_side(self, chain: Chain, share: float) -> "_Side":
+        """Give the laws of a chain's best configurations at a share of the batch."""
+        found = self._configurations(chain)
+        total = np.maximum(np.ceil(share / found.sequences), 1.0)
+        bound_s = found.bound_s(share / found.sequences)
+        cuts: list[ChainCut] = []
+        rest_s, best = np.inf, np.inf
+        for done, row in enumerate(np.argsort(bound_s, kind="stable")):
+            if bound_s[row] >= best or done == CUTS_OF_SHARES:
+                rest_s = min(rest_s, float(bound_s[row]))
+                break
+            limits = self._limits_of(chain)
+            solved = best_chain_cut(
+                found, int(row), total=int(total[row]), memory_limits_bytes=limits, below_s=4.0 * float(bound_s[row])
+            )
+            rest_s = min(rest_s, float(bound_s[row]))
+            if solved.cut is not None:
+                cuts.append(solved.cut)
+                best = min(best, solved.cut.step_time_s * share / (total[row] * found.sequences[row]))
+        fastest = float((found.sequences / found.busiest_s[:, 0]).max(initial=0.0)) if len(found) else 0.0
+        return _Side(chain=chain, laws=_chain_laws(cuts, share, rest_s, fastest), layouts=None, cuts=tuple(cuts))
+
+
+def _most(laws: Laws, time_s: float) -> float:
+    """Give how many sequences an island has done by a time at most, of all its layouts."""
+    least_s = min(laws.share_s, laws.rest_s)
+    return laws.share * min(time_s / least_s, 1.0) + max(time_s - least_s, 0.0) * laws.fastest
+
+
+def _chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: float) -> Laws:
+    """Give the laws of cuts: their step, and one more micro-batch of the busiest stage."""
+    busy = np.array([max(np.add(cut.forward_s, cut.backward_s)) for cut in cuts])
+    totals = np.array([cut.total for cut in cuts], dtype=np.int64)
+    return Laws(
+        sequences=np.array([cut.layouts[0].data_parallel * cut.layouts[0].micro_batch for cut in cuts], dtype=np.int64),
+        quantum=np.ones(len(cuts), dtype=np.int64),
+        fixed_s=np.array([cut.step_time_s for cut in cuts]) - busy * totals,
+        each_s=busy,
+        forward_s=np.array([min(cut.forward_s) for cut in cuts]),
+        backward_s=np.array([min(cut.backward_s) for cut in cuts]),
+        share=share,
+        rest_s=rest_s,
+        fastest=fastest,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """A chain's laws, and what they are of: layouts of an island alone, or cuts."""
+
+    chain: Chain
+    laws: Laws
+    layouts: LayoutTable | None
+    cuts: tuple[ChainCut, ...]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Sequences of one micro-batch of one replica, [layouts]."""
+        if self.layouts is not None:
+            return self.layouts.micro_batch
+        return np.array([cut.layouts[0].micro_batch for cut in self.cuts], dtype=np.int64)
+
+    def party(self, asked: Mixed, row: int, *, sequences: int, count: int, exposed_s: float) -> Party:
+        """Give one of the layouts with its share."""
+        if self.layouts is None:
+            cut = self.cuts[row]
+            own_s = float(self.laws.fixed_s[row] + self.laws.each_s[row] * count)
+            layouts = cut.layouts
+        else:
+            cut, layout = None, self.layouts.row(row)
+            batch = count * layout.data_parallel * layout.micro_batch
+            job = replace(asked.jobs[self.chain[0]], global_batch=batch)
+            own_s = float(predict_time(job, LayoutTable.of([layout])).step_time_s[0])
+            layouts = (layout,)
+        return Party(
+            chain=self.chain,
+            layouts=layouts,
+            sequences=sequences,
+            micro_batches=count,
+            own_s=own_s,
+            exposed_s=exposed_s,
+            cut=cut,
+        )
