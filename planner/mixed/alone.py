@@ -1,9 +1,14 @@
 """Islands that train replicas of their own: every layout of one, and what it takes as a law of its micro-batches.
 
 A layout that takes M micro-batches a replica is done after a + c M seconds: predict_time's figures on a line through
-two of them, which they lie on but for pipelines of more stages than micro-batches. The layouts are those of the uniform
+two of them, which they lie on but for pipelines of more stages than micro-batches, and what of the exchange of gradients
+between islands it doesn't hide beside its last backward and first forward pass. The layouts are those of the uniform
 search's space, best first by its bounds, until none is left that comes within a window of the fastest at the island's
 share of the batch. How many micro-batches a replica takes isn't asked to divide anything: replicas may take one less.
+
+Bounds hold without the exchange. Of E seconds of it a layout of M micro-batches that takes T seconds besides hides no
+more than T / M, its passes of one micro-batch, so that with a bound T' of T it takes T' + max(E / L, E - T' / M) or
+more: that rises with T' where M > 1.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshwright.catalog.schedule import Schedule
+from meshwright.costmodels.island_links import NOTHING, Exchange, exposed_exchange_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.predict import layer_times, part_times, predict_memory, predict_time, stage_work
@@ -21,6 +27,7 @@ from meshwright.planner.layout.dominance import is_dominated, settings_of
 from meshwright.planner.layout.least_recomputed import least_recomputed
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import rounded
+from meshwright.planner.layout.rules import Columns
 from meshwright.planner.layout.space import Space, space_of, taken
 from meshwright.planner.mixed.laws import Laws
 
@@ -42,7 +49,9 @@ class Alone:
     peak_bytes: FloatArray
 
 
-def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, window: float) -> Alone:
+def alone(  # noqa: PLR0913 - one argument a part of the question
+    job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, window: float, exchange: Exchange = NOTHING
+) -> Alone:
     """Find the layouts of an island that are within a window of the fastest.
 
     Args:
@@ -51,6 +60,7 @@ def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, wi
         memory_limit_bytes: what a device may use.
         limits: what is asked of layouts.
         window: how much slower than the fastest a layout may be, relative.
+        exchange: of gradients with other islands, once a step.
 
     """
     rich = replace(job, global_batch=RICH * job.cluster.devices)
@@ -60,10 +70,11 @@ def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, wi
     found: list[LayoutTable] = []
     times: list[FloatArray] = []
     best, rest = np.inf, np.inf
-    bound_s = branch_bound_s(compared, space.table(branches))
+    plain_s = branch_bound_s(compared, space.table(branches))
+    bound_s = _with_exchange(compared, exchange, branches, plain_s)
     if not len(bound_s):
-        return _laws(job, space.table(branches), share=share, rest_s=np.inf, fastest=0.0)
-    fastest = _fastest(job, space.table(branches), compared.global_batch, bound_s)
+        return _laws(job, space.table(branches), share=share, rest_s=np.inf, fastest=0.0, exchange=exchange)
+    fastest = _fastest(job, space.table(branches), compared.global_batch, plain_s)
     order = np.argsort(bound_s, kind="stable")
     reached, waiting_s = 0, np.zeros(0)
     waiting = space.twigs(taken(branches, order[:0])).rows
@@ -75,6 +86,7 @@ def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, wi
         twigs = space.twigs(taken(branches, fresh)).rows
         if len(twigs["zero_stage"]):
             own_s = twig_bound_s(compared, space.table(twigs), memory_limit_bytes=memory_limit_bytes)
+            own_s = _with_exchange(compared, exchange, twigs, own_s)
             waiting = {name: np.concatenate([column, twigs[name]]) for name, column in waiting.items()}
             waiting_s = np.concatenate([waiting_s, own_s])
         rank = np.argsort(waiting_s, kind="stable")
@@ -85,7 +97,7 @@ def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, wi
         now, later = rank[:TWIGS], rank[TWIGS:]
         rest = min([rest, *waiting_s[np.isfinite(waiting_s) & (waiting_s > bar)]])
         if len(now):
-            table, seconds = _fitting(space, compared, taken(waiting, now), memory_limit_bytes, limits)
+            table, seconds = _fitting(space, compared, taken(waiting, now), memory_limit_bytes, limits, exchange)
             best = min([best, *seconds])
             kept = seconds <= best * (1.0 + window)
             rest = min([rest, *seconds[~kept]])
@@ -93,11 +105,11 @@ def alone(job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, wi
         waiting, waiting_s = taken(waiting, later), waiting_s[later]
     rest = min([rest, *bound_s[order[reached:]]])
     if not found:
-        return _laws(job, space.table(taken(branches, order[:0])), share=share, rest_s=rest, fastest=fastest)
+        return _laws(job, space.table(taken(branches, order[:0])), share=share, rest_s=rest, fastest=fastest, exchange=exchange)
     seconds = np.concatenate(times)
     kept = seconds <= best * (1.0 + window)
     rest = min([rest, *seconds[~kept]])
-    return _laws(job, LayoutTable.joined(found).take(np.flatnonzero(kept)), share=share, rest_s=rest, fastest=fastest)
+    return _laws(job, LayoutTable.joined(found).take(np.flatnonzero(kept)), share=share, rest_s=rest, fastest=fastest, exchange=exchange)
 
 
 def _branches(space: Space, job: Job) -> dict[str, IntArray]:
@@ -116,14 +128,35 @@ def _branches(space: Space, job: Job) -> dict[str, IntArray]:
     return dict(taken(rows, np.flatnonzero(~dominated)))
 
 
-def _fitting(
-    space: Space, job: Job, twigs: dict[str, IntArray], limit: int, limits: Limits
+def _with_exchange(job: Job, exchange: Exchange, rows: Columns, bound_s: FloatArray) -> FloatArray:
+    """Give bounds with what of the exchange can't be hidden, [rows]."""
+    sequences = rows["data_parallel"] * rows["micro_batch"]
+    total_s = exchange.gradients_s + exchange.parameters_s
+    hidden_s = bound_s * np.minimum(sequences / job.global_batch, 1.0)
+    return np.asarray(bound_s + np.maximum(total_s / len(job.model.layers), total_s - hidden_s))
+
+
+def _exposed_s(job: Job, exchange: Exchange, layouts: LayoutTable) -> FloatArray:
+    """Give what of the exchange layouts don't hide beside the passes of the stage that takes least, [layouts]."""
+    if exchange is NOTHING:
+        return np.zeros(len(layouts))
+    stages, kinds = stage_table(job.model, layouts), layer_times(job, layouts)
+    work = stage_work(stages, part_times(job, layouts, stages, stage_parameters(job, layouts, stages), kinds))
+    held = stages.multiplicity > 0
+    forward_s, backward_s = (np.where(held, way, np.inf).min(axis=1) for way in (work.forward_s, work.backward_s))
+    return exposed_exchange_s(job, exchange, forward_s=forward_s, backward_s=backward_s)
+
+
+def _fitting(  # noqa: PLR0913 - one argument a part of the question
+    space: Space, job: Job, twigs: Columns, limit: int, limits: Limits, exchange: Exchange
 ) -> tuple[LayoutTable, FloatArray]:
     """Give the leaves of some twigs that fit, and their seconds at the job's batch."""
     layouts = least_recomputed(job, space.table(space.leaves(twigs).rows), limit_bytes=limit, limits=limits)
     peak = rounded(predict_memory(job, layouts).nvidia_smi_bytes)
     layouts = layouts.take(np.flatnonzero(peak <= limit))
-    return layouts, predict_time(job, layouts).step_time_s if len(layouts) else np.zeros(0)
+    if not len(layouts):
+        return layouts, np.zeros(0)
+    return layouts, predict_time(job, layouts).step_time_s + _exposed_s(job, exchange, layouts)
 
 
 def _fastest(job: Job, branches: LayoutTable, batch: int, bound_s: FloatArray) -> float:
@@ -132,31 +165,25 @@ def _fastest(job: Job, branches: LayoutTable, batch: int, bound_s: FloatArray) -
     return float(batch / (twice_s - bound_s).min())
 
 
-def _laws(job: Job, layouts: LayoutTable, *, share: float, rest_s: float, fastest: float) -> Alone:
+def _laws(job: Job, layouts: LayoutTable, *, share: float, rest_s: float, fastest: float, exchange: Exchange) -> Alone:
     """Give the laws of some layouts, each through its times at two numbers of micro-batches."""
     near, far = (replace(job, global_batch=max(round(share * way), 1)) for way in (1.0, FARTHER))
     sequences = layouts.data_parallel * layouts.micro_batch
     if len(layouts):
         times = [predict_time(each, layouts).step_time_s for each in (near, far)]
         each_s = (times[1] - times[0]) * sequences / (far.global_batch - near.global_batch)
-        fixed_s = times[0] - each_s * near.global_batch / sequences
-        stages, kinds = stage_table(job.model, layouts), layer_times(near, layouts)
-        work = stage_work(stages, part_times(near, layouts, stages, stage_parameters(near, layouts, stages), kinds))
-        held = stages.multiplicity > 0
-        forward_s, backward_s = (
-            np.where(held, way, np.inf).min(axis=1) for way in (work.forward_s, work.backward_s)
-        )
+        exposed_s = _exposed_s(near, exchange, layouts)
+        fixed_s = times[0] - each_s * near.global_batch / sequences + exposed_s
         peak = predict_memory(near, layouts).nvidia_smi_bytes
     else:
-        fixed_s, each_s, forward_s, backward_s, peak = (np.zeros(0) for _ in range(5))
+        fixed_s, each_s, exposed_s, peak = (np.zeros(0) for _ in range(4))
     interleaved = (layouts.schedule == INTERLEAVED) & (layouts.pipeline_parallel > 1)
     laws = Laws(
         sequences=sequences,
         quantum=np.where(interleaved, layouts.pipeline_parallel, 1),
         fixed_s=fixed_s,
         each_s=each_s,
-        forward_s=forward_s,
-        backward_s=backward_s,
+        exposed_s=exposed_s,
         share=float(near.global_batch),
         rest_s=float(rest_s),
         fastest=fastest,

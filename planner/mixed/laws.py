@@ -1,10 +1,9 @@
 """What parties that train replicas of their own take for a share of the batch, and the shares with the least step.
 
 A party (an island, or a chain of them) with layout j that takes M micro-batches of q_j sequences is done after
-a_j + c_j M + x_j seconds, x_j being what of the exchange of gradients between parties it doesn't hide. By a time t it
-has done
+a_j + c_j M seconds, with what of the exchange of gradients between parties it doesn't hide. By a time t it has done
 
-    F(t) = max_j q_j floor((t - a_j - x_j) / c_j)                     in multiples of the quantum of j
+    F(t) = max_j q_j floor((t - a_j) / c_j)                          in multiples of the quantum of j
 
 sequences, which rises with t, so that the least step of parties 1..G is the least t where
 
@@ -30,7 +29,7 @@ class Laws:
     """The layouts of a party, arrays of shape [layouts].
 
     sequences: of one micro-batch of all replicas. quantum: micro-batches come in multiples of it.
-    fixed_s, each_s: a and c of the law. forward_s, backward_s: what a stage takes at least for one micro-batch.
+    fixed_s, each_s: a and c of the law; exposed_s: of a, what of the exchange isn't hidden.
     share: the sequences at which layouts were compared; rest_s: what any layout that isn't here takes for those at
     least, infinite where none is left. fastest: sequences a second that no layout exceeds.
     """
@@ -39,8 +38,7 @@ class Laws:
     quantum: IntArray
     fixed_s: FloatArray
     each_s: FloatArray
-    forward_s: FloatArray
-    backward_s: FloatArray
+    exposed_s: FloatArray
     share: float
     rest_s: float
     fastest: float
@@ -53,15 +51,15 @@ class Laws:
         """Seconds for the share by the best layout, were micro-batches divisible; infinite where none fits."""
         return float((self.fixed_s + self.each_s * self.share / self.sequences).min(initial=np.inf))
 
-    def micro_batches(self, time_s: float, more_s: FloatArray) -> IntArray:
-        """Give how many micro-batches each layout has done by a time, with `more_s` besides, [layouts]."""
-        room = np.maximum(time_s - self.fixed_s - more_s, 0.0) / self.each_s
+    def micro_batches(self, time_s: float) -> IntArray:
+        """Give how many micro-batches each layout has done by a time, [layouts]."""
+        room = np.maximum(time_s - self.fixed_s, 0.0) / self.each_s
         counts = np.floor(room * (1 + ROUNDING)).astype(np.int64)
         return np.asarray(counts - counts % self.quantum)
 
-    def done(self, time_s: float, more_s: FloatArray) -> int:
+    def done(self, time_s: float) -> int:
         """Give F: the most sequences that a layout has done by a time."""
-        return int((self.sequences * self.micro_batches(time_s, more_s)).max(initial=0))
+        return int((self.sequences * self.micro_batches(time_s)).max(initial=0))
 
     def rest(self, time_s: float) -> float:
         """Give R: how many sequences a layout that isn't here has done by a time, at most.
@@ -76,65 +74,44 @@ class Laws:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """The least step of some parties: of each its layout, its micro-batches a replica at most, and its sequences.
-
-    bound_s: no step of any layouts is below it.
-    """
+    """The least step of some parties: of each its layout, its micro-batches a replica at most, and its sequences."""
 
     layout: tuple[int, ...]
     micro_batches: tuple[int, ...]
     sequences: tuple[int, ...]
     step_time_s: float
-    bound_s: float
 
 
-def best_shares(parties: Sequence[Laws], more_s: Sequence[FloatArray], *, batch: int, sizes: Sequence[IntArray]) -> Shares | None:
-    """Give the shares of a batch with the least step; None where the parties' layouts can't share it out.
+def best_shares(parties: Sequence[Laws], *, batch: int, sizes: Sequence[IntArray]) -> tuple[Shares | None, float]:
+    """Give the shares of a batch with the least step, and a bound of all steps of all layouts.
+
+    There are no shares where a party has no part by that time, or the batch can't be dealt.
 
     Args:
         parties: their laws.
-        more_s: what each layout takes besides, [layouts] each.
         batch: sequences in all.
         sizes: sequences of one micro-batch of one replica, [layouts] each: powers of two that divide the batch.
 
     """
-    if not all(map(len, parties)):
-        return None
-    time_s = _least(lambda t: sum(own.done(t, more) for own, more in zip(parties, more_s, strict=True)), batch)
-    least_more = [float(more.min()) for more in more_s]
-    bound_s = _least(
-        lambda t: sum(
-            max(own.done(t, more), own.rest(t - least))
-            for own, more, least in zip(parties, more_s, least_more, strict=True)
-        ),
-        batch,
-    )
+    time_s = _least(lambda t: sum(own.done(t) for own in parties), batch)
+    bound_s = _least(lambda t: sum(max(own.done(t), own.rest(t)) for own in parties), batch)
+    counts = [own.micro_batches(time_s) for own in parties]
     picked = [
-        int(np.lexsort([own.fixed_s, own.quantum, -own.sequences * own.micro_batches(time_s, more)])[0])
-        for own, more in zip(parties, more_s, strict=True)
+        int(np.lexsort([own.fixed_s, own.quantum, -own.sequences * count])[0])
+        for own, count in zip(parties, counts, strict=True)
     ]
-    counts = [int(own.micro_batches(time_s, more)[row]) for own, more, row in zip(parties, more_s, picked, strict=True)]
-    full = [int(own.sequences[row]) * count for own, row, count in zip(parties, picked, counts, strict=True)]
-    units = [int(size[row] * own.quantum[row]) for own, size, row in zip(parties, sizes, picked, strict=True)]
-    dealt = _dealt(full, units, batch)
-    if dealt is None:
-        return None
-    replicas = [int(own.sequences[row] // size[row]) for own, size, row in zip(parties, sizes, picked, strict=True)]
+    rows = list(zip(parties, sizes, counts, picked, strict=True))
+    units = [int(size[row] * own.quantum[row]) for own, size, _, row in rows]
+    dealt = _dealt([int(own.sequences[row] * count[row]) for own, _, count, row in rows], units, batch)
+    if dealt is None or not all(dealt):
+        return None, bound_s
     most = [
-        -(-own // (unit * each)) * (unit // int(size[row]))
-        for own, unit, each, size, row in zip(dealt, units, replicas, sizes, picked, strict=True)
+        -(-share // (unit * int(own.sequences[row] // size[row]))) * int(own.quantum[row])
+        for share, unit, (own, size, _, row) in zip(dealt, units, rows, strict=True)
     ]
-    took = [
-        float(own.fixed_s[row] + own.each_s[row] * count + more[row])
-        for own, more, row, count in zip(parties, more_s, picked, most, strict=True)
-    ]
-    return Shares(
-        layout=tuple(picked),
-        micro_batches=tuple(most),
-        sequences=tuple(dealt),
-        step_time_s=max(took),
-        bound_s=min(bound_s, max(took)),
-    )
+    took = [float(own.fixed_s[row] + own.each_s[row] * count) for count, (own, _, _, row) in zip(most, rows, strict=True)]
+    shares = Shares(layout=tuple(picked), micro_batches=tuple(most), sequences=tuple(dealt), step_time_s=max(took))
+    return shares, min(bound_s, max(took))
 
 
 def _least(done: Callable[[float], float], batch: int) -> float:

@@ -12,8 +12,8 @@
     step = max over chains (own step + what it doesn't hide of the exchange between chains)
 
 1  each island alone at a share by its peak, which gives its rate, and by the rates its share                alone.py
-2  every shape gets a bound by what its islands can do by a time at most; shapes are solved best bound first, until none
-   is left whose bound is below the best step
+2  every shape gets a bound by what its islands can do by a time at most; shapes are solved, those of the shortest chains
+   and then of the best bounds first, but those whose bound is not below the best step
 3  A | B: exact over all layouts within a window of the fastest, which is widened until nothing outside it matters
 4  A > B: configurations best bound first, each cut by the dynamic program of planner/stages
 5  A > B | C: chains as in 4 at their share of the batch, then shares as in 3
@@ -30,6 +30,7 @@ from meshwright.catalog.errors import Infeasible
 from meshwright.costmodels.island_links import (
     NOTHING,
     Across,
+    Edge,
     Exchange,
     exchange_of,
     exposed_exchange_s,
@@ -37,7 +38,7 @@ from meshwright.costmodels.island_links import (
     widest_tree,
 )
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import Layout, LayoutTable
+from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.hardware.islands import Islands
 from meshwright.planner.layout.limits import Limits
@@ -47,12 +48,12 @@ from meshwright.planner.mixed.chain_cut import ChainCut, best_chain_cut
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
 
-WINDOWS = (0.05, 0.12, 0.3)
+NARROWEST, WIDEST = 0.04, 0.3
+ROUNDS = 4
 FIRST_WINDOW = 0.01
 # Configurations of a chain to cut at most.
 CUTS = 600
 CUTS_OF_SHARES = 24
-FARTHER = 1.25
 ROUNDING = 1e-9
 
 
@@ -103,7 +104,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """The best way found of a shape, or of all; bound_s: none is below it."""
+    """The best way found of a shape, or of all."""
 
     shape: Shape
     across: Across | None
@@ -142,7 +143,7 @@ class _Search:
     def __init__(self, asked: Mixed) -> None:
         self.asked = asked
         self.best: Solution | None = None
-        self.known: dict[tuple[int, int, float], Alone] = {}
+        self.known: dict[tuple[int, int, float, Exchange], Alone] = {}
         self.found: dict[Chain, Configurations] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
         self.first = tuple(
@@ -161,7 +162,7 @@ class _Search:
         shapes = shapes_of(asked.islands)
         bounds = [self._bound_s(shape) for shape in shapes]
         results: list[ShapeResult] = []
-        for number in sorted(range(len(shapes)), key=lambda each: (bounds[each], max(map(len, shapes[each])))):
+        for number in sorted(range(len(shapes)), key=lambda each: (max(map(len, shapes[each])), bounds[each])):
             shape, bound_s, step_s = shapes[number], bounds[number], None
             if bound_s < self.bar_s * (1 - ROUNDING):
                 solution, bound_s = self._solved(shape)
@@ -185,8 +186,8 @@ class _Search:
             hint="use more devices, devices with more memory, shorter sequences, or fewer limits",
         )
 
-    def _alone(self, island: int, *, share: float, window: float) -> Alone:
-        asked, key = self.asked, (island, round(share), window)
+    def _alone(self, island: int, *, share: float, window: float, exchange: Exchange = NOTHING) -> Alone:
+        asked, key = self.asked, (island, round(share), window, exchange)
         if key not in self.known:
             self.known[key] = alone(
                 asked.jobs[island],
@@ -194,6 +195,7 @@ class _Search:
                 memory_limit_bytes=asked.memory_limits_bytes[island],
                 limits=asked.limits,
                 window=window,
+                exchange=exchange,
             )
         return self.known[key]
 
@@ -276,66 +278,57 @@ class _Search:
         return solution, min(left_s, best.step_time_s)
 
     def _several(self, shape: Shape) -> tuple[Solution | None, float]:
-        """Solve for chains that train replicas, or for one island."""
-        batch, links = self.asked.batch, self.asked.islands.link_of
-        rates = self._rates(shape)
-        shares = [batch * rate / sum(rates) for rate in rates]
+        """Solve for chains that train replicas, or for one island.
+
+        Windows are widened until nothing outside them matters, as long as they can be.
+        """
+        links, batch = self.asked.islands.link_of, self.asked.batch
         tree = widest_tree(len(shape), joined_edges(shape, links))
         if len(shape) > 1 and not tree:
             return None, np.inf
+        rates = self._rates(shape)
+        shares = [batch * rate / sum(rates) for rate in rates]
+        across, exchange = self._exchange(len(shape), tree)
         best: Solution | None = None
-        bound_s = np.inf
-        for across in Across if len(shape) > 1 else (None,):
-            exchange = NOTHING if across is None else exchange_of(self.asked.jobs[0], len(shape), tree, across)
-            solution, left_s = self._shared(shape, shares, across, exchange)
-            bound_s = min(bound_s, left_s)
-            if solution is not None and (best is None or solution.step_time_s < best.step_time_s):
-                best = solution
+        windows, bound_s = [NARROWEST] * len(shape), 0.0
+        for _ in range(ROUNDS):
+            sides = [self._side(*each, exchange) for each in zip(shape, shares, windows, strict=True)]
+            if not all(len(side.laws) for side in sides):
+                return None, np.inf
+            dealt, bound_s = best_shares(
+                [side.laws for side in sides], batch=batch, sizes=[side.sizes for side in sides]
+            )
+            if dealt is not None:
+                parties = tuple(
+                    side.party(self.asked, row, sequences=sequences, count=count)
+                    for side, row, sequences, count in zip(
+                        sides, dealt.layout, dealt.sequences, dealt.micro_batches, strict=True
+                    )
+                )
+                step_s = max(party.own_s + party.exposed_s for party in parties)
+                best = Solution(shape=shape, across=across, exchange=exchange, parties=parties, step_time_s=step_s)
+                bound_s = min(bound_s, step_s)
+            bar_s = self.bar_s if best is None else min(best.step_time_s, self.bar_s)
+            needed = [max(*pair) for pair in zip(windows, _needed(sides, bar_s), strict=True)]
+            if bound_s >= bar_s * (1 - ROUNDING) or needed == windows:
+                break
+            windows = needed
         return best, bound_s
 
-    def _shared(
-        self, shape: Shape, shares: Sequence[float], across: Across | None, exchange: Exchange
-    ) -> tuple[Solution | None, float]:
-        """Solve with windows that are widened until nothing outside them matters, or the widest has been looked at."""
-        solution, bound_s = None, 0.0
-        for window in WINDOWS:
-            sides = [self._side(chain, share, window) for chain, share in zip(shape, shares, strict=True)]
-            more_s = [
-                exposed_exchange_s(
-                    self.asked.jobs[chain[0]], exchange, forward_s=side.laws.forward_s, backward_s=side.laws.backward_s
-                )
-                for chain, side in zip(shape, sides, strict=True)
-            ]
-            dealt = best_shares(
-                [side.laws for side in sides],
-                more_s,
-                batch=self.asked.batch,
-                sizes=[side.sizes for side in sides],
-            )
-            if dealt is None:
-                continue
-            parties = tuple(
-                side.party(self.asked, row, sequences=sequences, count=count, exposed_s=float(more[row]))
-                for side, row, sequences, count, more in zip(
-                    sides, dealt.layout, dealt.sequences, dealt.micro_batches, more_s, strict=True
-                )
-            )
-            step_s = max(party.own_s + party.exposed_s for party in parties)
-            solution = Solution(
-                shape=shape, across=across, exchange=exchange, parties=parties, step_time_s=step_s
-            )
-            bound_s = min(dealt.bound_s, step_s)
-            if bound_s >= min(step_s, self.bar_s) * (1 - ROUNDING):
-                break
-        return solution, bound_s if solution is not None else np.inf
+    def _exchange(self, parties: int, tree: Sequence[Edge]) -> tuple[Across | None, Exchange]:
+        """Give the exchange that takes less where nothing hides it; of equals, copies."""
+        if parties == 1:
+            return None, NOTHING
+        every = [(across, exchange_of(self.asked.jobs[0], parties, tree, across)) for across in Across]
+        return min(every, key=lambda each: each[1].gradients_s + each[1].parameters_s)
 
-    def _side(self, chain: Chain, share: float, window: float) -> "_Side":
+    def _side(self, chain: Chain, share: float, window: float, exchange: Exchange) -> "_Side":
         if len(chain) == 1:
-            found = self._alone(chain[0], share=share, window=window)
+            found = self._alone(chain[0], share=share, window=window, exchange=exchange)
             return _Side(chain=chain, laws=found.laws, layouts=found.layouts, cuts=())
-        return self._chain_side(chain, share)
+        return self._chain_side(chain, share, exchange)
 
-    def _chain_side(self, chain: Chain, share: float) -> "_Side":
+    def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> "_Side":
         """Give the laws of a chain's best configurations at a share of the batch."""
         found = self._configurations(chain)
         total = np.maximum(np.ceil(share / found.sequences), 1.0)
@@ -355,7 +348,24 @@ class _Search:
                 cuts.append(solved.cut)
                 best = min(best, solved.cut.step_time_s * share / (total[row] * found.sequences[row]))
         fastest = float((found.sequences / found.busiest_s[:, 0]).max(initial=0.0)) if len(found) else 0.0
-        return _Side(chain=chain, laws=_chain_laws(cuts, share, rest_s, fastest), layouts=None, cuts=tuple(cuts))
+        exposed_s = exposed_exchange_s(
+            found.members[0].job,
+            exchange,
+            forward_s=np.array([min(cut.forward_s) for cut in cuts]),
+            backward_s=np.array([min(cut.backward_s) for cut in cuts]),
+        )
+        laws = _chain_laws(cuts, share, rest_s, fastest, exposed_s)
+        return _Side(chain=chain, laws=laws, layouts=None, cuts=tuple(cuts))
+
+
+def _needed(sides: Sequence["_Side"], bar_s: float) -> list[float]:
+    """Give the windows outside of which no layout does as much by the bar as those inside, as far as they go."""
+    if not np.isfinite(bar_s):
+        return [WIDEST] * len(sides)
+    allowed = [
+        bar_s / side.laws.share_s * max(1.0, side.laws.share / max(side.laws.done(bar_s), 1)) - 1.0 for side in sides
+    ]
+    return [min(max(window * 1.02, NARROWEST), WIDEST) for window in allowed]
 
 
 def _most(laws: Laws, time_s: float) -> float:
@@ -364,17 +374,16 @@ def _most(laws: Laws, time_s: float) -> float:
     return laws.share * min(time_s / least_s, 1.0) + max(time_s - least_s, 0.0) * laws.fastest
 
 
-def _chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: float) -> Laws:
+def _chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: float, exposed_s: FloatArray) -> Laws:
     """Give the laws of cuts: their step, and one more micro-batch of the busiest stage."""
     busy = np.array([max(np.add(cut.forward_s, cut.backward_s)) for cut in cuts])
     totals = np.array([cut.total for cut in cuts], dtype=np.int64)
     return Laws(
         sequences=np.array([cut.layouts[0].data_parallel * cut.layouts[0].micro_batch for cut in cuts], dtype=np.int64),
         quantum=np.ones(len(cuts), dtype=np.int64),
-        fixed_s=np.array([cut.step_time_s for cut in cuts]) - busy * totals,
+        fixed_s=np.array([cut.step_time_s for cut in cuts]) - busy * totals + exposed_s,
         each_s=busy,
-        forward_s=np.array([min(cut.forward_s) for cut in cuts]),
-        backward_s=np.array([min(cut.backward_s) for cut in cuts]),
+        exposed_s=exposed_s,
         share=share,
         rest_s=rest_s,
         fastest=fastest,
@@ -391,17 +400,18 @@ class _Side:
     cuts: tuple[ChainCut, ...]
 
     @property
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> IntArray:
         """Sequences of one micro-batch of one replica, [layouts]."""
         if self.layouts is not None:
             return self.layouts.micro_batch
         return np.array([cut.layouts[0].micro_batch for cut in self.cuts], dtype=np.int64)
 
-    def party(self, asked: Mixed, row: int, *, sequences: int, count: int, exposed_s: float) -> Party:
+    def party(self, asked: Mixed, row: int, *, sequences: int, count: int) -> Party:
         """Give one of the layouts with its share."""
+        exposed_s = float(self.laws.exposed_s[row])
         if self.layouts is None:
             cut = self.cuts[row]
-            own_s = float(self.laws.fixed_s[row] + self.laws.each_s[row] * count)
+            own_s = float(self.laws.fixed_s[row] + self.laws.each_s[row] * count) - exposed_s
             layouts = cut.layouts
         else:
             cut, layout = None, self.layouts.row(row)

@@ -1,0 +1,173 @@
+"""The plan file of a mixed cluster: that of a uniform one, with a section `mixed` in the place of one layout."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from meshwright.catalog.entry import Count, Name, Natural
+from meshwright.catalog.mixed_entry import MixedClusterEntry
+from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.stack_entry import StackEntry
+from meshwright.costmodels.island_links import Across
+from meshwright.planner.plan_schema import (
+    ByteCount,
+    Embedded,
+    JobSection,
+    LayerRange,
+    LayoutSection,
+    PositiveSeconds,
+    Seconds,
+    Section,
+)
+
+Crossing = Literal["none", "data", "pipeline", "data and pipeline"]
+
+
+class IslandSection(Section):
+    """An island: its nodes of a group, its devices, and the memory that the plan may use of each."""
+
+    name: Name
+    group: Name
+    nodes: tuple[Natural, ...]
+    device: Name
+    devices: Count
+    memory_limit_bytes: ByteCount
+
+
+class MixedStageSection(Section):
+    """A stage of a chain: its island, by number, and its chunks' first and last layers, counted from 0.
+
+    recomputed: layers of each chunk that are computed again, null where the layout says it. forward_s, backward_s: one
+    micro-batch through all its chunks, with the messages that it waits for; end_s: once a step, null where the island's
+    own step says it.
+    """
+
+    stage: Natural
+    island: Natural
+    chunks: Annotated[tuple[LayerRange | None, ...], Field(min_length=1)]
+    recomputed: tuple[Natural, ...] | None
+    embedding: bool
+    head: bool
+    forward_s: Seconds
+    backward_s: Seconds
+    end_s: Seconds | None
+    peak_bytes: ByteCount
+
+
+class ReplicasSection(Section):
+    """Replicas that are alike: how many, their micro-batches, and the weight of the mean gradient of each.
+
+    With the weights, which are the replica's sequences over the global batch, the weighted sum of all replicas'
+    gradients is the gradient of the mean loss over the batch, as if one device had seen it all.
+    """
+
+    replicas: Count
+    micro_batches: Natural
+    sequences: Natural
+    gradient_weight: Annotated[float, Field(ge=0, le=1)]
+
+
+class ChainSection(Section):
+    """Islands that a pipeline passes in order, by number, and its replicas.
+
+    layouts: of each of its islands, pipeline_parallel being the island's own stages. sequences: of all its replicas in
+    a step. own_step_s: its step but for the exchange with other chains, by part; exposed_s: what that adds.
+    """
+
+    islands: Annotated[tuple[Natural, ...], Field(min_length=1)]
+    layouts: Annotated[tuple[LayoutSection, ...], Field(min_length=1)]
+    stages: Annotated[tuple[MixedStageSection, ...], Field(min_length=1)]
+    replicas: Annotated[tuple[ReplicasSection, ...], Field(min_length=1)]
+    sequences: Count
+    own_step_s: PositiveSeconds
+    time_breakdown_s: dict[str, Seconds]
+    exposed_s: Seconds
+
+
+class ExchangeSection(Section):
+    """What chains send one another once a step, over all links: copies or shards of the optimizer's states (costmodels/
+    island_links.py), seconds alone, and what hides of it at best.
+    """
+
+    across: Across
+    gradients_s: Seconds
+    parameters_s: Seconds
+    sent_bytes: ByteCount
+
+
+class MixedPredictedSection(Section):
+    """The step; mfu over the peaks of all devices, idle ones too. link_bytes: sent over links in a step."""
+
+    step_time_s: PositiveSeconds
+    tokens_per_s: Annotated[float, Field(gt=0)]
+    mfu: Annotated[float, Field(gt=0)]
+    link_bytes: ByteCount
+    usd_per_million_tokens: Annotated[float, Field(gt=0)] | None
+    link_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+
+
+class ShapeSection(Section):
+    """A shape in words (A > B: a pipeline across; A | B: replicas), its bound, and its best step where it was solved."""
+
+    shape: Name
+    bound_s: PositiveSeconds | None
+    step_time_s: PositiveSeconds | None
+
+
+class MixedSearchSection(Section):
+    """What the search proved: no way of its space takes less than lower_bound; gap: how much more the plan takes.
+
+    proof: optimal means that the gap is 0, of the space that planner/mixed/search.py states.
+    """
+
+    lower_bound: PositiveSeconds
+    gap: Annotated[float, Field(ge=0)]
+    proof: Literal["optimal", "bounded"]
+    shapes: tuple[ShapeSection, ...]
+
+
+class MixedSection(Section):
+    """How the islands train: the shape in words, which axis crosses links, the islands, the chains, the exchange.
+
+    idle: islands that stand idle, by number.
+    """
+
+    shape: Name
+    crossing: Crossing
+    islands: tuple[IslandSection, ...]
+    idle: tuple[Natural, ...]
+    chains: Annotated[tuple[ChainSection, ...], Field(min_length=1)]
+    exchange: ExchangeSection | None
+
+
+class MixedInputs(Section):
+    """All that the plan follows from; groups are written out, with their devices."""
+
+    job: JobSection
+    model: Embedded[ModelEntry]
+    cluster: MixedClusterEntry
+    stack: Embedded[StackEntry]
+    digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+
+
+def _whole(version: Any) -> Any:  # noqa: ANN401 - what a file holds
+    if type(version) is not int:
+        raise ValueError("must be a whole number")
+    return version
+
+
+class MixedPlan(Section):
+    """A plan of a mixed cluster. `meshwright` is the version that made it."""
+
+    version: Annotated[Literal[1], BeforeValidator(_whole)]
+    meshwright: Name
+    mixed: MixedSection
+    predicted: MixedPredictedSection
+    search: MixedSearchSection
+    inputs: MixedInputs
+
+    @property
+    def devices(self) -> int:
+        """Devices that train."""
+        idle = set(self.mixed.idle)
+        return sum(island.devices for number, island in enumerate(self.mixed.islands) if number not in idle)
