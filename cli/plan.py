@@ -23,7 +23,7 @@ TARGETS = ("megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed")
 
 def plan_command(  # noqa: PLR0913 - one argument an option
     model: Annotated[str, typer.Argument(help="A catalog name, a model file, or a Hugging Face config.json.")],
-    cluster: Annotated[str, typer.Argument(help="A catalog name or a cluster file; dgx-h100:64 is 64 devices of it.")],
+    cluster: Annotated[str, typer.Argument(help="A catalog name or a cluster file; dgx-h100:64 is 64 devices of it; A+B both.")],
     *,
     global_batch: Annotated[int, typer.Option(help="Sequences of one optimizer step.")],
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
@@ -99,6 +99,12 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             metavar="FILE",
         ),
     ] = None,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='What joins clusters given as A+B: "100 Gb/s, 20 ms", or "A-B: ..." for two of several.', metavar="LINK"
+        ),
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,
     output: Annotated[
@@ -108,7 +114,9 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the layout that trains MODEL on CLUSTER best."""
+    from meshwright.catalog.mixed_lookup import is_mixed
     from meshwright.cli.console import output_console, print_json, print_warning, searching
+    from meshwright.cli.plan_mixed import plan_mixed
     from meshwright.cli.render.choices import choices_document, render_choices
     from meshwright.cli.render.plans import plan_document, render_plan, warnings
     from meshwright.cli.render.progress import shown_progress
@@ -120,6 +128,36 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         raise InputError(
             "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
         )
+    limits = limits_of(fix=fix or (), forbid=forbid or (), most=most or ())
+    if is_mixed(cluster):
+        plan_mixed(
+            model,
+            cluster,
+            links=link or [],
+            job={
+                "global_batch": global_batch,
+                "sequence_length": sequence_length,
+                "precision": precision,
+                "objective": objective,
+                "top": 0,
+                "memory_headroom": memory_headroom,
+                "limits": limits,
+            },
+            stack=stack,
+            refused={
+                "--tokens": tokens is not None,
+                "--time-limit": time_limit is not None,
+                "--pareto": pareto,
+                "--target": target is not None,
+                "--routing": routing is not None,
+                "--overlay": bool(overlay),
+            },
+            output=output,
+            json=json,
+        )
+        return
+    if link:
+        raise InputError("joins clusters given as A+B; here is one", path="--link", hint="leave out --link")
     inputs = inputs_of(
         model if routing is None else _routed(model, routing),
         cluster,
@@ -136,7 +174,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         target=target,
         top=top,
         memory_headroom=memory_headroom,
-        limits=limits_of(fix=fix or (), forbid=forbid or (), most=most or ()),
+        limits=limits,
     )
     with searching("searching the layouts", shown=shown_progress(inputs.job.objective)) as watch:
         made = _planned(inputs, offload, watch)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from meshwright.catalog.errors import InputError
 from meshwright.cli.arguments import file_path
 from meshwright.cli.extras import require_torch
 
@@ -30,13 +31,20 @@ def verify_command(
     from meshwright.cli.render.oracle import oracle_document, render_oracle
     from meshwright.cli.render.verifications import render_verification, verification_document
     from meshwright.planner.memory_oracle import require_agreement
+    from meshwright.planner.mixed.plan_file import is_mixed_plan, read_mixed_plan
     from meshwright.planner.plan_file import read_plan
     from meshwright.planner.verification import require_verified, verify
+    from meshwright.planner.verification.mixed import verify_mixed
 
-    plan = read_plan(file)
-    checks = verify(plan, devices=devices)
-    sound = not any(check.failures for check in checks)
-    comparisons = _tracked(plan, str(file)) if oracle and sound else ()
+    if is_mixed_plan(file):
+        if oracle:
+            raise InputError("isn't for plans of mixed clusters", path="--with", hint="leave out --with")
+        checks, sound, comparisons = verify_mixed(read_mixed_plan(file), devices=devices), False, ()
+    else:
+        plan = read_plan(file)
+        checks = verify(plan, devices=devices)
+        sound = not any(check.failures for check in checks)
+        comparisons = _tracked(plan, str(file)) if oracle and sound else ()
     if json:
         memory = {"memory": oracle_document(comparisons)} if oracle and sound else {}
         print_json(verification_document(checks) | memory)

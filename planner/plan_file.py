@@ -11,7 +11,7 @@ from meshwright.catalog.errors import InputError
 from meshwright.planner.consistency import require_consistent
 from meshwright.planner.digest import digest_of
 from meshwright.planner.file_replacement import replace_file
-from meshwright.planner.plan_schema import FORMAT_VERSION, Plan
+from meshwright.planner.plan_schema import FORMAT_VERSION, Plan, Section
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -52,6 +52,14 @@ def read_plan(path: str | Path) -> Plan:
             path="version",
             hint="upgrade meshwright, or make the plan again with this one",
         )
+    if "mixed" in document:
+        raise InputError(
+            "is the plan of a mixed cluster, which gives each island a layout and each replica its share of the batch, "
+            "and no launcher can be told so: they run one layout on all ranks",
+            file=file,
+            path="mixed",
+            hint="`meshwright show`, `verify` and `check` read it; plan one island alone to run it",
+        )
     plan = validate(Plan, document, file=file)
     if digest_of(document["inputs"]) != plan.inputs.digest:
         raise InputError(
@@ -72,12 +80,12 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     replace_file(path, text.encode("utf-8"))
 
 
-def plan_yaml(plan: Plan) -> str:
+def plan_yaml(plan: Section) -> str:
     """Give a plan as YAML: keys in the order of the schema, lists of plain values on one line."""
     return yaml.dump(plan.model_dump(mode="json"), Dumper=_PlanDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def plan_json(plan: Plan) -> str:
+def plan_json(plan: Section) -> str:
     """Give a plan as JSON."""
     return json.dumps(plan.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

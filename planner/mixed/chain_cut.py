@@ -253,11 +253,22 @@ def _options(pipeline: int, segments: Segments, figures: dict[str, FloatArray], 
 def _cut(stages: Stages, starts: IntArray, options: IntArray, total: int, step_s: float) -> ChainCut:
     number = np.arange(len(stages.island))
     each = stages.options.figures.at(number, starts, options)
+    layers = tuple(map(int, stages.options.sizes[options]))
+    again = tuple(map(int, stages.options.recomputed[number, starts, options]))
+    layouts = []
+    for position, layout in enumerate(stages.layouts):
+        own = np.flatnonzero(stages.island == position)
+        counts = tuple(again[stage] for stage in own)
+        recompute = Recompute.FULL if any(counts) else Recompute.NONE
+        split = tuple(layers[stage] for stage in own)
+        layouts.append(
+            replace(layout, split=split, recompute=recompute, recompute_split=counts if any(counts) else ())
+        )
     return ChainCut(
-        layouts=stages.layouts,
+        layouts=tuple(layouts),
         island=tuple(map(int, stages.island)),
-        layers=tuple(map(int, stages.options.sizes[options])),
-        recomputed=tuple(map(int, stages.options.recomputed[number, starts, options])),
+        layers=layers,
+        recomputed=again,
         total=total,
         forward_s=tuple(map(float, each.forward_s)),
         backward_s=tuple(map(float, each.backward_s)),
