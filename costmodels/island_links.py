@@ -11,8 +11,9 @@ of a gradient and of a parameter on the wire, of a link that parts a share a of 
               new parameters from it                                                    max(a, b) N p / bandwidth
 
 and the slowest link counts. Pieces follow one another, so that each level of the tree adds its latency: twice, up and
-down. Of this, all but one layer's part hides beside the last backward pass, and of new parameters beside the first
-forward pass, where the software starts such messages beside compute (overlap.py). Trees: the sum in two directions at
+down. Of this, all but one layer's part hides beside the last micro-batch's way back through the stages, which leaves
+one stage's gradients after another complete, and of new parameters beside the first one's way forward, where the
+software starts such messages beside compute (overlap.py). Trees: the sum in two directions at
 once is that of Sanders, Speck, Traff (2009); sums inside each node first and one message for all across the slow
 network are the hierarchical reductions of Holmes (arXiv 2312.03549, section 3).
 """
@@ -129,8 +130,8 @@ def exposed_exchange_s(
     Args:
         job: whose software starts it beside compute, or doesn't.
         exchange: what is sent.
-        forward_s: the first forward pass of a stage.
-        backward_s: its last backward pass.
+        forward_s: the first micro-batch's forward passes through all stages.
+        backward_s: the last one's backward passes.
 
     """
     parts = float(len(job.model.layers))

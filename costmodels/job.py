@@ -10,7 +10,11 @@ from meshwright.hardware.cluster import Cluster
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training job. global_batch is in sequences of sequence_length tokens, for one optimizer step."""
+    """One training job. global_batch is in sequences of sequence_length tokens, for one optimizer step.
+
+    optimizer_parties: beside a layout's own shards, over how many clusters that train the same parameters the
+    optimizer's states are cut (island_links.py).
+    """
 
     model: Transformer
     cluster: Cluster
@@ -18,6 +22,7 @@ class Job:
     precision: Precision
     global_batch: int
     sequence_length: int
+    optimizer_parties: int = 1
 
     @property
     def tokens_per_step(self) -> int:

@@ -100,9 +100,9 @@ def state_bytes(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
         held = {
             "parameters": _parameter_bytes(job, sharding),
             "gradients": each.gradient / sharding.gradients,
-            "master_weights": each.master / sharding.optimizer,
-            "moments": each.moments / sharding.optimizer,
-            "step_gradients": each.step_gradient / sharding.optimizer,
+            "master_weights": each.master / (sharding.optimizer * job.optimizer_parties),
+            "moments": each.moments / (sharding.optimizer * job.optimizer_parties),
+            "step_gradients": each.step_gradient / (sharding.optimizer * job.optimizer_parties),
         }
         totals = {name: total + count * held[name] for name, total in totals.items()}
     return totals

@@ -163,5 +163,5 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
         (parameters.dense, dense_sharding(job, layouts)),
         (parameters.experts, expert_sharding(job, layouts)),
     ):
-        total = total + count * (update_bytes + clip_bytes) / sharding.optimizer
+        total = total + count * (update_bytes + clip_bytes) / (sharding.optimizer * job.optimizer_parties)
     return total / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)

@@ -101,7 +101,9 @@ def _render_islands(console: Console, plan: MixedPlan) -> None:
 def _render_replicas(console: Console, plan: MixedPlan, chain: ChainSection) -> None:
     names = " > ".join(plan.mixed.islands[island].name for island in chain.islands)
     words = ", ".join(
-        f"{alike.replicas} of {alike.micro_batches} micro-batches, gradient weight {alike.gradient_weight:.4g} each"
+        f"{alike.replicas} of {alike.micro_batches} micro-batches"
+        + (f" and one of {alike.last_micro_batch}" if alike.last_micro_batch else "")
+        + f", gradient weight {alike.gradient_weight:.4g} each"
         for alike in chain.replicas
     )
     console.print(Text(printable(f"Replicas of {names}: {words}")))

@@ -4,11 +4,11 @@ A layout that takes M micro-batches a replica is done after a + c M seconds: pre
 two of them, which they lie on but for pipelines of more stages than micro-batches, and what of the exchange of gradients
 between islands it doesn't hide beside its last backward and first forward pass. The layouts are those of the uniform
 search's space, best first by its bounds, until none is left that comes within a window of the fastest at the island's
-share of the batch. How many micro-batches a replica takes isn't asked to divide anything: replicas may take one less.
+share of the batch. What a replica takes isn't asked to divide anything: replicas may take one less, and a smaller one at the end.
 
 Bounds hold without the exchange. Of E seconds of it a layout of M micro-batches that takes T seconds besides hides no
-more than T / M, its passes of one micro-batch, so that with a bound T' of T it takes T' + max(E / L, E - T' / M) or
-more: that rises with T' where M > 1.
+more than P T / M, the passes of one micro-batch through P stages, so that with a bound T' of T it takes
+T' + max(E / L, E - P T' / M) or more, where M > P; else T' + E / L.
 """
 
 from dataclasses import dataclass, replace
@@ -35,6 +35,7 @@ TWIGS = 512
 # A batch that every number of replicas times every micro-batch looked at divides.
 RICH = 32
 LARGEST_MICRO_BATCH = 32
+HALVINGS = 3
 INTERLEAVED = SCHEDULES.index(Schedule.INTERLEAVED)
 # The law's second point, over the island's share of the batch.
 FARTHER = 1.25
@@ -115,11 +116,11 @@ def alone(  # noqa: PLR0913 - one argument a part of the question
 def _branches(space: Space, job: Job) -> dict[str, IntArray]:
     """Give the branches that a job's batch fills, of which no other method of context parallelism is as good.
 
-    Micro-batches are powers of two that divide the batch, so that replicas of all islands can share it out.
+    Micro-batches are powers of two, of which the last may be smaller.
     """
     rows = space.branches.rows
     size = rows["micro_batch"]
-    kept = (size <= LARGEST_MICRO_BATCH) & (size & (size - 1) == 0) & (job.global_batch % size == 0)
+    kept = (size <= LARGEST_MICRO_BATCH) & (size & (size - 1) == 0)
     kept &= size * rows["data_parallel"] <= job.global_batch
     rows = taken(rows, np.flatnonzero(kept))
     if not kept.any():
@@ -132,18 +133,18 @@ def _with_exchange(job: Job, exchange: Exchange, rows: Columns, bound_s: FloatAr
     """Give bounds with what of the exchange can't be hidden, [rows]."""
     sequences = rows["data_parallel"] * rows["micro_batch"]
     total_s = exchange.gradients_s + exchange.parameters_s
-    hidden_s = bound_s * np.minimum(sequences / job.global_batch, 1.0)
+    share = rows["pipeline_parallel"] * sequences / job.global_batch
+    hidden_s = np.where(share < 1.0, bound_s * share, total_s)
     return np.asarray(bound_s + np.maximum(total_s / len(job.model.layers), total_s - hidden_s))
 
 
 def _exposed_s(job: Job, exchange: Exchange, layouts: LayoutTable) -> FloatArray:
-    """Give what of the exchange layouts don't hide beside the passes of the stage that takes least, [layouts]."""
+    """Give what of the exchange layouts don't hide beside a micro-batch's way through all stages, [layouts]."""
     if exchange is NOTHING:
         return np.zeros(len(layouts))
     stages, kinds = stage_table(job.model, layouts), layer_times(job, layouts)
     work = stage_work(stages, part_times(job, layouts, stages, stage_parameters(job, layouts, stages), kinds))
-    held = stages.multiplicity > 0
-    forward_s, backward_s = (np.where(held, way, np.inf).min(axis=1) for way in (work.forward_s, work.backward_s))
+    forward_s, backward_s = ((stages.multiplicity * way).sum(axis=1) for way in (work.forward_s, work.backward_s))
     return exposed_exchange_s(job, exchange, forward_s=forward_s, backward_s=backward_s)
 
 
@@ -171,12 +172,13 @@ def _laws(job: Job, layouts: LayoutTable, *, share: float, rest_s: float, fastes
     sequences = layouts.data_parallel * layouts.micro_batch
     if len(layouts):
         times = [predict_time(each, layouts).step_time_s for each in (near, far)]
-        each_s = (times[1] - times[0]) * sequences / (far.global_batch - near.global_batch)
+        each_s = _each_s(near, far, layouts, times[1] - times[0])
         exposed_s = _exposed_s(near, exchange, layouts)
         fixed_s = times[0] - each_s * near.global_batch / sequences + exposed_s
         peak = predict_memory(near, layouts).nvidia_smi_bytes
     else:
         fixed_s, each_s, exposed_s, peak = (np.zeros(0) for _ in range(4))
+    tails_s = _tails_s(near, far, layouts)
     interleaved = (layouts.schedule == INTERLEAVED) & (layouts.pipeline_parallel > 1)
     laws = Laws(
         sequences=sequences,
@@ -184,8 +186,34 @@ def _laws(job: Job, layouts: LayoutTable, *, share: float, rest_s: float, fastes
         fixed_s=fixed_s,
         each_s=each_s,
         exposed_s=exposed_s,
+        tails_s=tails_s,
         share=float(near.global_batch),
         rest_s=float(rest_s),
         fastest=fastest,
     )
     return Alone(layouts=layouts, laws=laws, peak_bytes=peak)
+
+
+def _each_s(near: Job, far: Job, layouts: LayoutTable, more_s: FloatArray) -> FloatArray:
+    """Give what one more micro-batch takes, [layouts], of what the farther batch takes more."""
+    return np.asarray(more_s * layouts.data_parallel * layouts.micro_batch / (far.global_batch - near.global_batch))
+
+
+def _tails_s(near: Job, far: Job, layouts: LayoutTable) -> FloatArray:
+    """Give what a micro-batch of a half, a quarter, ... takes, [halvings, layouts]; infinite where there is none.
+
+    That is where it isn't of whole sequences, and where a schedule wants micro-batches in rounds.
+    """
+    found = []
+    interleaved = (layouts.schedule == INTERLEAVED) & (layouts.pipeline_parallel > 1)
+    for halving in range(1, HALVINGS + 1):
+        size = layouts.micro_batch >> halving
+        rows = np.flatnonzero((size > 0) & ~interleaved)
+        if not len(rows):
+            break
+        smaller = replace(layouts.take(rows), micro_batch=size[rows])
+        times = [predict_time(each, smaller).step_time_s for each in (near, far)]
+        seconds = np.full(len(layouts), np.inf)
+        seconds[rows] = _each_s(near, far, smaller, times[1] - times[0])
+        found.append(seconds)
+    return np.array(found).reshape(len(found), len(layouts))

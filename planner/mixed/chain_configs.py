@@ -4,6 +4,10 @@ A chain is islands in the order in which a pipeline passes them. All stages have
 micro-batch, so that each rank has one to send to; tensor and expert groups are each island's own. Island i has P_i
 stages of n_i / (tensor_i context data) devices each; layers are dealt to all P = sum P_i of them.
 
+A message over a link is waited for by the stage that it is for, or runs beside its passes (`buffered`): then the link is
+like a stage between two others that holds no layers and takes a message's time each way, those before it have one more
+micro-batch in flight, and the message only slows the passes beside it (overlap.py).
+
 Bound: with c_s the seconds of the shortest layer on stage s and x_s what else it has for each micro-batch (messages
 that it waits for, embedding, head), a stage that is done with a micro-batch by t seconds has floor((t - x_s) / c_s)
 layers at most. The least t by which all L layers are done, and each stage has one, is what the busiest stage takes at
@@ -49,12 +53,13 @@ SHARED = ("data_parallel", "context_parallel", "context_method", "micro_batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """An island of a chain and its side of all configurations: its rows of the table, [configurations].
+    """An island (by number) of a chain and its side of all configurations: its rows of the table, [configurations].
 
     layer_s, embedding_s, head_s: seconds of its shortest layer, of the embedding and of the head, both ways, for one
     micro-batch. message_s: a message between its stages.
     """
 
+    island: int
     job: Job
     layouts: LayoutTable
     layer_s: FloatArray
@@ -72,13 +77,14 @@ class Member:
 class Configurations:
     """The configurations of a chain, n of them.
 
-    crossing_s: a message over the link behind each island but the last, [links, n].
+    crossing_s: a message over the link behind each island but the last, [links, n]. buffered: it runs beside passes.
     busiest_s: what the busiest stage may take for a micro-batch, ascending from the least, [n, points]; the last is
     infinite. together_s: what all stages take together then, at least, [n, points].
     """
 
     members: tuple[Member, ...]
     crossing_s: FloatArray
+    buffered: bool
     busiest_s: FloatArray
     together_s: FloatArray
 
@@ -87,8 +93,9 @@ class Configurations:
 
     @property
     def stages(self) -> IntArray:
-        """Stages in all, [configurations]."""
-        return np.sum([member.stages for member in self.members], axis=0)
+        """Stages in all, links among them where messages are buffered, [configurations]."""
+        links = len(self.crossing_s) if self.buffered else 0
+        return np.asarray(np.sum([member.stages for member in self.members], axis=0) + links)
 
     @property
     def sequences(self) -> IntArray:
@@ -107,8 +114,13 @@ class Configurations:
         return seconds + self.members[0].job.stack.step_overhead
 
 
-def configurations(jobs: Sequence[Job], links: Sequence[Link], limits: Limits) -> Configurations:
-    """Give the configurations of a chain of jobs on an island each, in a fixed order; limits are those of layouts."""
+def configurations(
+    chain: Sequence[int], jobs: Sequence[Job], links: Sequence[Link], limits: Limits
+) -> tuple[Configurations, ...]:
+    """Give the configurations of a chain of jobs on an island each, with messages that are waited for, and buffered.
+
+    Software that starts no messages between stages beside compute can't buffer them.
+    """
     rows = [_rows(job, limits) for job in jobs]
     keys = [list(zip(*(own[name].tolist() for name in SHARED), strict=True)) for own in rows]
     by_key: list[dict[tuple[int, ...], list[int]]] = []
@@ -123,15 +135,26 @@ def configurations(jobs: Sequence[Job], links: Sequence[Link], limits: Limits) -
     stages = np.sum([own["pipeline_parallel"][picked[:, i]] for i, own in enumerate(rows)], axis=0)
     picked = picked[stages <= len(jobs[0].model.layers)]
     members = tuple(
-        _member(job, space_of(_rich(job), limits).table(taken(own, picked[:, position])))
-        for position, (job, own) in enumerate(zip(jobs, rows, strict=True))
+        _member(island, job, space_of(_rich(job), limits).table(taken(own, picked[:, position])))
+        for position, (island, job, own) in enumerate(zip(chain, jobs, rows, strict=True))
     )
     layouts, job = members[0].layouts, jobs[0]
     sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * layouts.data_parallel * layouts.micro_batch
     crossing_s = np.array([[message_s(link, float(each)) for each in sent] for link in links])
     crossing_s = crossing_s.reshape(len(links), len(picked))
-    busiest_s, together_s = _bounds_s(members, crossing_s)
-    return Configurations(members=members, crossing_s=crossing_s, busiest_s=busiest_s, together_s=together_s)
+    found = []
+    for buffered in (False, True) if job.stack.overlap_pipeline else (False,):
+        busiest_s, together_s = _bounds_s(members, crossing_s, buffered=buffered)
+        found.append(
+            Configurations(
+                members=members,
+                crossing_s=crossing_s,
+                buffered=buffered,
+                busiest_s=busiest_s,
+                together_s=together_s,
+            )
+        )
+    return tuple(found)
 
 
 def _rich(job: Job) -> Job:
@@ -143,7 +166,7 @@ def _rows(job: Job, limits: Limits) -> dict[str, IntArray]:
     space = space_of(_rich(job), limits)
     rows = space.branches.rows
     size = rows["micro_batch"]
-    kept = (size <= LARGEST_MICRO_BATCH) & (size & (size - 1) == 0) & (job.global_batch % size == 0)
+    kept = (size <= LARGEST_MICRO_BATCH) & (size & (size - 1) == 0)
     kept &= size * rows["data_parallel"] <= job.global_batch
     kept &= (rows["context_parallel"] <= LARGEST_CONTEXT) & (rows["tensor_parallel"] <= job.cluster.domain_devices)
     kept &= rows["axis_order"] == AXIS_ORDERS.index(AxisOrder.PIPELINE_OUTERMOST)
@@ -154,10 +177,11 @@ def _rows(job: Job, limits: Limits) -> dict[str, IntArray]:
     return dict(taken(rows, np.flatnonzero(~dominated)))
 
 
-def _member(job: Job, layouts: LayoutTable) -> Member:
+def _member(island: int, job: Job, layouts: LayoutTable) -> Member:
     kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
     layer_s = np.min([kind.forward_s + kind.backward_s for kind in kinds], axis=0)
     return Member(
+        island=island,
         job=job,
         layouts=layouts,
         layer_s=np.broadcast_to(layer_s, len(layouts)),
@@ -167,29 +191,17 @@ def _member(job: Job, layouts: LayoutTable) -> Member:
     )
 
 
-def waits_s(stages: Sequence[int], inside_s: Sequence[float], crossing_s: Sequence[float]) -> tuple[FloatArray, FloatArray]:
-    """Give what each stage of a chain waits for, forward and backward, [stages]: the messages that it receives.
-
-    Args:
-        stages: of each island.
-        inside_s: a message between stages of each island.
-        crossing_s: a message between each two islands.
-
-    """
-    hops = [
-        seconds
-        for number, (count, own_s) in enumerate(zip(stages, inside_s, strict=True))
-        for seconds in [*([own_s] * (count - 1)), *crossing_s[number : number + 1]]
-    ]
-    return np.array([0.0, *hops]), np.array([*hops, 0.0])
+def slowed_s(job: Job, message_s: FloatArray) -> FloatArray:
+    """Give by how much a message beside a pass slows it."""
+    return np.asarray((1.0 - 1.0 / job.cluster.device.calibration.contention) * message_s)
 
 
-def _bounds_s(members: Sequence[Member], crossing_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> tuple[FloatArray, FloatArray]:
     """Give points of what the busiest stage takes, and the least that all take together then, [configurations, points]."""
     layers = len(members[0].job.model.layers)
-    each_s, extra_s = _stage_seconds(members, crossing_s)
+    each_s, extra_s = _stage_seconds(members, crossing_s, buffered=buffered)
     used = np.isfinite(each_s)
-    least = np.where(used, extra_s + each_s, 0.0).max(axis=1, initial=0.0)
+    least = np.where(used, extra_s + each_s, extra_s).max(axis=1, initial=0.0)
     low, high = least, least + layers * np.where(used, each_s, 0.0).max(axis=1, initial=0.0)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
@@ -207,23 +219,33 @@ def _bounds_s(members: Sequence[Member], crossing_s: FloatArray) -> tuple[FloatA
     return busiest_s, together_s
 
 
-def _stage_seconds(members: Sequence[Member], crossing_s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of a layer on each stage, and of all else there, [configurations, stages]; infinite and 0 padded."""
+def _stage_seconds(
+    members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Give the seconds of a layer on each stage, and of all else there, [configurations, stages].
+
+    Links that are like stages, and padding, have layers of infinite length; padding has nothing else.
+    """
     count = len(members[0].layouts)
-    total = np.sum([member.stages for member in members], axis=0)
-    width = int(total.max(initial=1))
-    stage = np.arange(width)
-    each_s, into_s = np.full((count, width), np.inf), np.zeros((count, width))
+    total = np.sum([member.stages for member in members], axis=0) + (len(crossing_s) if buffered else 0)
+    stage, rows = np.arange(int(total.max(initial=1))), np.arange(count)
+    each_s, extra_s = np.full((count, len(stage)), np.inf), np.zeros((count, len(stage)))
     begin = np.zeros(count, dtype=np.int64)
     for number, member in enumerate(members):
         end = begin + member.stages
         own = (stage >= begin[:, np.newaxis]) & (stage < end[:, np.newaxis])
         each_s = np.where(own, member.layer_s[:, np.newaxis], each_s)
-        into_s = np.where(own, member.message_s[:, np.newaxis], into_s)
-        into_s[np.arange(count), begin] = crossing_s[number - 1] if number else 0.0
+        between = own & (stage > begin[:, np.newaxis])
+        extra_s = extra_s + np.where(between, member.message_s[:, np.newaxis], 0.0)
+        before_end = own & (stage < end[:, np.newaxis] - 1)
+        extra_s = extra_s + np.where(before_end, member.message_s[:, np.newaxis], 0.0)
+        for where, side_s in ((begin, crossing_s[number - 1 : number] if number else ()), (end - 1, crossing_s[number : number + 1])):
+            for message_s_ in side_s:
+                extra_s[rows, where] += slowed_s(member.job, message_s_) if buffered else message_s_
+        if buffered and number < len(crossing_s):
+            extra_s[rows, end] = 2.0 * crossing_s[number]
+            end = end + 1
         begin = end
-    back_s = np.column_stack([into_s[:, 1:], np.zeros(count)])
-    extra_s = into_s + back_s
     rows = np.arange(count)
     extra_s[rows, 0] += members[0].embedding_s
     extra_s[rows, total - 1] += members[-1].head_s

@@ -18,11 +18,11 @@ import numpy as np
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputeBy
 from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable, Recompute
+from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import layer_times
 from meshwright.costmodels.schedule import StageTimes, alike, waiting_s
 from meshwright.planner.layout.objective import rounded
-from meshwright.planner.mixed.chain_configs import Configurations, waits_s
+from meshwright.planner.mixed.chain_configs import Configurations, slowed_s
 from meshwright.planner.stages.figures import Figures, figures_of
 from meshwright.planner.stages.lower_bounds import least_costs_s
 from meshwright.planner.stages.options import Options
@@ -32,17 +32,23 @@ from meshwright.planner.stages.splits import Costs, splits_below
 # Prefixes to keep in each round, and whether by bound, as planner/stages does.
 ROUNDS = ((64, True), (256, False))
 
+Known = dict[tuple[int, Layout, int, int], tuple[dict[str, FloatArray], IntArray]]
+"""Figures of stages and what they recompute, by island, layout, micro-batches and longest segment."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainCut:
     """A chain with its layers dealt: of each stage its island's position, its layers, and how many it computes again.
 
     layouts: of each island, pipeline_parallel being its own stages. total: micro-batches of a replica.
+    crossing_s: a message over each link; buffered: it runs beside passes, and isn't waited for.
     forward_s, backward_s: of each stage for one micro-batch, with the messages that it waits for; end_s: once a step.
     peak_bytes: of each stage.
     """
 
     layouts: tuple[Layout, ...]
+    crossing_s: tuple[float, ...]
+    buffered: bool
     island: tuple[int, ...]
     layers: tuple[int, ...]
     recomputed: tuple[int, ...]
@@ -67,9 +73,14 @@ class Solved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """What the stages of one configuration may hold: options of planner/stages, with the messages in their passes."""
+    """What the stages of one configuration may hold: options of planner/stages, with the messages in their passes.
+
+    island: of each stage the position of its island in the chain, -1 of a link that is like a stage.
+    """
 
     layouts: tuple[Layout, ...]
+    crossing_s: tuple[float, ...]
+    buffered: bool
     island: IntArray
     options: Options
     job: Job
@@ -87,6 +98,7 @@ def best_chain_cut(
     total: int,
     memory_limits_bytes: Sequence[int],
     below_s: float,
+    known: Known,
     even: bool = False,
 ) -> Solved:
     """Find how to deal the layers of a configuration, in less than `below_s`.
@@ -97,10 +109,11 @@ def best_chain_cut(
         total: micro-batches of a replica.
         memory_limits_bytes: what a device of each island may use.
         below_s: a step time that is of no use any more.
+        known: figures of islands' stages that were worked out before; what is new is added.
         even: all stages hold as many layers, where that is possible, else one more or less.
 
     """
-    stages = stages_of(found, row, total=total, memory_limits_bytes=memory_limits_bytes, below_s=below_s, even=even)
+    stages = stages_of(found, row, total=total, memory_limits_bytes=memory_limits_bytes, below_s=below_s, known=known, even=even)
     if stages is None:
         return Solved(cut=None, bound_s=below_s)
     overhead_s = stages.job.stack.step_overhead
@@ -157,42 +170,78 @@ def stages_of(
     total: int,
     memory_limits_bytes: Sequence[int],
     below_s: float,
+    known: Known,
     even: bool = False,
 ) -> Stages | None:
     """Give what the stages of a configuration may hold; None where no split can take less than `below_s`."""
     own = tuple(_layout(member.layouts.row(row)) for member in found.members)
-    counts = [layout.pipeline_parallel for layout in own]
-    pipeline, layers = sum(counts), len(found.members[0].job.model.layers)
+    layers, pipeline = len(found.members[0].job.model.layers), int(found.stages[row])
+    crossing = tuple(float(each) for each in found.crossing_s[:, row])
+    island = _islands([layout.pipeline_parallel for layout in own], buffered=found.buffered)
+    holding = int((island >= 0).sum())
     shortest_s = min(float(member.layer_s[row]) for member in found.members)
-    longest = int(min(below_s / (total * shortest_s), layers - pipeline + 1))
+    longest = int(min(below_s / (total * shortest_s), layers - holding + 1))
     if even:
-        longest = min(longest, -(-layers // pipeline))
-    if longest * pipeline < layers:
+        longest = min(longest, -(-layers // holding))
+    if longest * holding < layers:
         return None
-    into, back = waits_s(
-        counts, [float(member.message_s[row]) for member in found.members], list(found.crossing_s[:, row])
-    )
     segments = Segments.of(found.members[0].job.model, longest=longest)
-    parts = []
-    begin = 0
-    for member, layout, limit in zip(found.members, own, memory_limits_bytes, strict=True):
-        batch = total * layout.data_parallel * layout.micro_batch
-        job = replace(member.job, global_batch=batch)
-        figures, recomputed = _figures(job, replace(layout, pipeline_parallel=pipeline), segments, limit, below_s)
-        rows = slice(begin, begin + layout.pipeline_parallel)
-        parts.append(({name: value[rows] for name, value in figures.items()}, recomputed[rows]))
-        begin += layout.pipeline_parallel
-    joined = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
-    joined["forward_s"] = joined["forward_s"] + into[:, np.newaxis]
-    joined["backward_s"] = joined["backward_s"] + back[:, np.newaxis]
-    options = _options(pipeline, segments, joined, np.concatenate([part[1] for part in parts]))
+    width = len(segments.sizes)
+    values = {item.name: np.zeros((pipeline, width)) for item in fields(Figures)}
+    recomputed = np.zeros((pipeline, width), dtype=np.int64)
+    for position, (member, layout, limit) in enumerate(zip(found.members, own, memory_limits_bytes, strict=True)):
+        key = (member.island, replace(layout, pipeline_parallel=pipeline), total, longest)
+        if key not in known:
+            batch = total * layout.data_parallel * layout.micro_batch
+            known[key] = _figures(replace(member.job, global_batch=batch), key[1], segments, limit, below_s)
+        figures, again = known[key]
+        rows = island == position
+        for name, value in figures.items():
+            values[name][rows] = value[rows]
+        recomputed[rows] = again[rows]
+    into_s, back_s = _waits_s(found, row, island)
+    values["forward_s"] = values["forward_s"] + into_s[:, np.newaxis]
+    values["backward_s"] = values["backward_s"] + back_s[:, np.newaxis]
+    options = _options(segments, values, recomputed, holds=island >= 0)
     if even:
-        small, more = divmod(layers, pipeline)
-        options = replace(
-            options, is_open=options.is_open & ((options.sizes == small) | ((options.sizes == small + 1) & (more > 0)))
-        )
-    island = np.repeat(np.arange(len(own)), counts)
-    return Stages(layouts=own, island=island, options=options, job=found.members[0].job)
+        small, more = divmod(layers, holding)
+        kept = (options.sizes == small) | ((options.sizes == small + 1) & (more > 0)) | (options.sizes == 0)
+        options = replace(options, is_open=options.is_open & kept)
+    return Stages(
+        layouts=own,
+        crossing_s=crossing,
+        buffered=found.buffered,
+        island=island,
+        options=options,
+        job=found.members[0].job,
+    )
+
+
+def _islands(stages: Sequence[int], *, buffered: bool) -> IntArray:
+    """Give the position in the chain of each stage's island, -1 of links that are like stages."""
+    every: list[int] = []
+    for position, count in enumerate(stages):
+        every += [-1] * (buffered and position > 0) + [position] * count
+    return np.array(every)
+
+
+def _waits_s(found: Configurations, row: int, island: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Give by how much messages lengthen the forward and the backward passes of each stage, [stages]."""
+    into_s, back_s = np.zeros(len(island)), np.zeros(len(island))
+    for position, member in enumerate(found.members):
+        own = np.flatnonzero(island == position)
+        into_s[own[1:]] = back_s[own[:-1]] = float(member.message_s[row])
+        if position:
+            message = found.crossing_s[position - 1, row]
+            before = found.members[position - 1]
+            if found.buffered:
+                link, last = own[0] - 1, own[0] - 2
+                into_s[link] = back_s[link] = float(message)
+                into_s[own[0]] = float(slowed_s(member.job, message))
+                back_s[last] = float(slowed_s(before.job, message))
+            else:
+                into_s[own[0]] = back_s[own[0] - 1] = float(message)
+    return into_s, back_s
 
 
 def _layout(layout: Layout) -> Layout:
@@ -234,39 +283,52 @@ def _figures(
     return values, numbers[stage, run, least]
 
 
-def _options(pipeline: int, segments: Segments, figures: dict[str, FloatArray], recomputed: IntArray) -> Options:
+def _options(
+    segments: Segments, figures: dict[str, FloatArray], recomputed: IntArray, *, holds: BoolArray
+) -> Options:
+    """Give what each stage may hold; stages that hold no layers have one option, of size 0, and are open nowhere else."""
     layers, longest = segments.run.shape
+    pipeline = len(holds)
     stage = np.arange(pipeline)[:, np.newaxis, np.newaxis]
-    start, sizes = np.arange(layers)[:, np.newaxis], np.arange(1, longest + 1)
+    start, sizes = np.arange(layers)[:, np.newaxis], np.arange(0, longest + 1)
+    run = np.column_stack([np.zeros(layers, dtype=np.int64), segments.run])
     end = start + sizes
-    fits = np.isfinite(figures["peak_bytes"])[stage, segments.run]
-    is_open = fits & (start >= stage) & (end <= layers - (pipeline - 1 - stage))
+    until = np.cumsum(holds)[:, np.newaxis, np.newaxis]
+    fits = np.isfinite(figures["peak_bytes"])[stage, run]
+    is_open = fits & (start >= until - holds[:, np.newaxis, np.newaxis]) & (end <= layers - (until[-1] - until))
     is_open &= ((stage > 0) | (start == 0)) & ((stage < pipeline - 1) | (end == layers))
+    is_open &= (sizes > 0) == holds[:, np.newaxis, np.newaxis]
     return Options(
         sizes=sizes,
-        recomputed=recomputed[stage, segments.run],
-        figures=Figures(**{name: value[stage, segments.run] for name, value in figures.items()}),
+        recomputed=recomputed[stage, run],
+        figures=Figures(**{name: value[stage, run] for name, value in figures.items()}),
         is_open=is_open,
     )
 
 
 def _cut(stages: Stages, starts: IntArray, options: IntArray, total: int, step_s: float) -> ChainCut:
-    number = np.arange(len(stages.island))
-    each = stages.options.figures.at(number, starts, options)
-    layers = tuple(map(int, stages.options.sizes[options]))
-    again = tuple(map(int, stages.options.recomputed[number, starts, options]))
+    real = np.flatnonzero(stages.island >= 0)
+    each = stages.options.figures.at(real, starts[real], options[real])
+    layers = tuple(map(int, stages.options.sizes[options[real]]))
+    again = tuple(map(int, stages.options.recomputed[real, starts[real], options[real]]))
+    island = tuple(map(int, stages.island[real]))
     layouts = []
     for position, layout in enumerate(stages.layouts):
-        own = np.flatnonzero(stages.island == position)
+        own = [stage for stage, holder in enumerate(island) if holder == position]
         counts = tuple(again[stage] for stage in own)
-        recompute = Recompute.FULL if any(counts) else Recompute.NONE
-        split = tuple(layers[stage] for stage in own)
         layouts.append(
-            replace(layout, split=split, recompute=recompute, recompute_split=counts if any(counts) else ())
+            replace(
+                layout,
+                split=tuple(layers[stage] for stage in own),
+                recompute=Recompute.FULL if any(counts) else Recompute.NONE,
+                recompute_split=counts if any(counts) else (),
+            )
         )
     return ChainCut(
         layouts=tuple(layouts),
-        island=tuple(map(int, stages.island)),
+        crossing_s=stages.crossing_s,
+        buffered=stages.buffered,
+        island=island,
         layers=layers,
         recomputed=again,
         total=total,

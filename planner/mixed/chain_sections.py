@@ -1,7 +1,6 @@
 """The plan's section of a chain, from what the search found of it; and what its links pass in a step."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -24,13 +23,15 @@ from meshwright.planner.plan_schema import LayoutSection
 def chain_section(asked: Mixed, party: Party) -> ChainSection:
     """Give the section of a chain."""
     if party.cut is None:
-        stages, breakdown = _own(asked.jobs[party.chain[0]], party)
+        stages, breakdown = _own(party)
     else:
         stages, breakdown = _cut_stages(party, party.cut), _cut_breakdown(asked, party, party.cut)
     return ChainSection(
         islands=party.chain,
         layouts=tuple(LayoutSection.of(layout) for layout in party.layouts),
         stages=stages,
+        crossing_s=() if party.cut is None else tuple(map(significant, party.cut.crossing_s)),
+        buffered=party.cut is not None and party.cut.buffered,
         replicas=_replicas(party, batch=asked.batch),
         sequences=party.sequences,
         own_step_s=significant(party.own_s),
@@ -44,19 +45,19 @@ def _replicas(party: Party, *, batch: int) -> tuple[ReplicasSection, ...]:
     return tuple(
         ReplicasSection(
             replicas=len(list(alike)),
-            micro_batches=count,
-            sequences=count * size,
-            gradient_weight=count * size / batch,
+            micro_batches=share // size,
+            last_micro_batch=share % size,
+            sequences=share,
+            gradient_weight=share / batch,
         )
-        for count, alike in groupby(party.counts)
+        for share, alike in groupby(party.shares)
     )
 
 
-def _own(job: Job, party: Party) -> tuple[tuple[MixedStageSection, ...], dict[str, float]]:
+def _own(party: Party) -> tuple[tuple[MixedStageSection, ...], dict[str, float]]:
     """Give the stages of an island alone, and its step by part."""
     (layout,) = party.layouts
-    job = replace(job, global_batch=party.micro_batches * layout.data_parallel * layout.micro_batch)
-    table = LayoutTable.of([layout])
+    job, table = party.job, LayoutTable.of([layout])
     times, model = pass_times(job, layout), job.model
     weight_s = times.weight_s or tuple(tuple(0.0 for _ in stage) for stage in times.backward_s)
     peaks = _peaks(job, layout)
@@ -76,6 +77,8 @@ def _own(job: Job, party: Party) -> tuple[tuple[MixedStageSection, ...], dict[st
         for number, held in enumerate(stage_chunks(len(model.layers), layout, mtp_layers=model.mtp_layers))
     )
     breakdown = {str(cause): float(seconds[0]) for cause, seconds in predict_time(job, table).breakdown.items()}
+    if party.tail_s:
+        breakdown["last_micro_batch"] = party.tail_s
     return stages, breakdown
 
 
@@ -109,7 +112,7 @@ def _cut_stages(party: Party, cut: ChainCut) -> tuple[MixedStageSection, ...]:
 
 def _cut_breakdown(asked: Mixed, party: Party, cut: ChainCut) -> dict[str, float]:
     """Give the step of a chain by part: the busiest stage's passes, what it waits for others, the end of a step."""
-    busy_s = party.micro_batches * max(map(sum, zip(cut.forward_s, cut.backward_s, strict=True)))
+    busy_s = cut.total * max(map(sum, zip(cut.forward_s, cut.backward_s, strict=True)))
     end_s, overhead_s = max(cut.end_s), asked.jobs[0].stack.step_overhead
     return {
         "passes": busy_s,

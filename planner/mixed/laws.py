@@ -3,9 +3,10 @@
 A party (an island, or a chain of them) with layout j that takes M micro-batches of q_j sequences is done after
 a_j + c_j M seconds, with what of the exchange of gradients between parties it doesn't hide. By a time t it has done
 
-    F(t) = max_j q_j floor((t - a_j) / c_j)                          in multiples of the quantum of j
+    F(t) = max_j q_j M_j + q_j / 2^k,    M_j = floor((t - a_j) / c_j)
 
-sequences, which rises with t, so that the least step of parties 1..G is the least t where
+sequences, with M_j in multiples of the quantum of j, and the largest last micro-batch of b_j / 2^k sequences a replica
+for which there is time, if any (of layouts whose quantum is 1). That rises with t, so that the least step of parties 1..G is the least t where
 
     F_1(t) + ... + F_G(t) >= B
 
@@ -30,6 +31,7 @@ class Laws:
 
     sequences: of one micro-batch of all replicas. quantum: micro-batches come in multiples of it.
     fixed_s, each_s: a and c of the law; exposed_s: of a, what of the exchange isn't hidden.
+    tails_s: what a last micro-batch of a half, a quarter, ... takes, [halvings, layouts]; infinite where there is none.
     share: the sequences at which layouts were compared; rest_s: what any layout that isn't here takes for those at
     least, infinite where none is left. fastest: sequences a second that no layout exceeds.
     """
@@ -39,6 +41,7 @@ class Laws:
     fixed_s: FloatArray
     each_s: FloatArray
     exposed_s: FloatArray
+    tails_s: FloatArray
     share: float
     rest_s: float
     fastest: float
@@ -57,9 +60,32 @@ class Laws:
         counts = np.floor(room * (1 + ROUNDING)).astype(np.int64)
         return np.asarray(counts - counts % self.quantum)
 
+    def sequences_done(self, time_s: float) -> IntArray:
+        """Give the sequences that each layout has done by a time, [layouts]."""
+        counts = self.micro_batches(time_s)
+        left_s = time_s - self.fixed_s - self.each_s * counts
+        tail = np.zeros(len(self), dtype=np.int64)
+        for halving in reversed(range(len(self.tails_s))):
+            fits = (self.tails_s[halving] <= left_s * (1 + ROUNDING)) & (counts > 0)
+            tail = np.where(fits, self.sequences >> (halving + 1), tail)
+        return np.asarray(self.sequences * counts + tail)
+
     def done(self, time_s: float) -> int:
         """Give F: the most sequences that a layout has done by a time."""
-        return int((self.sequences * self.micro_batches(time_s)).max(initial=0))
+        return int(self.sequences_done(time_s).max(initial=0))
+
+    def takes_s(self, layout: int, each: int, size: int) -> float:
+        """Give the seconds of a layout whose busiest replica has so many sequences, in micro-batches of `size`."""
+        count, last = divmod(each, size)
+        if not last or int(self.quantum[layout]) > 1:
+            return float(self.fixed_s[layout] + self.each_s[layout] * -(-each // size))
+        fitting = [
+            float(seconds)
+            for halving, seconds in enumerate(self.tails_s[:, layout])
+            if size >> (halving + 1) >= last
+        ]
+        tail_s = min([float(self.each_s[layout]), *fitting])
+        return float(self.fixed_s[layout] + self.each_s[layout] * count + tail_s)
 
     def rest(self, time_s: float) -> float:
         """Give R: how many sequences a layout that isn't here has done by a time, at most.
@@ -74,11 +100,11 @@ class Laws:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """The least step of some parties: of each its layout, its micro-batches a replica at most, and its sequences."""
+    """The least step of some parties: of each its layout, its sequences, and those of its busiest replica."""
 
     layout: tuple[int, ...]
-    micro_batches: tuple[int, ...]
     sequences: tuple[int, ...]
+    busiest: tuple[int, ...]
     step_time_s: float
 
 
@@ -90,27 +116,26 @@ def best_shares(parties: Sequence[Laws], *, batch: int, sizes: Sequence[IntArray
     Args:
         parties: their laws.
         batch: sequences in all.
-        sizes: sequences of one micro-batch of one replica, [layouts] each: powers of two that divide the batch.
+        sizes: sequences of one micro-batch of one replica, [layouts] each.
 
     """
     time_s = _least(lambda t: sum(own.done(t) for own in parties), batch)
     bound_s = _least(lambda t: sum(max(own.done(t), own.rest(t)) for own in parties), batch)
-    counts = [own.micro_batches(time_s) for own in parties]
+    done = [own.sequences_done(time_s) for own in parties]
     picked = [
-        int(np.lexsort([own.fixed_s, own.quantum, -own.sequences * count])[0])
-        for own, count in zip(parties, counts, strict=True)
+        int(np.lexsort([own.fixed_s, own.quantum, -count])[0]) for own, count in zip(parties, done, strict=True)
     ]
-    rows = list(zip(parties, sizes, counts, picked, strict=True))
-    units = [int(size[row] * own.quantum[row]) for own, size, _, row in rows]
-    dealt = _dealt([int(own.sequences[row] * count[row]) for own, _, count, row in rows], units, batch)
+    rows = list(zip(parties, sizes, done, picked, strict=True))
+    units = [int(size[row] * own.quantum[row]) if own.quantum[row] > 1 else 1 for own, size, _, row in rows]
+    dealt = _dealt([int(count[row]) for _, _, count, row in rows], units, batch)
     if dealt is None or not all(dealt):
         return None, bound_s
-    most = [
-        -(-share // (unit * int(own.sequences[row] // size[row]))) * int(own.quantum[row])
+    busiest = [
+        -(-share // (unit * int(own.sequences[row] // size[row]))) * unit
         for share, unit, (own, size, _, row) in zip(dealt, units, rows, strict=True)
     ]
-    took = [float(own.fixed_s[row] + own.each_s[row] * count) for count, (own, _, _, row) in zip(most, rows, strict=True)]
-    shares = Shares(layout=tuple(picked), micro_batches=tuple(most), sequences=tuple(dealt), step_time_s=max(took))
+    took = [own.takes_s(row, each, int(size[row])) for each, (own, size, _, row) in zip(busiest, rows, strict=True)]
+    shares = Shares(layout=tuple(picked), sequences=tuple(dealt), busiest=tuple(busiest), step_time_s=max(took))
     return shares, min(bound_s, max(took))
 
 

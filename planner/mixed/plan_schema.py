@@ -55,7 +55,9 @@ class MixedStageSection(Section):
 
 
 class ReplicasSection(Section):
-    """Replicas that are alike: how many, their micro-batches, and the weight of the mean gradient of each.
+    """Replicas that are alike: how many, their full micro-batches, and the weight of the mean gradient of each.
+
+    last_micro_batch: sequences of a smaller one behind those, 0 where there is none.
 
     With the weights, which are the replica's sequences over the global batch, the weighted sum of all replicas'
     gradients is the gradient of the mean loss over the batch, as if one device had seen it all.
@@ -63,6 +65,7 @@ class ReplicasSection(Section):
 
     replicas: Count
     micro_batches: Natural
+    last_micro_batch: Natural
     sequences: Natural
     gradient_weight: Annotated[float, Field(ge=0, le=1)]
 
@@ -70,13 +73,16 @@ class ReplicasSection(Section):
 class ChainSection(Section):
     """Islands that a pipeline passes in order, by number, and its replicas.
 
-    layouts: of each of its islands, pipeline_parallel being the island's own stages. sequences: of all its replicas in
+    layouts: of each of its islands, pipeline_parallel being the island's own stages. crossing_s: a message over each of
+    its links; buffered: it runs beside passes, as if the link were a stage, instead of being waited for. sequences: of all its replicas in
     a step. own_step_s: its step but for the exchange with other chains, by part; exposed_s: what that adds.
     """
 
     islands: Annotated[tuple[Natural, ...], Field(min_length=1)]
     layouts: Annotated[tuple[LayoutSection, ...], Field(min_length=1)]
     stages: Annotated[tuple[MixedStageSection, ...], Field(min_length=1)]
+    crossing_s: tuple[Seconds, ...]
+    buffered: bool
     replicas: Annotated[tuple[ReplicasSection, ...], Field(min_length=1)]
     sequences: Count
     own_step_s: PositiveSeconds

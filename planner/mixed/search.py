@@ -44,16 +44,16 @@ from meshwright.hardware.islands import Islands
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.mixed.alone import Alone, alone
 from meshwright.planner.mixed.chain_configs import Configurations, configurations
-from meshwright.planner.mixed.chain_cut import ChainCut, best_chain_cut
+from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
 
 NARROWEST, WIDEST = 0.04, 0.3
 ROUNDS = 4
 FIRST_WINDOW = 0.01
-# Configurations of a chain to cut at most.
-CUTS = 600
-CUTS_OF_SHARES = 24
+# Configurations to cut at most: of pipelines through islands, and of such a chain that shares the batch.
+CUTS = 320
+CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
 
 
@@ -76,16 +76,18 @@ class Mixed:
 class Party:
     """A chain with its replicas: the layout on each of its islands, and the sequences that they train on in a step.
 
-    micro_batches: of a replica at most. own_s: its step but for the exchange. exposed_s: what of that it doesn't hide.
-    cut: how layers are dealt where the chain is of several islands.
+    own_s: its step but for the exchange; tail_s: of that, the last micro-batch where it is smaller than the others.
+    exposed_s: what of the exchange it doesn't hide. job: that of its first island, with as many sequences as its full
+    micro-batches hold. cut: how layers are dealt where the chain is of several islands.
     """
 
     chain: Chain
     layouts: tuple[Layout, ...]
     sequences: int
-    micro_batches: int
     own_s: float
+    tail_s: float
     exposed_s: float
+    job: Job
     cut: ChainCut | None
 
     @property
@@ -94,12 +96,12 @@ class Party:
         return self.layouts[0].data_parallel
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Micro-batches of each replica: as equal as can be, in multiples of the stages where they interleave."""
+    def shares(self) -> tuple[int, ...]:
+        """Sequences of each replica: as equal as can be, in whole rounds of the stages where they interleave."""
         layout = self.layouts[0]
-        quantum = layout.pipeline_parallel if layout.virtual_pipeline > 1 else 1
-        whole, more = divmod(self.sequences // (layout.micro_batch * quantum), self.replicas)
-        return tuple(quantum * (whole + (replica < more)) for replica in range(self.replicas))
+        unit = layout.pipeline_parallel * layout.micro_batch if layout.virtual_pipeline > 1 else 1
+        whole, more = divmod(self.sequences // unit, self.replicas)
+        return tuple(unit * (whole + (replica < more)) for replica in range(self.replicas))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +145,10 @@ class _Search:
     def __init__(self, asked: Mixed) -> None:
         self.asked = asked
         self.best: Solution | None = None
-        self.known: dict[tuple[int, int, float, Exchange], Alone] = {}
-        self.found: dict[Chain, Configurations] = {}
+        self.known: dict[tuple[int, int, float, Exchange, int], Alone] = {}
+        self.found: dict[Chain, tuple[Configurations, ...]] = {}
+        self.figures: Known = {}
+        self.bound_s: dict[Shape, float] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
         self.first = tuple(
             self._alone(island, share=asked.batch * peak / sum(peaks), window=FIRST_WINDOW).laws
@@ -160,23 +164,82 @@ class _Search:
         """Solve shapes until none is left that may be better."""
         asked = self.asked
         shapes = shapes_of(asked.islands)
-        bounds = [self._bound_s(shape) for shape in shapes]
-        results: list[ShapeResult] = []
-        for number in sorted(range(len(shapes)), key=lambda each: (max(map(len, shapes[each])), bounds[each])):
-            shape, bound_s, step_s = shapes[number], bounds[number], None
-            if bound_s < self.bar_s * (1 - ROUNDING):
-                solution, bound_s = self._solved(shape)
-                if solution is not None:
-                    step_s = solution.step_time_s
-                    if step_s < self.bar_s:
-                        self.best = solution
-            words = describe_shape(shape, asked.islands)
-            results.append(ShapeResult(shape=shape, words=words, bound_s=bound_s, step_time_s=step_s))
+        self.bound_s = {shape: self._bound_s(shape) for shape in shapes}
+        steps_s: dict[Shape, float] = {}
+        pipelines = [shape for shape in shapes if len(shape) == 1 and len(shape[0]) > 1]
+        others = [shape for shape in shapes if shape not in pipelines]
+        for shape in sorted(others, key=lambda each: (max(map(len, each)), self.bound_s[each])):
+            if max(map(len, shape)) > 1 and pipelines:
+                self._cut_pipelines(pipelines, steps_s)
+                pipelines = []
+            if self.bound_s[shape] < self.bar_s * (1 - ROUNDING):
+                solution, self.bound_s[shape] = self._several(shape)
+                self._take(solution, steps_s)
+        self._cut_pipelines(pipelines, steps_s)
         if self.best is None:
             raise self._infeasible()
-        bound_s = min([self.best.step_time_s, *(each.bound_s for each in results)])
+        results = [
+            ShapeResult(
+                shape=shape,
+                words=describe_shape(shape, asked.islands),
+                bound_s=self.bound_s[shape],
+                step_time_s=steps_s.get(shape),
+            )
+            for shape in shapes
+        ]
         order = sorted(results, key=lambda each: each.bound_s if each.step_time_s is None else each.step_time_s)
+        bound_s = min([self.best.step_time_s, *self.bound_s.values()])
         return MixedResult(best=self.best, bound_s=bound_s, shapes=tuple(order))
+
+    def _take(self, solution: Solution | None, steps_s: dict[Shape, float]) -> None:
+        """Keep a solution where it is the best."""
+        if solution is None:
+            return
+        steps_s[solution.shape] = min(steps_s.get(solution.shape, np.inf), solution.step_time_s)
+        if solution.step_time_s < self.bar_s:
+            self.best = solution
+
+    def _cut_pipelines(self, shapes: Sequence[Shape], steps_s: dict[Shape, float]) -> None:
+        """Cut configurations of all pipelines across links, best bound first, as long as one may be the best."""
+        batch = self.asked.batch
+        waiting: list[tuple[float, Shape, int, int]] = []
+        for shape in shapes:
+            if self.bound_s[shape] >= self.bar_s * (1 - ROUNDING):
+                continue
+            self.bound_s[shape] = np.inf
+            for way, found in enumerate(self._configurations(shape[0])):
+                bound_s = found.bound_s(np.ceil(batch / found.sequences))
+                waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bound_s)]
+        waiting.sort()
+        for done, (bound_s, shape, way, row) in enumerate(waiting):
+            if bound_s >= self.bar_s * (1 - ROUNDING) or done == CUTS:
+                for later_s, other, _, _ in reversed(waiting[done:]):
+                    self.bound_s[other] = min(self.bound_s[other], later_s)
+                break
+            (chain,) = shape
+            found = self._configurations(chain)[way]
+            total = -(-batch // int(found.sequences[row]))
+            limits = self._limits_of(chain)
+            solved = best_chain_cut(
+                found, row, total=total, memory_limits_bytes=limits, below_s=self.bar_s, known=self.figures
+            )
+            self.bound_s[shape] = min(self.bound_s[shape], max(solved.bound_s, bound_s))
+            if solved.cut is not None:
+                self._take(self._piped(shape, solved.cut), steps_s)
+
+    def _piped(self, shape: Shape, cut: ChainCut) -> Solution:
+        """Give a pipeline through islands that has no replicas elsewhere."""
+        party = Party(
+            chain=shape[0],
+            layouts=cut.layouts,
+            sequences=self.asked.batch,
+            own_s=cut.step_time_s,
+            tail_s=0.0,
+            exposed_s=0.0,
+            job=self.asked.jobs[shape[0][0]],
+            cut=cut,
+        )
+        return Solution(shape=shape, across=None, exchange=NOTHING, parties=(party,), step_time_s=cut.step_time_s)
 
     def _infeasible(self) -> Infeasible:
         asked = self.asked
@@ -186,11 +249,13 @@ class _Search:
             hint="use more devices, devices with more memory, shorter sequences, or fewer limits",
         )
 
-    def _alone(self, island: int, *, share: float, window: float, exchange: Exchange = NOTHING) -> Alone:
-        asked, key = self.asked, (island, round(share), window, exchange)
+    def _alone(
+        self, island: int, *, share: float, window: float, exchange: Exchange = NOTHING, parties: int = 1
+    ) -> Alone:
+        asked, key = self.asked, (island, round(share), window, exchange, parties)
         if key not in self.known:
             self.known[key] = alone(
-                asked.jobs[island],
+                replace(asked.jobs[island], optimizer_parties=parties),
                 share=share,
                 memory_limit_bytes=asked.memory_limits_bytes[island],
                 limits=asked.limits,
@@ -213,8 +278,6 @@ class _Search:
             alone_ = sum(laws.rest(time_s) if not len(laws) else _most(laws, time_s) for laws in own)
             return alone_ + joint * time_s
 
-        if not joint and all(not laws.fastest for laws in own):
-            return np.inf
         low, high = 0.0, 1.0
         while done(high) < self.asked.batch:
             low, high = high, 2.0 * high
@@ -225,57 +288,17 @@ class _Search:
             low, high = (low, middle) if done(middle) >= self.asked.batch else (middle, high)
         return low
 
-    def _solved(self, shape: Shape) -> tuple[Solution | None, float]:
-        """Give the best way of a shape, if there is one that is any use, and a bound of all its ways."""
-        if len(shape) == 1 and len(shape[0]) > 1:
-            return self._one_chain(shape)
-        return self._several(shape)
-
-    def _configurations(self, chain: Chain) -> Configurations:
+    def _configurations(self, chain: Chain) -> tuple[Configurations, ...]:
         asked = self.asked
         if chain not in self.found:
             links = [asked.islands.link_of[frozenset(pair)] for pair in zip(chain, chain[1:])]
-            self.found[chain] = configurations([asked.jobs[island] for island in chain], links, asked.limits)
+            self.found[chain] = configurations(
+                chain, [asked.jobs[island] for island in chain], links, asked.limits
+            )
         return self.found[chain]
 
     def _limits_of(self, chain: Chain) -> list[int]:
         return [self.asked.memory_limits_bytes[island] for island in chain]
-
-    def _one_chain(self, shape: Shape) -> tuple[Solution | None, float]:
-        (chain,) = shape
-        found, batch = self._configurations(chain), self.asked.batch
-        if not len(found):
-            return None, np.inf
-        total = np.ceil(batch / found.sequences)
-        bound_s = found.bound_s(total)
-        best: ChainCut | None = None
-        bar_s, left_s = self.bar_s, np.inf
-        for done, row in enumerate(np.argsort(bound_s, kind="stable")):
-            if bound_s[row] >= bar_s * (1 - ROUNDING) or done == CUTS:
-                left_s = min(left_s, float(bound_s[row]))
-                break
-            limits = self._limits_of(chain)
-            solved = best_chain_cut(
-                found, int(row), total=int(total[row]), memory_limits_bytes=limits, below_s=bar_s
-            )
-            left_s = min(left_s, max(solved.bound_s, float(bound_s[row])))
-            if solved.cut is not None:
-                best, bar_s = solved.cut, solved.cut.step_time_s
-        if best is None:
-            return None, left_s
-        party = Party(
-            chain=chain,
-            layouts=best.layouts,
-            sequences=batch,
-            micro_batches=best.total,
-            own_s=best.step_time_s,
-            exposed_s=0.0,
-            cut=best,
-        )
-        solution = Solution(
-            shape=shape, across=None, exchange=NOTHING, parties=(party,), step_time_s=best.step_time_s
-        )
-        return solution, min(left_s, best.step_time_s)
 
     def _several(self, shape: Shape) -> tuple[Solution | None, float]:
         """Solve for chains that train replicas, or for one island.
@@ -289,10 +312,11 @@ class _Search:
         rates = self._rates(shape)
         shares = [batch * rate / sum(rates) for rate in rates]
         across, exchange = self._exchange(len(shape), tree)
+        cut_over = len(shape) if across is Across.SHARDS else 1
         best: Solution | None = None
         windows, bound_s = [NARROWEST] * len(shape), 0.0
         for _ in range(ROUNDS):
-            sides = [self._side(*each, exchange) for each in zip(shape, shares, windows, strict=True)]
+            sides = [self._side(*each, exchange, parties=cut_over) for each in zip(shape, shares, windows, strict=True)]
             if not all(len(side.laws) for side in sides):
                 return None, np.inf
             dealt, bound_s = best_shares(
@@ -300,9 +324,9 @@ class _Search:
             )
             if dealt is not None:
                 parties = tuple(
-                    side.party(self.asked, row, sequences=sequences, count=count)
-                    for side, row, sequences, count in zip(
-                        sides, dealt.layout, dealt.sequences, dealt.micro_batches, strict=True
+                    side.party(row, sequences=sequences, busiest=busiest)
+                    for side, row, sequences, busiest in zip(
+                        sides, dealt.layout, dealt.sequences, dealt.busiest, strict=True
                     )
                 )
                 step_s = max(party.own_s + party.exposed_s for party in parties)
@@ -322,40 +346,46 @@ class _Search:
         every = [(across, exchange_of(self.asked.jobs[0], parties, tree, across)) for across in Across]
         return min(every, key=lambda each: each[1].gradients_s + each[1].parameters_s)
 
-    def _side(self, chain: Chain, share: float, window: float, exchange: Exchange) -> "_Side":
+    def _side(self, chain: Chain, share: float, window: float, exchange: Exchange, *, parties: int) -> "_Side":
+        """Give the laws of a chain; those of islands alone know that the optimizer's states are cut over parties."""
         if len(chain) == 1:
-            found = self._alone(chain[0], share=share, window=window, exchange=exchange)
-            return _Side(chain=chain, laws=found.laws, layouts=found.layouts, cuts=())
+            found = self._alone(chain[0], share=share, window=window, exchange=exchange, parties=parties)
+            job = replace(self.asked.jobs[chain[0]], optimizer_parties=parties)
+            return _Side(chain=chain, job=job, laws=found.laws, layouts=found.layouts, cuts=())
         return self._chain_side(chain, share, exchange)
 
     def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> "_Side":
         """Give the laws of a chain's best configurations at a share of the batch."""
-        found = self._configurations(chain)
-        total = np.maximum(np.ceil(share / found.sequences), 1.0)
-        bound_s = found.bound_s(share / found.sequences)
+        every = self._configurations(chain)
+        waiting = sorted(
+            (float(bound), way, row)
+            for way, found in enumerate(every)
+            for row, bound in enumerate(found.bound_s(share / found.sequences))
+        )
         cuts: list[ChainCut] = []
-        rest_s, best = np.inf, np.inf
-        for done, row in enumerate(np.argsort(bound_s, kind="stable")):
-            if bound_s[row] >= best or done == CUTS_OF_SHARES:
-                rest_s = min(rest_s, float(bound_s[row]))
+        rest_s, best, limits = np.inf, np.inf, self._limits_of(chain)
+        for done, (bound_s, way, row) in enumerate(waiting):
+            rest_s = min(rest_s, bound_s)
+            if bound_s >= best or done == CUTS_OF_SHARES:
                 break
-            limits = self._limits_of(chain)
+            found = every[way]
+            sequences = int(found.sequences[row])
+            total = max(-(-round(share) // sequences), 1)
             solved = best_chain_cut(
-                found, int(row), total=int(total[row]), memory_limits_bytes=limits, below_s=4.0 * float(bound_s[row])
+                found, row, total=total, memory_limits_bytes=limits, below_s=2.0 * self.bar_s, known=self.figures
             )
-            rest_s = min(rest_s, float(bound_s[row]))
             if solved.cut is not None:
                 cuts.append(solved.cut)
-                best = min(best, solved.cut.step_time_s * share / (total[row] * found.sequences[row]))
-        fastest = float((found.sequences / found.busiest_s[:, 0]).max(initial=0.0)) if len(found) else 0.0
+                best = min(best, solved.cut.step_time_s * share / (total * sequences))
+        fastest = max(float((found.sequences / found.busiest_s[:, 0]).max(initial=0.0)) for found in every)
         exposed_s = exposed_exchange_s(
-            found.members[0].job,
+            self.asked.jobs[chain[0]],
             exchange,
-            forward_s=np.array([min(cut.forward_s) for cut in cuts]),
-            backward_s=np.array([min(cut.backward_s) for cut in cuts]),
+            forward_s=np.array([sum(cut.forward_s) for cut in cuts]),
+            backward_s=np.array([sum(cut.backward_s) for cut in cuts]),
         )
         laws = _chain_laws(cuts, share, rest_s, fastest, exposed_s)
-        return _Side(chain=chain, laws=laws, layouts=None, cuts=tuple(cuts))
+        return _Side(chain=chain, job=self.asked.jobs[chain[0]], laws=laws, layouts=None, cuts=tuple(cuts))
 
 
 def _needed(sides: Sequence["_Side"], bar_s: float) -> list[float]:
@@ -384,6 +414,7 @@ def _chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: 
         fixed_s=np.array([cut.step_time_s for cut in cuts]) - busy * totals + exposed_s,
         each_s=busy,
         exposed_s=exposed_s,
+        tails_s=np.zeros((0, len(cuts))),
         share=share,
         rest_s=rest_s,
         fastest=fastest,
@@ -395,6 +426,7 @@ class _Side:
     """A chain's laws, and what they are of: layouts of an island alone, or cuts."""
 
     chain: Chain
+    job: Job
     laws: Laws
     layouts: LayoutTable | None
     cuts: tuple[ChainCut, ...]
@@ -406,25 +438,27 @@ class _Side:
             return self.layouts.micro_batch
         return np.array([cut.layouts[0].micro_batch for cut in self.cuts], dtype=np.int64)
 
-    def party(self, asked: Mixed, row: int, *, sequences: int, count: int) -> Party:
-        """Give one of the layouts with its share."""
-        exposed_s = float(self.laws.exposed_s[row])
+    def party(self, row: int, *, sequences: int, busiest: int) -> Party:
+        """Give one of the layouts with its share, of which the busiest replica has so much."""
+        laws, size = self.laws, int(self.sizes[row])
+        exposed_s, took_s = float(laws.exposed_s[row]), laws.takes_s(row, busiest, size)
         if self.layouts is None:
-            cut = self.cuts[row]
-            own_s = float(self.laws.fixed_s[row] + self.laws.each_s[row] * count) - exposed_s
-            layouts = cut.layouts
+            cut, job, tail_s = self.cuts[row], self.job, 0.0
+            own_s, layouts = took_s - exposed_s, self.cuts[row].layouts
         else:
             cut, layout = None, self.layouts.row(row)
-            batch = count * layout.data_parallel * layout.micro_batch
-            job = replace(asked.jobs[self.chain[0]], global_batch=batch)
-            own_s = float(predict_time(job, LayoutTable.of([layout])).step_time_s[0])
+            full = busiest // size if np.isfinite(laws.tails_s[:, row]).any() else -(-busiest // size)
+            tail_s = max(took_s - float(laws.fixed_s[row] + laws.each_s[row] * full), 0.0)
+            job = replace(self.job, global_batch=full * layout.data_parallel * size)
+            own_s = float(predict_time(job, LayoutTable.of([layout])).step_time_s[0]) + tail_s
             layouts = (layout,)
         return Party(
             chain=self.chain,
             layouts=layouts,
             sequences=sequences,
-            micro_batches=count,
             own_s=own_s,
+            tail_s=tail_s,
             exposed_s=exposed_s,
+            job=job,
             cut=cut,
         )

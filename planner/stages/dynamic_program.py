@@ -38,12 +38,13 @@ def least_sums_before(costs: FloatArray, sizes: IntArray) -> FloatArray:
     """
     *outer, stages, layers, options = costs.shape
     starts = np.arange(1, layers + 1)[:, np.newaxis] - sizes
-    reach, option = np.maximum(starts, 0), np.arange(options)
+    # An option of no layers, as a stage that only passes on has, is none behind the last layer.
+    begins, reach, option = (starts >= 0) & (starts < layers), np.clip(starts, 0, layers - 1), np.arange(options)
     sums = np.full((*outer, stages + 1, layers + 1), np.inf)
     sums[..., 0, 0] = 0.0
     for stage in range(stages):
         before = sums[..., stage, :][..., reach] + costs[..., stage, reach, option]
-        sums[..., stage + 1, 1:] = np.where(starts >= 0, before, np.inf).min(axis=-1)
+        sums[..., stage + 1, 1:] = np.where(begins, before, np.inf).min(axis=-1)
     return sums
 
 

@@ -118,7 +118,7 @@ def _batch(plan: MixedPlan) -> Found:
             each = _each_replica(chain)
             if len(each) != chain.layouts[0].data_parallel:
                 yield f"{where}.replicas", f"are {len(each)}, not {chain.layouts[0].data_parallel}"
-            if any(replica.micro_batches * size != replica.sequences for replica in each):
+            if any(replica.micro_batches * size + replica.last_micro_batch != replica.sequences for replica in each):
                 yield f"{where}.replicas", "have other sequences than their micro-batches hold"
             if sum(replica.sequences for replica in each) != chain.sequences:
                 yield f"{where}.sequences", "aren't those of its replicas"
@@ -216,10 +216,9 @@ def _passes(plan: MixedPlan) -> Found:
         for number, chain in enumerate(plan.mixed.chains):
             if len(chain.islands) == 1:
                 continue
-            total = max(replica.micro_batches for replica in chain.replicas)
-            took = _one_forward_one_backward(
-                [stage.forward_s for stage in chain.stages], [stage.backward_s for stage in chain.stages], total
-            )
+            total = max(replica.micro_batches + (replica.last_micro_batch > 0) for replica in chain.replicas)
+            forward_s, backward_s = _with_links(chain)
+            took = _one_forward_one_backward(forward_s, backward_s, total)
             said = chain.time_breakdown_s.get("passes", 0.0) + chain.time_breakdown_s.get("bubble", 0.0)
             words.append(f"{took:.6g} s simulated, {said:.6g} s predicted")
             if not isclose(took, said, rel_tol=SCHEDULE_TOLERANCE):
@@ -227,6 +226,21 @@ def _passes(plan: MixedPlan) -> Found:
 
     failures = list(wrong())
     return "1F1B of chains: " + ("; ".join(words) or "none of several islands"), failures
+
+
+def _with_links(chain: ChainSection) -> tuple[list[float], list[float]]:
+    """Give the passes of stages, and of links between them where messages are buffered."""
+    forward_s: list[float] = []
+    backward_s: list[float] = []
+    links = list(chain.crossing_s) if chain.buffered else []
+    for number, stage in enumerate(chain.stages):
+        if number and stage.island != chain.stages[number - 1].island and links:
+            message_s = links.pop(0)
+            forward_s.append(message_s)
+            backward_s.append(message_s)
+        forward_s.append(stage.forward_s)
+        backward_s.append(stage.backward_s)
+    return forward_s, backward_s
 
 
 def _one_forward_one_backward(forward_s: list[float], backward_s: list[float], total: int) -> float:
