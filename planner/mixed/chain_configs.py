@@ -24,6 +24,7 @@ t and the S of the higher one are a bound.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import numpy as np
 
@@ -41,10 +42,11 @@ from meshwright.planner.layout.dominance import is_dominated, settings_of
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.space import space_of, taken
 from meshwright.planner.mixed.alone import RICH
+from meshwright.planner.mixed.shapes import Chain
 
 LARGEST_MICRO_BATCH = 8
 LARGEST_CONTEXT = 8
-BISECTIONS = 50
+BISECTIONS = 40
 GRID = (1.0, 1.01, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 3.0)
 ROUNDING = 1e-9
 FOREVER = 1e15
@@ -71,6 +73,17 @@ class Member:
     def stages(self) -> IntArray:
         """Stages of the island, [configurations]."""
         return self.layouts.pipeline_parallel
+
+    def take(self, rows: IntArray) -> Self:
+        """Give some configurations."""
+        return replace(
+            self,
+            layouts=self.layouts.take(rows),
+            layer_s=self.layer_s[rows],
+            embedding_s=self.embedding_s[rows],
+            head_s=self.head_s[rows],
+            message_s=self.message_s[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +128,12 @@ class Configurations:
 
 
 def configurations(
-    chain: Sequence[int], jobs: Sequence[Job], links: Sequence[Link], limits: Limits
+    chain: Chain, jobs: Sequence[Job], links: Sequence[Link], limits: Limits, *, share: float, below_s: float
 ) -> tuple[Configurations, ...]:
     """Give the configurations of a chain of jobs on an island each, with messages that are waited for, and buffered.
 
-    Software that starts no messages between stages beside compute can't buffer them.
+    Software that starts no messages between stages beside compute can't buffer them. Configurations are left out where
+    it is plain that they take longer than `below_s` for a share of the batch.
     """
     rows = [_rows(job, limits) for job in jobs]
     keys = [list(zip(*(own[name].tolist() for name in SHARED), strict=True)) for own in rows]
@@ -144,11 +158,14 @@ def configurations(
     crossing_s = crossing_s.reshape(len(links), len(picked))
     found = []
     for buffered in (False, True) if job.stack.overlap_pipeline else (False,):
-        busiest_s, together_s = _bounds_s(members, crossing_s, buffered=buffered)
+        sequences = layouts.data_parallel * layouts.micro_batch
+        kept = np.flatnonzero(share / sequences * _mean_s(members, crossing_s, buffered=buffered) < below_s)
+        own, crossed_s = tuple(member.take(kept) for member in members), crossing_s[:, kept]
+        busiest_s, together_s = _bounds_s(own, crossed_s, buffered=buffered)
         found.append(
             Configurations(
-                members=members,
-                crossing_s=crossing_s,
+                members=own,
+                crossing_s=crossed_s,
                 buffered=buffered,
                 busiest_s=busiest_s,
                 together_s=together_s,
@@ -194,6 +211,23 @@ def _member(island: int, job: Job, layouts: LayoutTable) -> Member:
 def slowed_s(job: Job, message_s: FloatArray) -> FloatArray:
     """Give by how much a message beside a pass slows it."""
     return np.asarray((1.0 - 1.0 / job.cluster.device.calibration.contention) * message_s)
+
+
+def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> FloatArray:
+    """Give what the busiest stage takes at least if layers could be cut, [configurations].
+
+    The stages' (t - x_s) / c_s, none of which is negative as each has a layer, sum up to the layers.
+    """
+    layers = float(len(members[0].job.model.layers))
+    held, rate = np.full(len(members[0].layouts), layers), np.zeros(len(members[0].layouts))
+    for number, member in enumerate(members):
+        extra_s = 2.0 * (member.stages - 1) * member.message_s
+        for message in (*crossing_s[max(number - 1, 0) : number], *crossing_s[number : number + 1]):
+            extra_s = extra_s + (slowed_s(member.job, message) if buffered else message)
+        extra_s = extra_s + (member.embedding_s if number == 0 else 0.0)
+        extra_s = extra_s + (member.head_s if number == len(members) - 1 else 0.0)
+        held, rate = held + extra_s / member.layer_s, rate + member.stages / member.layer_s
+    return np.asarray(held / rate)
 
 
 def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> tuple[FloatArray, FloatArray]:

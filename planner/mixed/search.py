@@ -146,7 +146,6 @@ class _Search:
         self.asked = asked
         self.best: Solution | None = None
         self.known: dict[tuple[int, int, float, Exchange, int], Alone] = {}
-        self.found: dict[Chain, tuple[Configurations, ...]] = {}
         self.figures: Known = {}
         self.bound_s: dict[Shape, float] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
@@ -203,11 +202,13 @@ class _Search:
         """Cut configurations of all pipelines across links, best bound first, as long as one may be the best."""
         batch = self.asked.batch
         waiting: list[tuple[float, Shape, int, int]] = []
+        every: dict[Shape, tuple[Configurations, ...]] = {}
         for shape in shapes:
             if self.bound_s[shape] >= self.bar_s * (1 - ROUNDING):
                 continue
-            self.bound_s[shape] = np.inf
-            for way, found in enumerate(self._configurations(shape[0])):
+            self.bound_s[shape] = self.bar_s
+            every[shape] = self._configurations(shape[0], batch)
+            for way, found in enumerate(every[shape]):
                 bound_s = found.bound_s(np.ceil(batch / found.sequences))
                 waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bound_s)]
         waiting.sort()
@@ -216,10 +217,9 @@ class _Search:
                 for later_s, other, _, _ in reversed(waiting[done:]):
                     self.bound_s[other] = min(self.bound_s[other], later_s)
                 break
-            (chain,) = shape
-            found = self._configurations(chain)[way]
+            found = every[shape][way]
             total = -(-batch // int(found.sequences[row]))
-            limits = self._limits_of(chain)
+            limits = self._limits_of(shape[0])
             solved = best_chain_cut(
                 found, row, total=total, memory_limits_bytes=limits, below_s=self.bar_s, known=self.figures
             )
@@ -288,14 +288,12 @@ class _Search:
             low, high = (low, middle) if done(middle) >= self.asked.batch else (middle, high)
         return low
 
-    def _configurations(self, chain: Chain) -> tuple[Configurations, ...]:
+    def _configurations(self, chain: Chain, share: float) -> tuple[Configurations, ...]:
+        """Give what of a chain may take less than the best step for a share of the batch."""
         asked = self.asked
-        if chain not in self.found:
-            links = [asked.islands.link_of[frozenset(pair)] for pair in zip(chain, chain[1:])]
-            self.found[chain] = configurations(
-                chain, [asked.jobs[island] for island in chain], links, asked.limits
-            )
-        return self.found[chain]
+        links = [asked.islands.link_of[frozenset(pair)] for pair in zip(chain, chain[1:], strict=False)]
+        jobs = [asked.jobs[island] for island in chain]
+        return configurations(chain, jobs, links, asked.limits, share=share, below_s=self.bar_s)
 
     def _limits_of(self, chain: Chain) -> list[int]:
         return [self.asked.memory_limits_bytes[island] for island in chain]
@@ -356,7 +354,7 @@ class _Search:
 
     def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> "_Side":
         """Give the laws of a chain's best configurations at a share of the batch."""
-        every = self._configurations(chain)
+        every = self._configurations(chain, share)
         waiting = sorted(
             (float(bound), way, row)
             for way, found in enumerate(every)
@@ -377,7 +375,7 @@ class _Search:
             if solved.cut is not None:
                 cuts.append(solved.cut)
                 best = min(best, solved.cut.step_time_s * share / (total * sequences))
-        fastest = max(float((found.sequences / found.busiest_s[:, 0]).max(initial=0.0)) for found in every)
+        fastest = sum(self.first[island].fastest for island in chain)
         exposed_s = exposed_exchange_s(
             self.asked.jobs[chain[0]],
             exchange,
