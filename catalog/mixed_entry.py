@@ -82,7 +82,9 @@ class MixedClusterEntry(Entry):
             unknown = next((name for name in link.between if name not in names), None)
             if unknown is not None:
                 raise field_error(
-                    f"links.{position}.between", f"no group is called {unknown!r:.60}", hint=f"known: {', '.join(names)}"
+                    f"links.{position}.between",
+                    f"no group is called {unknown!r:.60}",
+                    hint=f"known: {', '.join(names)}",
                 )
             pair = frozenset(link.between)
             if len(pair) == 1:

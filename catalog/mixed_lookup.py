@@ -51,7 +51,9 @@ def _joined(name: str, links: Sequence[str]) -> MixedClusterEntry:
         raise InputError(f"{name!r:.80} has a plus sign without a cluster on both sides", path="cluster")
     clusters = [_with_device(find_cluster(part)) for part in parts]
     names = _distinct([cluster.name for cluster in clusters])
-    groups = [{"name": own, "cluster": cluster.model_dump(mode="json")} for own, cluster in zip(names, clusters, strict=True)]
+    groups = [
+        {"name": own, "cluster": cluster.model_dump(mode="json")} for own, cluster in zip(names, clusters, strict=True)
+    ]
     document = {
         "name": "+".join(names),
         "groups": groups,
@@ -64,7 +66,7 @@ def _joined(name: str, links: Sequence[str]) -> MixedClusterEntry:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Number the names that occur more than once."""
+    """Give names of which those that occur more than once are numbered."""
     return [
         name if names.count(name) == 1 else f"{name}.{names[: position + 1].count(name)}"
         for position, name in enumerate(names)
@@ -123,5 +125,3 @@ def _written_out(group: GroupEntry, number: int, file: Path) -> GroupEntry:
     if sum(each.missing for each in group.degrade) >= nodes:
         raise InputError("leaves the group no node", file=str(file), path=f"{where}.degrade")
     return group.model_copy(update={"cluster": _with_device(cluster), "nodes": nodes})
-
-

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.catalog.errors import PlanDrift
+from meshwright.catalog.errors import InputError, PlanDrift
 from meshwright.cli.arguments import OverlayFiles, file_path
 
 
@@ -30,8 +30,11 @@ def check_command(
 def _compare(file: Path, overlay: list[Path] | None) -> tuple[str, ...]:
     from meshwright.cli.console import busy
     from meshwright.planner import check_plan
+    from meshwright.planner.mixed.plan_file import is_mixed_plan
     from meshwright.planner.plan_file import read_plan
 
+    if is_mixed_plan(file):
+        return _mixed(file, overlay, update=False)
     old = read_plan(file)
     with busy("planning again"):
         return check_plan(old, overlay)
@@ -41,13 +44,33 @@ def _update(file: Path, overlay: list[Path] | None) -> tuple[str, ...]:
     from meshwright.cli.console import busy
     from meshwright.planner import write_plan
     from meshwright.planner.check import differences, replan
+    from meshwright.planner.mixed.plan_file import is_mixed_plan
     from meshwright.planner.plan_file import read_plan
 
+    if is_mixed_plan(file):
+        return _mixed(file, overlay, update=True)
     old = read_plan(file)
     with busy("planning again"):
         new = replan(old, overlay)
     write_plan(new, file)
     return differences(old, new)
+
+
+def _mixed(file: Path, overlay: list[Path] | None, *, update: bool) -> tuple[str, ...]:
+    from meshwright.cli.console import busy
+    from meshwright.planner.mixed.check import check_mixed, mixed_differences
+    from meshwright.planner.mixed.plan_file import read_mixed_plan, write_mixed_plan
+    from meshwright.planner.mixed.planning import plan_of_mixed
+
+    if overlay:
+        raise InputError("isn't for plans of mixed clusters", path="--overlay", hint="leave out --overlay")
+    old = read_mixed_plan(file)
+    with busy("planning again"):
+        if not update:
+            return check_mixed(old)
+        new = plan_of_mixed(old.inputs).plan
+    write_mixed_plan(new, file)
+    return mixed_differences(old, new)
 
 
 def _report(file: Path, differences: tuple[str, ...], *, update: bool, json: bool) -> None:

@@ -23,7 +23,9 @@ TARGETS = ("megatron-core", "torchtitan", "deepspeed", "fsdp2", "mindspeed")
 
 def plan_command(  # noqa: PLR0913 - one argument an option
     model: Annotated[str, typer.Argument(help="A catalog name, a model file, or a Hugging Face config.json.")],
-    cluster: Annotated[str, typer.Argument(help="A catalog name or a cluster file; dgx-h100:64 is 64 devices of it; A+B both.")],
+    cluster: Annotated[
+        str, typer.Argument(help="A catalog name or a cluster file; dgx-h100:64 is 64 devices of it; A+B both.")
+    ],
     *,
     global_batch: Annotated[int, typer.Option(help="Sequences of one optimizer step.")],
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")],
@@ -102,7 +104,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     link: Annotated[
         list[str] | None,
         typer.Option(
-            help='What joins clusters given as A+B: "100 Gb/s, 20 ms", or "A-B: ..." for two of several.', metavar="LINK"
+            help='What joins clusters given as A+B: "100 Gb/s, 20 ms", or "A-B: ..." for two of several.',
+            metavar="LINK",
         ),
     ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,

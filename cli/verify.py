@@ -30,21 +30,23 @@ def verify_command(
     from meshwright.cli.console import output_console, print_json
     from meshwright.cli.render.oracle import oracle_document, render_oracle
     from meshwright.cli.render.verifications import render_verification, verification_document
-    from meshwright.planner.memory_oracle import require_agreement
+    from meshwright.planner.memory_oracle import Comparison, require_agreement
     from meshwright.planner.mixed.plan_file import is_mixed_plan, read_mixed_plan
     from meshwright.planner.plan_file import read_plan
     from meshwright.planner.verification import require_verified, verify
     from meshwright.planner.verification.mixed import verify_mixed
 
+    comparisons: tuple[Comparison, ...] = ()
     if is_mixed_plan(file):
         if oracle:
             raise InputError("isn't for plans of mixed clusters", path="--with", hint="leave out --with")
-        checks, sound, comparisons = verify_mixed(read_mixed_plan(file), devices=devices), False, ()
+        checks, sound = verify_mixed(read_mixed_plan(file), devices=devices), False
     else:
         plan = read_plan(file)
         checks = verify(plan, devices=devices)
         sound = not any(check.failures for check in checks)
-        comparisons = _tracked(plan, str(file)) if oracle and sound else ()
+        if oracle and sound:
+            comparisons = _tracked(plan, str(file))
     if json:
         memory = {"memory": oracle_document(comparisons)} if oracle and sound else {}
         print_json(verification_document(checks) | memory)

@@ -21,6 +21,7 @@ network are the hierarchical reductions of Holmes (arXiv 2312.03549, section 3).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,7 +84,9 @@ def widest_tree(parties: int, edges: Sequence[Edge]) -> tuple[Edge, ...]:
     return tuple(tree) if len(tree) == parties - 1 else ()
 
 
-def exchange_of(job: Job, parties: int, tree: Sequence[Edge], across: Across, *, gradient_share: float = 1.0) -> Exchange:
+def exchange_of(
+    job: Job, parties: int, tree: Sequence[Edge], across: Across, *, gradient_share: float = 1.0
+) -> Exchange:
     """Give what parties that train the same parameters send over a tree of edges.
 
     Args:
@@ -122,9 +125,7 @@ def _shares(parties: int, tree: Sequence[Edge]) -> list[float]:
     return shares
 
 
-def exposed_exchange_s(
-    job: Job, exchange: Exchange, *, forward_s: FloatArray, backward_s: FloatArray
-) -> FloatArray:
+def exposed_exchange_s(job: Job, exchange: Exchange, *, forward_s: FloatArray, backward_s: FloatArray) -> FloatArray:
     """Give by how much an exchange lengthens a step, [...], beside the passes of one micro-batch, [...].
 
     Args:
@@ -156,7 +157,7 @@ def joined_edges(groups: Sequence[Sequence[int]], links: Mapping[frozenset[int],
     A group of several islands passes on what isn't of its island at the link, over its own links in order, so that the
     narrowest of those counts too.
     """
-    inner = [[links[frozenset(pair)].bandwidth_bytes_per_s for pair in zip(own, own[1:])] for own in groups]
+    inner = [[links[frozenset(pair)].bandwidth_bytes_per_s for pair in pairwise(own)] for own in groups]
     edges = []
     for first in range(len(groups)):
         for second in range(first + 1, len(groups)):

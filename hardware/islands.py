@@ -139,5 +139,3 @@ def _inside(islands: list[Island], own: list[int]) -> Iterator[Link]:
                 latency_s=tier.latency_s,
                 price_usd_per_gigabyte=0.0,
             )
-
-

@@ -194,6 +194,7 @@ COMMANDS = {
         "--max",
         "--target",
         "--offload",
+        "--link",
         "--stack",
         "--overlay",
         "-o",

@@ -1,10 +1,10 @@
 """Islands that train replicas of their own: every layout of one, and what it takes as a law of its micro-batches.
 
 A layout that takes M micro-batches a replica is done after a + c M seconds: predict_time's figures on a line through
-two of them, which they lie on but for pipelines of more stages than micro-batches, and what of the exchange of gradients
-between islands it doesn't hide beside its last backward and first forward pass. The layouts are those of the uniform
-search's space, best first by its bounds, until none is left that comes within a window of the fastest at the island's
-share of the batch. What a replica takes isn't asked to divide anything: replicas may take one less, and a smaller one at the end.
+two of them, which they lie on but for pipelines of more stages than micro-batches, and what of the exchange of
+gradients between islands it doesn't hide. The layouts are those of the uniform search's space, best first by its
+bounds, until none is left that comes within a window of the fastest at the island's share of the batch. What a replica
+takes isn't asked to divide anything: replicas may take one less, and a smaller one at the end.
 
 Bounds hold without the exchange. Of E seconds of it a layout of M micro-batches that takes T seconds besides hides no
 more than P T / M, the passes of one micro-batch through P stages, so that with a bound T' of T it takes
@@ -50,7 +50,7 @@ class Alone:
     peak_bytes: FloatArray
 
 
-def alone(  # noqa: PLR0913 - one argument a part of the question
+def alone(
     job: Job, *, share: float, memory_limit_bytes: int, limits: Limits, window: float, exchange: Exchange = NOTHING
 ) -> Alone:
     """Find the layouts of an island that are within a window of the fastest.
@@ -106,11 +106,20 @@ def alone(  # noqa: PLR0913 - one argument a part of the question
         waiting, waiting_s = taken(waiting, later), waiting_s[later]
     rest = min([rest, *bound_s[order[reached:]]])
     if not found:
-        return _laws(job, space.table(taken(branches, order[:0])), share=share, rest_s=rest, fastest=fastest, exchange=exchange)
+        return _laws(
+            job, space.table(taken(branches, order[:0])), share=share, rest_s=rest, fastest=fastest, exchange=exchange
+        )
     seconds = np.concatenate(times)
     kept = seconds <= best * (1.0 + window)
     rest = min([rest, *seconds[~kept]])
-    return _laws(job, LayoutTable.joined(found).take(np.flatnonzero(kept)), share=share, rest_s=rest, fastest=fastest, exchange=exchange)
+    return _laws(
+        job,
+        LayoutTable.joined(found).take(np.flatnonzero(kept)),
+        share=share,
+        rest_s=rest,
+        fastest=fastest,
+        exchange=exchange,
+    )
 
 
 def _branches(space: Space, job: Job) -> dict[str, IntArray]:
@@ -148,7 +157,7 @@ def _exposed_s(job: Job, exchange: Exchange, layouts: LayoutTable) -> FloatArray
     return exposed_exchange_s(job, exchange, forward_s=forward_s, backward_s=backward_s)
 
 
-def _fitting(  # noqa: PLR0913 - one argument a part of the question
+def _fitting(
     space: Space, job: Job, twigs: Columns, limit: int, limits: Limits, exchange: Exchange
 ) -> tuple[LayoutTable, FloatArray]:
     """Give the leaves of some twigs that fit, and their seconds at the job's batch."""

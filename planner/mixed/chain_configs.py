@@ -4,9 +4,9 @@ A chain is islands in the order in which a pipeline passes them. All stages have
 micro-batch, so that each rank has one to send to; tensor and expert groups are each island's own. Island i has P_i
 stages of n_i / (tensor_i context data) devices each; layers are dealt to all P = sum P_i of them.
 
-A message over a link is waited for by the stage that it is for, or runs beside its passes (`buffered`): then the link is
-like a stage between two others that holds no layers and takes a message's time each way, those before it have one more
-micro-batch in flight, and the message only slows the passes beside it (overlap.py).
+A message over a link is waited for by the stage that it is for, or runs beside its passes (`buffered`): then the link
+is like a stage between two others that holds no layers and takes a message's time each way, those before it have one
+more micro-batch in flight, and the message only slows the passes beside it (overlap.py).
 
 Bound: with c_s the seconds of the shortest layer on stage s and x_s what else it has for each micro-batch (messages
 that it waits for, embedding, head), a stage that is done with a micro-batch by t seconds has floor((t - x_s) / c_s)
@@ -156,22 +156,22 @@ def configurations(
     sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * layouts.data_parallel * layouts.micro_batch
     crossing_s = np.array([[message_s(link, float(each)) for each in sent] for link in links])
     crossing_s = crossing_s.reshape(len(links), len(picked))
-    found = []
+    made = []
     for buffered in (False, True) if job.stack.overlap_pipeline else (False,):
         sequences = layouts.data_parallel * layouts.micro_batch
         kept = np.flatnonzero(share / sequences * _mean_s(members, crossing_s, buffered=buffered) < below_s)
-        own, crossed_s = tuple(member.take(kept) for member in members), crossing_s[:, kept]
-        busiest_s, together_s = _bounds_s(own, crossed_s, buffered=buffered)
-        found.append(
+        held, crossed_s = tuple(member.take(kept) for member in members), crossing_s[:, kept]
+        busiest_s, together_s = _bounds_s(held, crossed_s, buffered=buffered)
+        made.append(
             Configurations(
-                members=own,
+                members=held,
                 crossing_s=crossed_s,
                 buffered=buffered,
                 busiest_s=busiest_s,
                 together_s=together_s,
             )
         )
-    return tuple(found)
+    return tuple(made)
 
 
 def _rich(job: Job) -> Job:
@@ -231,7 +231,7 @@ def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
 
 
 def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> tuple[FloatArray, FloatArray]:
-    """Give points of what the busiest stage takes, and the least that all take together then, [configurations, points]."""
+    """Give points of what the busiest stage takes, and the least that all take together then, [n, points]."""
     layers = len(members[0].job.model.layers)
     each_s, extra_s = _stage_seconds(members, crossing_s, buffered=buffered)
     used = np.isfinite(each_s)
@@ -273,7 +273,10 @@ def _stage_seconds(
         extra_s = extra_s + np.where(between, member.message_s[:, np.newaxis], 0.0)
         before_end = own & (stage < end[:, np.newaxis] - 1)
         extra_s = extra_s + np.where(before_end, member.message_s[:, np.newaxis], 0.0)
-        for where, side_s in ((begin, crossing_s[number - 1 : number] if number else ()), (end - 1, crossing_s[number : number + 1])):
+        for where, side_s in (
+            (begin, crossing_s[number - 1 : number] if number else ()),
+            (end - 1, crossing_s[number : number + 1]),
+        ):
             for message_s_ in side_s:
                 extra_s[rows, where] += slowed_s(member.job, message_s_) if buffered else message_s_
         if buffered and number < len(crossing_s):

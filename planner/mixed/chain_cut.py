@@ -113,7 +113,9 @@ def best_chain_cut(
         even: all stages hold as many layers, where that is possible, else one more or less.
 
     """
-    stages = stages_of(found, row, total=total, memory_limits_bytes=memory_limits_bytes, below_s=below_s, known=known, even=even)
+    stages = stages_of(
+        found, row, total=total, memory_limits_bytes=memory_limits_bytes, below_s=below_s, known=known, even=even
+    )
     if stages is None:
         return Solved(cut=None, bound_s=below_s)
     overhead_s = stages.job.stack.step_overhead
@@ -283,10 +285,8 @@ def _figures(
     return values, numbers[stage, run, least]
 
 
-def _options(
-    segments: Segments, figures: dict[str, FloatArray], recomputed: IntArray, *, holds: BoolArray
-) -> Options:
-    """Give what each stage may hold; stages that hold no layers have one option, of size 0, and are open nowhere else."""
+def _options(segments: Segments, figures: dict[str, FloatArray], recomputed: IntArray, *, holds: BoolArray) -> Options:
+    """Give what each stage may hold; those that hold no layers have one option, of size 0, open nowhere else."""
     layers, longest = segments.run.shape
     pipeline = len(holds)
     stage = np.arange(pipeline)[:, np.newaxis, np.newaxis]

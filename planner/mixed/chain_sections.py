@@ -1,7 +1,7 @@
 """The plan's section of a chain, from what the search found of it; and what its links pass in a step."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -140,4 +140,4 @@ def link_bytes(asked: Mixed, best: Solution) -> tuple[float, float]:
 
 
 def _pairs(chain: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(chain, chain[1:], strict=False))
+    return list(pairwise(chain))

@@ -6,7 +6,8 @@ a_j + c_j M seconds, with what of the exchange of gradients between parties it d
     F(t) = max_j q_j M_j + q_j / 2^k,    M_j = floor((t - a_j) / c_j)
 
 sequences, with M_j in multiples of the quantum of j, and the largest last micro-batch of b_j / 2^k sequences a replica
-for which there is time, if any (of layouts whose quantum is 1). That rises with t, so that the least step of parties 1..G is the least t where
+for which there is time, if any (of layouts whose quantum is 1). That rises with t, so that the least step of parties
+1..G is the least t where
 
     F_1(t) + ... + F_G(t) >= B
 
@@ -77,12 +78,10 @@ class Laws:
     def takes_s(self, layout: int, each: int, size: int) -> float:
         """Give the seconds of a layout whose busiest replica has so many sequences, in micro-batches of `size`."""
         count, last = divmod(each, size)
-        if not last or int(self.quantum[layout]) > 1:
+        if not count or not last or int(self.quantum[layout]) > 1:
             return float(self.fixed_s[layout] + self.each_s[layout] * -(-each // size))
         fitting = [
-            float(seconds)
-            for halving, seconds in enumerate(self.tails_s[:, layout])
-            if size >> (halving + 1) >= last
+            float(seconds) for halving, seconds in enumerate(self.tails_s[:, layout]) if size >> (halving + 1) >= last
         ]
         tail_s = min([float(self.each_s[layout]), *fitting])
         return float(self.fixed_s[layout] + self.each_s[layout] * count + tail_s)
@@ -122,9 +121,7 @@ def best_shares(parties: Sequence[Laws], *, batch: int, sizes: Sequence[IntArray
     time_s = _least(lambda t: sum(own.done(t) for own in parties), batch)
     bound_s = _least(lambda t: sum(max(own.done(t), own.rest(t)) for own in parties), batch)
     done = [own.sequences_done(time_s) for own in parties]
-    picked = [
-        int(np.lexsort([own.fixed_s, own.quantum, -count])[0]) for own, count in zip(parties, done, strict=True)
-    ]
+    picked = [int(np.lexsort([own.fixed_s, own.quantum, -count])[0]) for own, count in zip(parties, done, strict=True)]
     rows = list(zip(parties, sizes, done, picked, strict=True))
     units = [int(size[row] * own.quantum[row]) if own.quantum[row] > 1 else 1 for own, size, _, row in rows]
     dealt = _dealt([int(count[row]) for _, _, count, row in rows], units, batch)

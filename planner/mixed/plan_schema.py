@@ -74,8 +74,9 @@ class ChainSection(Section):
     """Islands that a pipeline passes in order, by number, and its replicas.
 
     layouts: of each of its islands, pipeline_parallel being the island's own stages. crossing_s: a message over each of
-    its links; buffered: it runs beside passes, as if the link were a stage, instead of being waited for. sequences: of all its replicas in
-    a step. own_step_s: its step but for the exchange with other chains, by part; exposed_s: what that adds.
+    its links; buffered: it runs beside passes, as if the link were a stage, instead of being waited for.
+    sequences: of all its replicas in a step. own_step_s: its step but for the exchange with other chains, by part;
+    exposed_s: what that adds.
     """
 
     islands: Annotated[tuple[Natural, ...], Field(min_length=1)]
@@ -91,8 +92,9 @@ class ChainSection(Section):
 
 
 class ExchangeSection(Section):
-    """What chains send one another once a step, over all links: copies or shards of the optimizer's states (costmodels/
-    island_links.py), seconds alone, and what hides of it at best.
+    """What chains send one another once a step, over all links, in seconds alone.
+
+    across: what each holds of the optimizer's states, copies or shards (costmodels/island_links.py).
     """
 
     across: Across
@@ -113,7 +115,7 @@ class MixedPredictedSection(Section):
 
 
 class ShapeSection(Section):
-    """A shape in words (A > B: a pipeline across; A | B: replicas), its bound, and its best step where it was solved."""
+    """A shape in words (A > B: a pipeline across; A | B: replicas), its bound, and its best step if it was solved."""
 
     shape: Name
     bound_s: PositiveSeconds | None

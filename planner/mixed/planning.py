@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.errors import InputError
@@ -49,7 +50,7 @@ def plan_mixed(
     *,
     links: Sequence[str] = (),
     stack: str | StackEntry | None = None,
-    **job: object,
+    **job: Any,  # noqa: ANN401 - the fields of JobSection
 ) -> MixedPlan:
     """Find the best way to train a model on a mixed cluster.
 
@@ -72,11 +73,11 @@ def mixed_inputs(
     *,
     links: Sequence[str] = (),
     stack: str | StackEntry | None = None,
-    **job: object,
+    **job: Any,  # noqa: ANN401 - the fields of JobSection
 ) -> MixedInputs:
     """Resolve what a user names. Raises InputError."""
     entry = find_mixed(cluster, links) if isinstance(cluster, str) else cluster
-    stacks = {}
+    stacks: dict[str, str] = {}
     for number, group in enumerate(entry.groups):
         if isinstance(group.cluster, str) or not isinstance(group.cluster.device, DeviceEntry):
             raise InputError("isn't written out", path=f"groups.{number}.cluster")

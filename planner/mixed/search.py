@@ -1,19 +1,19 @@
 """The fastest way to train on islands, with a bound that no way of this space is below.
 
     minimise     the step
-    over         shape        which islands pass a pipeline on, which train replicas, which stand idle    shapes.py
-                 across       islands' optimizer states: copies, or a share each                  costmodels/island_links
-                 layouts      of an island alone: the uniform search's space                              alone.py
-                              of a chain: degrees of each island                                          chain_configs.py
-                 layers       of each stage of a chain, and how many of them are computed again           chain_cut.py
-                 shares       micro-batches of each replica, sum of sequences = global batch              laws.py
+    over         shape      which islands pass a pipeline on, which train replicas, which stand idle  (shapes.py)
+                 across     islands' optimizer states: copies, or a share each                        (island_links.py)
+                 layouts    of an island alone: the uniform search's space                            (alone.py)
+                            of a chain: degrees of each island                                        (chain_configs.py)
+                 layers     of each stage of a chain, and how many of them are computed again         (chain_cut.py)
+                 shares     sequences of each replica, which sum up to the global batch               (laws.py)
     subject to   tensor, context and expert groups inside an island; memory of each island's devices
 
     step = max over chains (own step + what it doesn't hide of the exchange between chains)
 
-1  each island alone at a share by its peak, which gives its rate, and by the rates its share                alone.py
-2  every shape gets a bound by what its islands can do by a time at most; shapes are solved, those of the shortest chains
-   and then of the best bounds first, but those whose bound is not below the best step
+1  each island alone at a share by its peak, which gives its rate, and by the rates its share (alone.py)
+2  every shape gets a bound by what its islands can do by a time at most; shapes are solved, those of the shortest
+   chains and then of the best bounds first, but those whose bound is not below the best step
 3  A | B: exact over all layouts within a window of the fastest, which is widened until nothing outside it matters
 4  A > B: configurations best bound first, each cut by the dynamic program of planner/stages
 5  A > B | C: chains as in 4 at their share of the batch, then shares as in 3
@@ -23,6 +23,7 @@ Equals: the shape that comes first in shapes.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -209,8 +210,8 @@ class _Search:
             self.bound_s[shape] = self.bar_s
             every[shape] = self._configurations(shape[0], batch)
             for way, found in enumerate(every[shape]):
-                bound_s = found.bound_s(np.ceil(batch / found.sequences))
-                waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bound_s)]
+                bounds_s = found.bound_s(np.ceil(batch / found.sequences))
+                waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bounds_s)]
         waiting.sort()
         for done, (bound_s, shape, way, row) in enumerate(waiting):
             if bound_s >= self.bar_s * (1 - ROUNDING) or done == CUTS:
@@ -265,7 +266,7 @@ class _Search:
         return self.known[key]
 
     def _rates(self, chains: Shape) -> list[float]:
-        """Give the sequences a second of each chain, by what its islands do alone; of its peak where they do nothing."""
+        """Give the sequences a second of each chain, by what its islands do alone."""
         rates = [own.share / own.share_s if len(own) else 0.0 for own in self.first]
         return [max(sum(rates[island] for island in chain), 1e-9) for chain in chains]
 
@@ -291,7 +292,7 @@ class _Search:
     def _configurations(self, chain: Chain, share: float) -> tuple[Configurations, ...]:
         """Give what of a chain may take less than the best step for a share of the batch."""
         asked = self.asked
-        links = [asked.islands.link_of[frozenset(pair)] for pair in zip(chain, chain[1:], strict=False)]
+        links = [asked.islands.link_of[frozenset(pair)] for pair in pairwise(chain)]
         jobs = [asked.jobs[island] for island in chain]
         return configurations(chain, jobs, links, asked.limits, share=share, below_s=self.bar_s)
 
@@ -358,7 +359,7 @@ class _Search:
         waiting = sorted(
             (float(bound), way, row)
             for way, found in enumerate(every)
-            for row, bound in enumerate(found.bound_s(share / found.sequences))
+            for row, bound in enumerate(found.bound_s(np.maximum(share / found.sequences, 1.0)))
         )
         cuts: list[ChainCut] = []
         rest_s, best, limits = np.inf, np.inf, self._limits_of(chain)
@@ -445,7 +446,7 @@ class _Side:
             own_s, layouts = took_s - exposed_s, self.cuts[row].layouts
         else:
             cut, layout = None, self.layouts.row(row)
-            full = busiest // size if np.isfinite(laws.tails_s[:, row]).any() else -(-busiest // size)
+            full = max(busiest // size, 1) if np.isfinite(laws.tails_s[:, row]).any() else -(-busiest // size)
             tail_s = max(took_s - float(laws.fixed_s[row] + laws.each_s[row] * full), 0.0)
             job = replace(self.job, global_batch=full * layout.data_parallel * size)
             own_s = float(predict_time(job, LayoutTable.of([layout])).step_time_s[0]) + tail_s

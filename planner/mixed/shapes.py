@@ -6,7 +6,7 @@ pipeline across it, and A and B alone are one island idle. Three have 13 such or
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 from meshwright.hardware.islands import Islands
 
@@ -23,7 +23,7 @@ def shapes_of(islands: Islands) -> tuple[Shape, ...]:
         for chosen in combinations(every, count):
             for parts in _partitions(chosen):
                 for shape in _orders(parts):
-                    if all(frozenset(pair) in links for chain in shape for pair in zip(chain, chain[1:])):
+                    if all(frozenset(pair) in links for chain in shape for pair in pairwise(chain)):
                         found[shape] = None
     return tuple(found)
 

@@ -75,7 +75,9 @@ def _degrees(plan: MixedPlan) -> Found:
             if len(chain.layouts) != len(chain.islands):
                 yield f"mixed.chains.{number}.layouts", "aren't one for each island"
 
-    return f"the degrees of {sum(len(chain.layouts) for chain in plan.mixed.chains)} layouts fill their islands", list(wrong())
+    return f"the degrees of {sum(len(chain.layouts) for chain in plan.mixed.chains)} layouts fill their islands", list(
+        wrong()
+    )
 
 
 def _layers(plan: MixedPlan) -> Found:
@@ -167,7 +169,10 @@ def _links(plan: MixedPlan) -> Found:
         for number, chain in enumerate(plan.mixed.chains):
             for one, other in zip(chain.islands, chain.islands[1:], strict=False):
                 if not joined(one, other):
-                    yield f"mixed.chains.{number}.islands", f"no link joins {islands[one].name} and {islands[other].name}"
+                    yield (
+                        f"mixed.chains.{number}.islands",
+                        f"no link joins {islands[one].name} and {islands[other].name}",
+                    )
         if (plan.mixed.exchange is None) != (len(plan.mixed.chains) == 1):
             yield "mixed.exchange", "is there where several chains train replicas, and only there"
 
