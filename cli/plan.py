@@ -152,6 +152,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
                 "--time-limit": time_limit is not None,
                 "--pareto": pareto,
                 "--target": target is not None,
+                "--offload": offload is not None,
                 "--routing": routing is not None,
                 "--overlay": bool(overlay),
             },
