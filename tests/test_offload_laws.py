@@ -113,6 +113,7 @@ def test_made_up_runs_give_their_rates_back() -> None:
         ("tp,dp,layers,hidden,cpu_ratio,prefetch,gap,step_ms\n", "has 0 runs"),
         ("tp,dp,layers,hidden,cpu_ratio,prefetch,gap,step_ms\n1,1,4,64,2,0,0,5\n", "line 2, cpu_ratio: is '2'"),
         ("tp,dp,layers,hidden,cpu_ratio,prefetch,gap,step_ms\n1,0,4,64,1,0,0,5\n", "line 2, dp: is '0'"),
+        ("tp,dp,layers,hidden,cpu_ratio,prefetch,gap,step_ms\n1,1,4,64,0,0,0,5\n", "line 2, cpu_ratio: is '0'"),
         ("tp,dp,layers,hidden,cpu_ratio,prefetch,gap,step_ms\n1,1,4,64,1,0,0,nan\n", "step_ms: is 'nan'"),
     ],
 )

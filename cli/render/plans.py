@@ -264,6 +264,8 @@ def _training(training: TrainingSection) -> str:
 
 def _proof(plan: Plan) -> str:
     job = plan.inputs.job
+    if plan.offload is not None:
+        return "Not proven: of the layouts that would be fastest on devices of any memory, or that were given."
     if plan.search.proof == "given":
         return "Given, not searched for: `meshwright plan` finds the best layout."
     if job.target_time_s is not None:

@@ -18,6 +18,8 @@ VOCABULARY = 50304
 COLUMNS = ("tp", "dp", "layers", "hidden", "cpu_ratio", "prefetch", "gap", "step_ms")
 MOST_RUNS = 100_000
 RANKS_A_NODE = 4
+# A step of which nothing is on the host says nothing about it.
+LEAST_SHARE = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ def _run(row: dict[str, str], *, file: str, line: int, ranks_a_node: int) -> Run
     layers, hidden = number("layers", 1, 1e5), number("hidden", 1, 1e7)
     gap = number("gap", 0, 1e6) if row.get("gap") else 0.0
     overlapped = number("prefetch", 0, 1) == 1
-    share = number("cpu_ratio", 0, 1)
+    share = number("cpu_ratio", LEAST_SHARE, 1)
     # A stride counts only where subgroups are prefetched.
     streamed = share / gap if overlapped and gap else 0.0
     return Run(

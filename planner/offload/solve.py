@@ -77,7 +77,8 @@ def infeasible(problem: Problem) -> Infeasible:
     return Infeasible(
         f"what doesn't fit on devices doesn't fit in {gib(ranks * problem.host.memory_bytes)} of host memory either",
         nearest_miss=f"a node's {ranks} ranks leave {gib(ranks * host)} to its host at least",
-        hint=f'the smallest that would do is --host-memory "{gib(ranks * host, up=True)}"',
+        hint=f'the smallest that would do is --host-memory "{gib(ranks * host, up=True)}"; more nodes, or --nvme, '
+        "need less of it",
     )
 
 
