@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sequence_brute_force import shortest_step_s
+from sequence_brute_force import shortest_free_step_s, shortest_step_s
 
 from meshwright.catalog.errors import Infeasible, InputError, SolverFailed
 from meshwright.costmodels.layout import Layout
@@ -77,6 +77,24 @@ def test_bounds_and_answers_enclose_the_shortest_step(seed: int) -> None:
     assert shortest * (1 - 1e-9) <= found.step_time_s <= 1.35 * shortest
     free = SequenceScatterer(costs=costs, certify=True)(lengths)
     assert free.lower_bound_s <= min(free.step_time_s, shortest) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_and_answers_enclose_the_shortest_step_without_barriers(seed: int) -> None:
+    """Fixed parts of up to a third of a step, long sequences beside short ones, and costs that grow with the degree."""
+    draw = np.random.default_rng(seed)
+    ranks, most = [(2, 6), (4, 5)][seed % 2]
+    lengths = np.exp(draw.uniform(2, 7, draw.integers(2, most + 1))).astype(int).tolist()
+    costs = costs_of(
+        ranks,
+        int(draw.choice([600, 2000])),
+        fixed_s=float(draw.choice([0.02, 0.1, 0.3])),
+        inside_s=float(draw.choice([1e-4, 1e-3])),
+    )
+    shortest_s = shortest_free_step_s(costs, lengths)
+    found = SequenceScatterer(costs=costs, mode=Mode.FREE, certify=True)(lengths)
+    assert found.lower_bound_s <= shortest_s * (1 + 1e-9)
+    assert shortest_s * (1 - 1e-9) <= found.step_time_s <= 1.35 * shortest_s
 
 
 def test_most_small_batches_are_solved_to_the_optimum() -> None:

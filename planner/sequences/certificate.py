@@ -15,10 +15,19 @@ load and fixed part of each degree's first piece,
                        asking a MILP whether there is such a split
     several, M >= 2    sum of d n[d] <= ranks M; sum of d y[d] <= ranks (T - M least fixed part); T' - (M - 1) least
                        fixed part in the place of T in y[d] <= n[d] (...); M whole: one MILP for the least T
-    no barrier         sum of d (y[d] + fixed(d) n[d]) <= ranks T, and sum of d y[d] <= ranks (T - least fixed part), as
-                       ranks that work have a group; n[d] counts groups in turn on the same ranks
+    no barrier         sum of d (y[d] + fixed(d) n[d]) <= ranks T, with n whole, which counts groups in turn on the
+                       same ranks; sum of d y[d] <= ranks (T - least fixed part), as ranks that work have a group; and
+                       sum of d (y[d] + fixed(d) n[d] + sum over i of lost(i, d) x[i, d]) <= ranks T
 
 A bound B(T') that is above T' says that no step takes T' or less: the largest such T' is halved up to.
+
+What is lost beside a long sequence, without barriers: one of load l > (T' - least fixed part) / 2 at degree d leaves
+its ranks r = T - fixed(d) - l seconds, and no rank has two such sequences. Either a rank has another group, of a share
+q of what a group can hold in time and memory, so that counting n by such shares leaves out 1 - q of its fixed part; or
+it has sequences of load j in the same group, and the rest is idle. For any k in [0, 1], min((1 - q) least fixed part,
+k r) - k j is no more than is lost, either way. So lost(i, d) is that minimum for long ones, r by a T that is known to
+be too short and q by T', and -k[d] load(i, d) for others; with k[d] = 1 - 1 / (the least of how many times as many
+ranks' seconds another sequence takes at d as at its best degree), that asks of others no less than their best does.
 
 The rows of ranks and halves are dual-feasible functions (Fekete and Schepers 2001, Mathematical Programming 91): with
 a share l, f(x) is 1 above 1 - l, 0 below l and x between, of which no rank has more than 1; two sequences of more than
@@ -66,21 +75,21 @@ def certified_bound_s(costs: GroupCosts, batch: Batch, known_s: float, *, free: 
     classes = _classes(batch)
     quick_s = quick_bound_s(costs, batch)
 
-    def bound_s(limit_s: float) -> float:
-        """Give what a step takes at least that takes at most `limit_s`; above that where there is none."""
+    def bound_s(limit_s: float, least_s: float) -> float:
+        """Give what a step of `least_s` to `limit_s` takes at least; above the latter where there is none."""
         if free:
-            return _free_s(costs, classes, limit_s)
+            return _free_s(costs, classes, limit_s, least_s)
         several_s = _several_s(costs, batch, classes, limit_s)
         if fewest_micro_batches(costs, batch) > 1:
             return several_s
         return min(several_s, _single_s(costs, classes, quick_s, limit_s))
 
-    low, high = min(max(bound_s(known_s), quick_s), known_s), known_s
+    low, high = min(max(bound_s(known_s, quick_s), quick_s), known_s), known_s
     for _ in range(ROUNDS):
         if high <= low * (1 + PRECISION):
             break
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if bound_s(middle) > middle else (low, middle)
+        low, high = (middle, high) if bound_s(middle, low) > middle else (low, middle)
     return low
 
 
@@ -106,6 +115,15 @@ class _Program:
     counts: FloatArray
     below: Matrix
     most: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Prices:
+    """What the columns of a program cost, in ranks' seconds."""
+
+    x: FloatArray | float = 0.0
+    y: FloatArray
+    n: FloatArray | float = 0.0
 
 
 def _program(costs: GroupCosts, classes: _Classes, limit_s: float, room_s: FloatArray) -> _Program | None:
@@ -201,22 +219,24 @@ _INFEASIBLE = 2
 def _least(
     costs: GroupCosts,
     program: _Program,
+    prices: _Prices,
     *,
-    y_cost: FloatArray,
-    n_cost: FloatArray,
-    fixed_s: float,
     limit_s: float,
+    fixed_s: float = 0.0,
     fewest: int = 0,
+    whole: bool = True,
 ) -> float:
-    """Give the least T of ranks T >= y_cost y + n_cost n + ranks fixed_s M over splits into M >= fewest micro-batches.
+    """Give the least T of ranks T >= prices of x, y and n + ranks fixed_s M over splits into M micro-batches.
 
-    Where fixed_s is 0 micro-batches aren't limited by the ranks.
+    M is `fewest` at least. whole: whether n is. Where fixed_s is 0 micro-batches aren't limited by the ranks.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - loaded where a certificate is asked for
     from scipy.sparse import coo_matrix, hstack  # noqa: PLC0415 - loaded where a certificate is asked for
 
     degrees, size = len(costs.degrees), len(program.shares)
-    objective = np.concatenate([np.zeros(size), y_cost / costs.ranks, n_cost / costs.ranks, [fixed_s]])
+    none = np.zeros(degrees)
+    all_prices = np.concatenate([np.zeros(size) + prices.x, none + prices.y, none + prices.n])
+    objective = np.append(all_prices / costs.ranks, fixed_s)
     ranks = np.concatenate([np.zeros(size + degrees), costs.degrees, [-float(costs.ranks)]])[np.newaxis]
     constraints = [
         LinearConstraint(_wider(program.equal), program.counts, program.counts),
@@ -231,7 +251,7 @@ def _least(
             np.concatenate([np.zeros(size + 2 * degrees), [float(fewest)]]),
             np.concatenate([program.shares, np.full(2 * degrees + 1, np.inf)]),
         ),
-        integrality=np.concatenate([np.zeros(size + degrees), np.ones(degrees + 1)]),
+        integrality=np.concatenate([np.zeros(size + degrees), np.full(degrees, float(whole)), [1.0]]),
         options={"time_limit": SOLVER_LIMIT_S, "mip_rel_gap": PRECISION},
     )
     if int(answer.status) == _INFEASIBLE:
@@ -256,19 +276,51 @@ def _several_s(costs: GroupCosts, batch: Batch, classes: _Classes, known_s: floa
     return _least(
         costs,
         program,
-        y_cost=costs.degrees.astype(float),
-        n_cost=np.zeros(len(costs.degrees)),
+        _Prices(y=costs.degrees.astype(float)),
         fixed_s=least_s,
         fewest=fewest,
         limit_s=known_s,
     )
 
 
-def _free_s(costs: GroupCosts, classes: _Classes, known_s: float) -> float:
-    program = _program(costs, classes, known_s, np.maximum(known_s - costs.fixed_s, 0.0))
+def _free_s(costs: GroupCosts, classes: _Classes, limit_s: float, least_s: float) -> float:
+    fixed_s = float(costs.fixed_s.min())
+    program = _program(costs, classes, limit_s, np.maximum(limit_s - costs.fixed_s, 0.0))
     if program is None:
-        return known_s
-    degrees, fixed_s = costs.degrees.astype(float), float(costs.fixed_s.min())
-    with_groups = _least(costs, program, y_cost=degrees, n_cost=degrees * costs.fixed_s, fixed_s=0.0, limit_s=known_s)
-    with_one = _least(costs, program, y_cost=degrees, n_cost=0.0 * degrees, fixed_s=0.0, limit_s=known_s)
-    return max(with_groups, with_one + fixed_s)
+        return limit_s
+    degrees = costs.degrees.astype(float)
+    groups_s = degrees * costs.fixed_s
+    lost_s = _lost_s(costs, classes, limit_s, least_s)
+    with_groups = _least(costs, program, _Prices(y=degrees, n=groups_s), limit_s=limit_s)
+    with_lost = _least(costs, program, _Prices(x=lost_s, y=degrees, n=groups_s), limit_s=limit_s, whole=False)
+    with_one = _least(costs, program, _Prices(y=degrees), limit_s=limit_s)
+    return max(with_groups, with_lost, with_one + fixed_s)
+
+
+def _lost_s(costs: GroupCosts, classes: _Classes, limit_s: float, least_s: float) -> FloatArray:
+    """Give d lost(i, d) of the columns of the program, in ranks' seconds."""
+    in_time = classes.alone_s <= limit_s
+    least_fixed_s = float(costs.fixed_s.min())
+    fixed_s, degrees = costs.fixed_s[:, np.newaxis], costs.degrees[:, np.newaxis]
+    long = in_time & (classes.load_s > (limit_s - least_fixed_s) / 2)
+    area_s = np.where(in_time, classes.load_s * degrees, np.inf)
+    times = np.where(in_time & ~long, classes.load_s * degrees / area_s.min(axis=0), np.inf).min(axis=1)
+    share = 1.0 - 1.0 / np.maximum(times, 1.0)[:, np.newaxis]
+    # The longest of a class, whose load grows with the square of its length at most.
+    left_s = np.maximum(least_s - fixed_s - classes.load_s * (1 + GRAIN) ** 2, 0.0)
+    held = _held(costs, classes, np.maximum(limit_s - fixed_s - classes.load_s - least_fixed_s, 0.0), limit_s)
+    lost_s = np.where(long, np.minimum((1.0 - held) * least_fixed_s, share * left_s), -share * classes.load_s)
+    item, degree = np.nonzero(in_time.T)
+    return np.asarray((degrees * lost_s)[degree, item])
+
+
+def _held(costs: GroupCosts, classes: _Classes, seconds: FloatArray, limit_s: float) -> FloatArray:
+    """Give the largest share of a group of any degree that is held by what takes so long, shape as given."""
+    held = np.zeros_like(seconds)
+    for degree, most_tokens in enumerate(costs.most_tokens.tolist()):
+        load_s = classes.load_s[degree]
+        time = seconds / (limit_s - float(costs.fixed_s[degree]))
+        memory = seconds * float((classes.tokens / load_s).max()) / most_tokens
+        half_s = float(load_s[classes.tokens > most_tokens / 2].min(initial=np.inf))
+        held = np.maximum(held, np.where(seconds >= half_s, 1.0, np.maximum(time, memory)))
+    return np.minimum(held, 1.0)
