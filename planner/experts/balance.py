@@ -93,7 +93,7 @@ def balanced(
     elif thorough:
         placed, largest = recounted(heaviest_first, placed, largest, enough, deadline=deadline)
     if thorough:
-        placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, deadline=deadline)
+        placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, aim=aim, deadline=deadline)
     rows = np.arange(len(weights))[:, None, None]
     return Balanced(
         placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)

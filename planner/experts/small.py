@@ -23,11 +23,18 @@ MOST_REPLICATED = 32
 
 
 def searched_layers(
-    weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, *, deadline: Deadline
+    weights: FloatArray,
+    placed: IntArray,
+    largest: FloatArray,
+    bound: FloatArray,
+    *,
+    aim: FloatArray | None = None,
+    deadline: Deadline,
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Give the placement, its largest loads and the bound after searching the small layers above their bound.
 
     weights: [layers, experts], heaviest first; placed: [layers, devices, slots of a device]; largest, bound: [layers].
+    aim: largest loads [layers] that are light enough to be covered no better.
     Where the search is complete, the bound is what it found. Where slots are better left empty, they hold EMPTY.
     """
     placed, largest, bound = placed.copy(), largest.copy(), bound.copy()
@@ -39,10 +46,12 @@ def searched_layers(
     _, devices, size = placed.shape
     experts = weights.shape[1]
     single = devices * size == experts
-    # With replicas two slots a device have had a program of their own.
-    if coverable(experts, devices=devices, size=size) and (single or (experts <= MOST_REPLICATED and size > 2)):
+    # With replicas two slots a device have had a program of their own. Parts of layers are many.
+    few = experts <= (PROVEN_EXPERTS if aim is not None else MOST_REPLICATED) and size > 2
+    if coverable(experts, devices=devices, size=size) and (few or (single and aim is None)):
         worth = EQUAL if single and experts <= PROVEN_EXPERTS else WORTH
-        for layer in np.flatnonzero(largest > bound * (1 + worth)):
+        enough = bound * (1 + worth) if aim is None else np.maximum(bound * (1 + worth), aim * (1 + WORTH))
+        for layer in np.flatnonzero(largest > enough):
             if deadline.passed():
                 break
             _cover(weights, placed, largest, bound, int(layer))

@@ -36,7 +36,8 @@ def balanced_slots(
     placed = np.full((len(weights), devices, size), EMPTY)
     placed[:, :, :used] = found.placed
     largest = found.largest.copy()
-    above = np.flatnonzero(largest > found.bound * (1 + TOLERANCE))
+    enough = found.bound if aim is None else np.maximum(found.bound, aim)
+    above = np.flatnonzero(largest > enough * (1 + TOLERANCE))
     fewer = (used - 1) * devices
     if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER and not deadline.passed():
         less = balanced_slots(weights[above], slots=fewer, devices=devices, deadline=deadline)
