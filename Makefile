@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 TARGETS_VENV := .venv-targets
 TARGETS := $(TARGETS_VENV)/.installed
 
-.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-experts bench-offload bench-sequences bench-cross-validation clean
+.PHONY: demo test test-targets lint types unit accuracy figure refresh bench-start bench-search bench-experts bench-offload bench-sequences bench-mixed bench-cross-validation clean
 
 demo: $(SETUP)
 	$(BIN)/meshwright plan llama-3.1-70b dgx-h100:64 --global-batch 1024 --sequence-length 8192 -o demo-plan.yaml
@@ -68,6 +68,10 @@ bench-sequences: $(SETUP)
 # Offload splits against their bars, published optimizer steps, and systems without a plan.
 bench-offload: $(SETUP)
 	$(BIN)/python tests/bench_offload.py
+
+# Plans for mixed clusters, replans and reshards against their bars.
+bench-mixed: $(SETUP)
+	$(BIN)/python tests/bench_mixed.py
 
 # Fits the constants without each source of measurements, writes them to catalog/cross_validation.yaml: minutes.
 bench-cross-validation: $(SETUP)

@@ -184,6 +184,15 @@ def test_a_plan_of_unequal_replicas_is_a_plan(tmp_path: Path) -> None:
         emit(again, "megatron")
 
 
+def test_losing_more_of_what_is_left_goes_on_from_there() -> None:
+    once = replanned(SMALL, change_of(SMALL, lose="node:3")).chosen.plan
+    twice = replanned(once, change_of(once, lose="node:0"))
+    assert twice.left.devices == DEVICES - 4
+    assert twice.chosen.plan.mesh.devices <= DEVICES - 4
+    assert twice.chosen.plan.predicted.step_time_s >= once.predicted.step_time_s
+    assert all(check.outcome is Outcome.OK for check in verify(twice.chosen.plan))
+
+
 @pytest.mark.parametrize(
     ("batches", "told"),
     [

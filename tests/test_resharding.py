@@ -16,6 +16,7 @@ from resharded_plans import DEVICES, NODE, RACK, given_plan, small_base, small_p
 from small_models import small_model
 from verified_plans import golden_plan
 
+from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import find_model
 from meshwright.catalog.schedule import Schedule
@@ -96,6 +97,9 @@ def layouts(draw: st.DrawFn, *, experts: bool) -> dict[str, Any]:
     if experts:
         pairs = [(e, t) for e in (1, 2, 4) for t in (1, 2, 4) if stage % (e * t) == 0]
         fields["expert_parallel"], fields["expert_tensor_parallel"] = draw(st.sampled_from(pairs))
+    ranks = fields.get("expert_parallel", 1) * fields.get("expert_tensor_parallel", 1)
+    if context == 1 and (not experts or ranks == tensor) and draw(st.booleans()):
+        fields["axis_order"] = AxisOrder.DATA_OUTERMOST
     return fields | draw(shards(data * context))
 
 

@@ -83,7 +83,7 @@ def _batches(plan: Plan) -> str:
 
 def _bound(plan: Plan) -> str:
     if plan.search.proof == "given":
-        return "no layout whose replicas share the batch evenly is faster on so many devices, by a search of all"
+        return "all layouts whose replicas share the batch evenly were searched, and none is faster on so many devices"
     bound = shown_seconds(plan.search.lower_bound)
     return f"{shown_share(plan.search.gap)} above {bound}, the least that is proved of layouts that share it evenly"
 
