@@ -49,6 +49,12 @@ def most_staying(transitions: FloatArray, loads: FloatArray, *, groups: int, cap
     return best
 
 
+def least_of_homes(loads: FloatArray, *, groups: int) -> float:
+    """The lightest heaviest group of one layer's experts, each in one group."""
+    homes = _homes(len(loads), groups)
+    return min(float(np.bincount(np.array(home), loads, minlength=groups).max()) for home in homes)
+
+
 def _homes(experts: int, groups: int) -> Iterator[tuple[int, ...]]:
     """All homes of which no group has more experts than the fewest that it must have room for."""
     size = -(-experts // groups)

@@ -3,21 +3,24 @@
 import numpy as np
 import pytest
 from eplb_baseline import eplb_global, eplb_hierarchical
-from expert_brute_force import most_staying
+from expert_brute_force import least_of_homes, most_staying
 from expert_instances import chain, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from meshwright.planner import place_experts
-from meshwright.planner.experts import Dispatch, Routing
+from meshwright.planner.experts import Dispatch, Routing, correlation
 from meshwright.planner.experts.chain import chained, matched, partitions
+from meshwright.planner.experts.correlation import most_staying as correlated
+from meshwright.planner.experts.counting import counted
 from meshwright.planner.experts.dispatch import dispatched
 from meshwright.planner.experts.labels import near_previous
 from meshwright.planner.experts.pair_chain import shared_out
 from meshwright.planner.experts.polish import device_loads
 from meshwright.planner.experts.products import product
 from meshwright.planner.experts.repair import repaired
+from meshwright.planner.experts.traffic_bound import cross_bound
 
 
 @settings(deadline=None, max_examples=40)
@@ -86,6 +89,45 @@ def test_room_for_more_experts_than_are_searched_leaves_traffic_unproven() -> No
     placed = place_experts(np.ones((3, 4)), devices=2, slots=8, transitions=moves, objective="traffic")
     assert placed.cross_bound == 0.0
     assert placed.status == "feasible" or placed.cross_device == 0.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.sampled_from([(4, 2, 3), (5, 2, 3), (4, 3, 2), (6, 3, 2)]),
+    load_cap=st.sampled_from([1.2, 2.0, np.inf]),
+)
+def test_no_placement_under_the_cap_crosses_less_than_the_bound(
+    seed: int, shape: tuple[int, int, int], load_cap: float
+) -> None:
+    experts, groups, layers = shape
+    draw = np.random.default_rng(seed)
+    paths = (draw.integers(0, experts, (40, 1)) + draw.integers(0, 2, (40, layers)).cumsum(axis=1)) % experts
+    counts, moves = counted(paths, experts=experts, file="")
+    heaviest = max(least_of_homes(row, groups=groups) for row in counts)
+    most = np.full(layers, max(load_cap * 40 / groups, heaviest))
+    size = -(-experts // groups)
+    bound = cross_bound(Routing(loads=counts, transitions=moves), groups=groups, size=size, most=most, alike=True)
+    best = 1 - most_staying(moves, counts, groups=groups, cap=most[0]) / moves.sum()
+    assert bound <= best + 1e-9
+
+
+def test_the_bound_knows_how_far_an_expert_tells_the_next_one() -> None:
+    weights, moves = chain(layers=6, experts=64, strength=0.6, domains=4, seed=3)
+    found = place_experts(weights, devices=8, nodes=4, transitions=moves)
+    assert 0.2 < found.cross_bound < found.cross_node
+    limits = [weights[part].sum(axis=1) / 4 * 1.01 for part in (slice(None, -1), slice(1, None))]
+    with pytest.MonkeyPatch.context() as patch:
+        exact = correlated(moves, *limits, groups=4)
+        patch.setattr(correlation, "MOST_SINGULAR", 8)
+        looser = correlated(moves, *limits, groups=4)
+    assert (exact <= looser).all()
+    assert (looser < exact * 1.1).all()
+
+
+def test_unrelated_layers_keep_what_chance_keeps() -> None:
+    moves = np.ones((1, 16, 16))
+    assert correlated(moves, np.array([64.0]), np.array([64.0]), groups=4) == pytest.approx([64.0])
 
 
 def test_a_node_without_load_holds_its_experts() -> None:

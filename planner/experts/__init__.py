@@ -7,10 +7,10 @@ the functions that build them:
     balance        counts of replicas and devices for the least largest load         balance.py, exact.py
     lower_bound    what no placement's largest load is below                         lower_bound.py
     affinity       devices or nodes for which the most tokens stay                   homes.py, chain.py, pair_chain.py
-    cross_bound    what fraction of tokens leaves at least                           traffic_bound.py
+    cross_bound    what fraction of tokens leaves at least                           traffic_bound.py, correlation.py
     two levels     nodes for traffic, then devices within them for balance           two_levels.py
     dispatch       what an engine's choice among replicas makes of loads and traffic dispatch.py
-    movement       names of devices for which few weights move                       labels.py
+    movement       names of devices, and exchanges, for which few weights move       labels.py, repair.py
     checker        is it a placement, asked of every answer                          checker.py
 """
 

@@ -388,5 +388,15 @@ def _cross_bound(question: _Question, sent: Dispatched, *, exact: bool) -> float
     crossing = sent.cross_node if question.nodes > 1 else sent.cross_device
     if exact or crossing is None:
         return crossing
-    bound = cross_bound(question.routing, groups=question.level, size=question.slots // question.level)
-    return min(bound, crossing)
+    return min(crossing, _least_crossing(question, sent))
+
+
+def _least_crossing(question: _Question, sent: Dispatched) -> float:
+    routing, level = question.routing, question.level
+    most = np.full(routing.layers, np.inf)
+    if question.load_cap is not None:
+        # Where the cap isn't kept, what is as heavy as the answer is allowed too.
+        mean = routing.loads.sum(axis=1) / question.devices
+        most = np.maximum(mean * question.load_cap, sent.loads.max(axis=1)) * (question.devices // level)
+    alike = question.dispatch is Dispatch.EQUAL_SPLIT or question.slots == routing.experts
+    return cross_bound(routing, groups=level, size=question.slots // level, most=most, alike=alike)
