@@ -40,9 +40,16 @@ def find_mixed(name: str, links: Sequence[str] = ()) -> MixedClusterEntry:
         raise InputError("is for clusters joined by plus signs; a file has links of its own", path="link")
     path = Path(name)
     entry = validate(MixedClusterEntry, read_document(path), file=name)
-    return entry.model_copy(
-        update={"groups": tuple(_written_out(group, number, path) for number, group in enumerate(entry.groups))}
-    )
+    return written_out(entry, file=path)
+
+
+def written_out(entry: MixedClusterEntry, *, file: Path = Path()) -> MixedClusterEntry:
+    """Give a mixed cluster with its groups' clusters and devices written out; those of files lie beside `file`.
+
+    Raises InputError.
+    """
+    groups = tuple(_written_out(group, number, file) for number, group in enumerate(entry.groups))
+    return entry.model_copy(update={"groups": groups})
 
 
 def _joined(name: str, links: Sequence[str]) -> MixedClusterEntry:
@@ -109,7 +116,7 @@ def _written_out(group: GroupEntry, number: int, file: Path) -> GroupEntry:
         try:
             cluster = find_cluster(beside)
         except InputError as error:
-            raise InputError(error.message, file=str(file), path=f"{where}.cluster", hint=error.hint) from None
+            raise InputError(error.message, file=_shown(file), path=f"{where}.cluster", hint=error.hint) from None
     else:
         cluster = group.cluster
     nodes = group.nodes or -(-cluster.devices // cluster.devices_per_node)
@@ -119,9 +126,13 @@ def _written_out(group: GroupEntry, number: int, file: Path) -> GroupEntry:
         if each.node >= nodes:
             raise InputError(
                 f"is {each.node}, but the group's nodes are 0 to {nodes - 1}",
-                file=str(file),
+                file=_shown(file),
                 path=f"{where}.degrade.{position}.node",
             )
     if sum(each.missing for each in group.degrade) >= nodes:
-        raise InputError("leaves the group no node", file=str(file), path=f"{where}.degrade")
+        raise InputError("leaves the group no node", file=_shown(file), path=f"{where}.degrade")
     return group.model_copy(update={"cluster": _with_device(cluster), "nodes": nodes})
+
+
+def _shown(file: Path) -> str:
+    return "" if file == Path() else str(file)

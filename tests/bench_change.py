@@ -5,10 +5,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
+from bench_row import Row
 from resharded_plans import small_base, small_plan
 from verified_plans import golden_plan
 
@@ -49,16 +50,6 @@ SMALL: tuple[dict[str, object], ...] = (
     },
     {"pipeline_parallel": 4, "schedule": Schedule.DUAL_PIPE, "data_parallel": 4, "expert_parallel": 4},
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line of the table: the job, what it came to, its bar, and whether that holds."""
-
-    job: str
-    found: str
-    bar: str
-    holds: bool
 
 
 def change_rows() -> Iterator[Row]:

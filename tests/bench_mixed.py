@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from bench_change import Row, change_rows
+from bench_change import change_rows
+from bench_islands import island_rows
+from bench_row import Row
 
 # The rows of each part, in the order in which they are shown.
-PARTS: tuple[Callable[[], Iterator[Row]], ...] = (change_rows,)
+PARTS: tuple[Callable[[], Iterator[Row]], ...] = (island_rows, change_rows)
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from meshwright.costmodels.state import stage_parameters
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.space import space_of
 from meshwright.planner.mixed.chain_configs import configurations
-from meshwright.planner.mixed.chain_cut import Stages, stages_of, steps_of
+from meshwright.planner.mixed.chain_cut import Known, Stages, stages_of, steps_of
 from meshwright.planner.mixed.search import Mixed
 
 LARGE = 1e9
@@ -103,6 +103,7 @@ def best_apart_s(asked: Mixed) -> float:
 def best_across_s(asked: Mixed) -> float:
     """The least step of a pipeline across the link, over every configuration and every split of the layers."""
     best = LARGE
+    known: Known = {}
     for chain in ((0, 1), (1, 0)):
         jobs = [asked.jobs[island] for island in chain]
         links = [asked.islands.link_of[frozenset(chain)]]
@@ -110,7 +111,7 @@ def best_across_s(asked: Mixed) -> float:
         for found in configurations(chain, jobs, links, asked.limits, share=float(asked.batch), below_s=LARGE):
             for row in range(len(found)):
                 total = -(-asked.batch // int(found.sequences[row]))
-                stages = stages_of(found, row, total=total, memory_limits_bytes=limits, below_s=LARGE, known={})
+                stages = stages_of(found, row, total=total, memory_limits_bytes=limits, below_s=LARGE, known=known)
                 if stages is not None:
                     best = min(best, *_steps(stages, total))
     return best

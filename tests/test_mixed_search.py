@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,14 +65,14 @@ def test_the_step_is_that_of_brute_force(
 def test_pipelines_are_cut_as_brute_force_cuts_them(small: Callable[..., Mixed]) -> None:
     asked = small(link="20 Gb/s, 1 ms", batch=16, layers=6, limits={"max": {"context_parallel": 1}})
     (link_,) = asked.islands.links
-    best = np.inf
+    best, known = np.inf, dict[Any, Any]()
     for chain in ((0, 1), (1, 0)):
         jobs = [asked.jobs[island] for island in chain]
         limits = [asked.memory_limits_bytes[island] for island in chain]
         for found in configurations(chain, jobs, [link_], asked.limits, share=16.0, below_s=np.inf):
             for row in range(len(found)):
                 total = -(-16 // int(found.sequences[row]))
-                solved = best_chain_cut(found, row, total=total, memory_limits_bytes=limits, below_s=1e6, known={})
+                solved = best_chain_cut(found, row, total=total, memory_limits_bytes=limits, below_s=1e6, known=known)
                 assert solved.cut is not None
                 bound_s = float(found.bound_s(np.ceil(16 / found.sequences))[row])
                 assert bound_s <= solved.cut.step_time_s * (1 + 1e-9)

@@ -10,7 +10,7 @@ from typing import Any
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.mixed_entry import MixedClusterEntry
-from meshwright.catalog.mixed_lookup import find_mixed
+from meshwright.catalog.mixed_lookup import find_mixed, written_out
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.model_flop import model_flop
@@ -56,7 +56,7 @@ def plan_mixed(
 
     Args:
         model: a catalog name, the path of a model file or of a Hugging Face config, or an entry.
-        cluster: a file with groups, clusters joined by plus signs, or an entry whose groups are written out.
+        cluster: a file with groups, clusters joined by plus signs, or an entry.
         links: what joins those joined by plus signs: "100 Gb/s, 20 ms".
         stack: the training software; by default that of the groups' devices, where it is one.
         job: the fields of JobSection; the objective is time.
@@ -76,7 +76,7 @@ def mixed_inputs(
     **job: Any,  # noqa: ANN401 - the fields of JobSection
 ) -> MixedInputs:
     """Resolve what a user names. Raises InputError."""
-    entry = find_mixed(cluster, links) if isinstance(cluster, str) else cluster
+    entry = find_mixed(cluster, links) if isinstance(cluster, str) else written_out(cluster)
     stacks: dict[str, str] = {}
     for number, group in enumerate(entry.groups):
         if isinstance(group.cluster, str) or not isinstance(group.cluster.device, DeviceEntry):
