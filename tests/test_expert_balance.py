@@ -285,6 +285,9 @@ def test_a_time_limit_is_kept_and_said() -> None:
         assert cut.status == "feasible"
     few = place_experts(counts, devices=4, transitions=moves, objective="traffic", time_limit_s=1e-6)
     assert few.stopped
+    few = loads(2, 17, "lognormal", seed=5)
+    assert place_experts(few, devices=8, time_limit_s=1e-6).stopped
+    assert not place_experts(few, devices=8, time_limit_s=3600.0).stopped
     for devices, slots in ((16, 64), (32, 96), (48, 96)):
         cut = place_experts(counts, devices=devices, slots=slots, time_limit_s=1e-6)
         whole = place_experts(counts, devices=devices, slots=slots, time_limit_s=3600.0)

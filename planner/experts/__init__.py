@@ -4,7 +4,7 @@ An MoE layer waits for its most loaded device, and pays for each token that leav
 routing, `place_experts` makes both small and says how far the answer is from the best possible. The formulas are beside
 the functions that build them:
 
-    balance        counts of replicas and devices for the least largest load         balance.py, exact.py
+    balance        counts of replicas and devices for the least largest load         balance.py, cover.py
     lower_bound    what no placement's largest load is below                         lower_bound.py
     affinity       devices or nodes for which the most tokens stay                   homes.py, chain.py, pair_chain.py
     cross_bound    what fraction of tokens leaves at least                           traffic_bound.py, correlation.py

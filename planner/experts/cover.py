@@ -11,7 +11,7 @@ that the fewest of them hold first (D. E. Knuth, Dancing links, 2000); a set tha
 next one, since devices are alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -19,6 +19,7 @@ from math import comb
 import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
+from meshwright.planner.experts.deadline import Deadline
 
 # Sets beyond which they aren't listed.
 MOST_SETS = 250_000
@@ -34,14 +35,15 @@ class WorkIsOver(Exception):
 
 @dataclass(slots=True)
 class Work:
-    """How many more sets may be looked at."""
+    """How many more sets may be looked at, and until when."""
 
     left: int
+    deadline: Deadline = field(default_factory=Deadline)
 
     def take(self, sets: int) -> None:
         """Take from what is left. Raises WorkIsOver."""
         self.left -= sets + STEP
-        if self.left < 0:
+        if self.left < 0 or self.deadline.passed():
             raise WorkIsOver
 
 

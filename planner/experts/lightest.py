@@ -14,6 +14,7 @@ import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.experts.cover import Work, WorkIsOver, covered
+from meshwright.planner.experts.deadline import NEVER, Deadline
 
 # Sets looked at in all, and with replicas; for the counts of one try, beside so many times all sets; counts tried.
 MOST_WORK, REPLICATED_WORK = 5_000_000, 40_000_000
@@ -40,23 +41,32 @@ class Lightest:
     bound: float
 
 
-def lightest(weights: FloatArray, counts: IntArray, *, devices: int, size: int, known: float, bound: float) -> Lightest:
-    """Give the lightest placement of one layer as far as the work goes.
+def lightest(
+    weights: FloatArray,
+    counts: IntArray,
+    *,
+    devices: int,
+    size: int,
+    known: float,
+    bound: float,
+    deadline: Deadline = NEVER,
+) -> Lightest:
+    """Give the lightest placement of one layer as far as the work and the time go.
 
     weights: of the experts [experts]; counts: of their replicas in the placement that is there; known: its largest
     load; size: slots of a device; bound: no placement is lighter.
     """
     single = devices * size == len(weights)
     held, largest, low = None, known, bound
-    work = Work(MOST_WORK)
+    work = Work(MOST_WORK, deadline)
     for _ in range(STEPS if single else REPLICATED_STEPS):
-        if largest <= low * (1 + (10 * STRICTLY if single else NEAR)) or work.left < 0:
+        if largest <= low * (1 + (10 * STRICTLY if single else NEAR)) or work.left < 0 or deadline.passed():
             break
         most = (low + largest) / 2
         if single:
             most = most if largest > low * (1 + LITTLE) else largest * (1 - STRICTLY)
         else:
-            work = Work(REPLICATED_WORK // REPLICATED_STEPS)
+            work = Work(REPLICATED_WORK // REPLICATED_STEPS, deadline)
         found, complete = _any(weights, counts, devices=devices, size=size, most=most, work=work)
         if found is not None:
             held, counts = found, found.sum(axis=0)
@@ -74,7 +84,7 @@ def _any(
     tries, complete = _counts(weights, known, devices=devices, slots=devices * size, most=most)
     each = COUNT_WORK + SHARE * comb(len(weights), min(size, len(weights)))
     for counts in tries:
-        own = Work(min(work.left, each) if len(tries) > 1 else work.left)
+        own = Work(min(work.left, each) if len(tries) > 1 else work.left, work.deadline)
         before = own.left
         try:
             found = covered(weights, counts, devices=devices, size=size, most=most, work=own)
@@ -83,7 +93,7 @@ def _any(
         work.left -= before - own.left
         if found is not None:
             return found, False
-        if work.left < 0:
+        if work.left < 0 or work.deadline.struck:
             return None, False
     return None, complete
 

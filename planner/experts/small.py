@@ -54,7 +54,7 @@ def searched_layers(
         for layer in np.flatnonzero(largest > enough):
             if deadline.passed():
                 break
-            _cover(weights, placed, largest, bound, int(layer))
+            _cover(weights, placed, largest, bound, int(layer), deadline=deadline)
     return placed, largest, bound
 
 
@@ -79,12 +79,20 @@ def _search(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: F
         bound[layer] = largest[layer]
 
 
-def _cover(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int) -> None:
+def _cover(
+    weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int, *, deadline: Deadline
+) -> None:
     """Look for exact covers of a layer, and write what is found into its placement, load and bound."""
     _, devices, size = placed.shape
     counts = np.bincount(placed[layer][placed[layer] != EMPTY], minlength=weights.shape[1])
     end = lightest(
-        weights[layer], counts, devices=devices, size=size, known=float(largest[layer]), bound=float(bound[layer])
+        weights[layer],
+        counts,
+        devices=devices,
+        size=size,
+        known=float(largest[layer]),
+        bound=float(bound[layer]),
+        deadline=deadline,
     )
     if end.held is not None:
         placed[layer] = _held(tuple(tuple(np.flatnonzero(there).tolist()) for there in end.held.T), devices, size)
