@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from time import process_time
 
@@ -17,7 +18,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.cli.main import main
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_time
-from meshwright.planner import Plan, check_plan, emit, load_plan, write_plan
+from meshwright.planner import Plan, check_plan, emit, load_plan, plan_of, write_plan
 from meshwright.planner.change import Change, replanned
 from meshwright.planner.change.left import change_of, left_of
 from meshwright.planner.change.replan import moved
@@ -173,8 +174,14 @@ def test_ragged_interleaving_runs_each_pass_once(chunks: int, stages: int, more:
     assert whole[0] <= took <= whole[1]
 
 
+@cache
+def unequal() -> Plan:
+    old = golden_plan(MIXTURE)
+    return replanned(old, change_of(old, lose="node:3")).chosen.plan
+
+
 def test_a_plan_of_unequal_replicas_is_a_plan(tmp_path: Path) -> None:
-    found = replanned(SMALL, change_of(SMALL, lose="node:3")).chosen.plan
+    found = unequal()
     assert found.replica_batches is not None
     write_plan(found, tmp_path / "plan.yaml")
     again = load_plan(tmp_path / "plan.yaml")
@@ -202,8 +209,7 @@ def test_losing_more_of_what_is_left_goes_on_from_there() -> None:
     ],
 )
 def test_replica_batches_that_are_wrong_are_refused(tmp_path: Path, batches: list[dict[str, int]], told: str) -> None:
-    found = replanned(SMALL, change_of(SMALL, lose="node:3")).chosen.plan
-    write_plan(found, tmp_path / "plan.json")
+    write_plan(unequal(), tmp_path / "plan.json")
     document = json.loads((tmp_path / "plan.json").read_text("utf-8"))
     (tmp_path / "plan.json").write_text(json.dumps(document | {"replica_batches": batches}), "utf-8")
     with pytest.raises(InputError, match=told):
@@ -286,3 +292,14 @@ def test_what_fits_nowhere_is_told(run: Run) -> None:
     code, _, err = run("mixture.yaml", "--devices", "8")
     assert code == 4
     assert "no layout of mixtral-8x7b on 8 devices" in err
+
+
+@pytest.mark.parametrize("devices", [40, 56])
+def test_no_plan_is_slower_than_that_of_a_search_on_what_is_left(devices: int) -> None:
+    old = golden_plan(MIXTURE)
+    entry = old.inputs.cluster.entry.model_copy(update={"devices": devices})
+    cluster = old.inputs.cluster.model_copy(update={"entry": entry})
+    searched = plan_of(old.inputs.model_copy(update={"cluster": cluster})).plan
+    found = replanned(old, change_of(old, devices=devices)).chosen.plan
+    assert found.predicted.step_time_s <= searched.predicted.step_time_s
+    assert found.search.lower_bound <= found.predicted.step_time_s

@@ -1,8 +1,9 @@
 """The best plan after a change: what a step takes then, against the state that has to move.
 
-Candidates are layouts that are known to be good for about as many devices: the old plan's, its runners-up, and those
-of a search on the next round number of devices from there up, each with as many replicas as there is room for
-(`shapes.py`). Of those that fit in memory, the one with the least
+Candidates are layouts that are known to be good for about as many devices: the old plan's, its runners-up, those of a
+search on the next round number of devices from there up, and variants of all of them, each with as many replicas as
+there is room for (`shapes.py`). Where they are more than LEFT_OPEN above the bound, all layouts are searched whose
+replicas share the batch evenly on the devices that are left. Of those that fit in memory, the one with the least
 
     step + price x move        price: seconds of each step that a second of moving is worth
 
@@ -11,24 +12,27 @@ old plan's own devices, bounds the step from below, of all layouts whose replica
 is told is to that.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from meshwright.catalog.errors import Infeasible
-from meshwright.costmodels.layout import IntArray, Layout, LayoutTable
+from meshwright.costmodels.layout import IntArray, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.planner.change.left import Change, Left, left_of
 from meshwright.planner.change.seats import seats
-from meshwright.planner.change.shapes import Shape, shapes, with_fewer_expert_ranks
+from meshwright.planner.change.shapes import Shape, shapes, variants
+from meshwright.planner.device_numbers import device_numbers
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.objective import Objective
-from meshwright.planner.layout.question import Found, SearchResult
+from meshwright.planner.layout.question import Found, SearchResult, Unfound
+from meshwright.planner.layout.search import attempt
 from meshwright.planner.plan_schema import Inputs, Plan, Proof
-from meshwright.planner.planning import assembled, digested, memory_limit_bytes, plan_of
+from meshwright.planner.planning import assembled, digested, memory_limit_bytes, plan_of, question_of
 from meshwright.planner.replica_batches import even_inputs, predicted_with
 from meshwright.planner.resharding.between import machines_of
 from meshwright.planner.resharding.placement import placement_of
@@ -36,10 +40,15 @@ from meshwright.planner.resharding.reshard import Reshard, resharded
 
 # Runners-up that a search on a round number of devices gives.
 RUNNERS_UP = 3
-NO_ROOM = "there is no room for a replica, or its batch breaks a rule"
+# Shapes that are predicted, of all that are possible.
+LOOKED_INTO = 32
+# All even layouts are searched too where what is known leaves more than this share above the bound.
+LEFT_OPEN = 0.03
 TOO_LARGE = "it needs more memory than a device offers"
 # Seconds of a step that a second of moving is worth: a thousand steps until the next change.
 PRICE_OF_MOVE = 1e-3
+Timed = tuple[float, Shape]
+"""Seconds of a step, and the shape that takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +95,20 @@ def replanned(
     left = left_of(old, change)
     inputs = _inputs(old, left)
     known, bound_s = _known(old, inputs)
-    layouts = list(_layouts([old, *known]))
-    possible = shapes(layouts, inputs)
-    timed = sorted(_timed(possible, inputs), key=lambda each: each[0])
+    timed, rejected = _timed(_quickest([old, *known], inputs), inputs)
+    least_s = min((step_s for step_s, _ in timed), default=math.inf)
+    if least_s > (1 + LEFT_OPEN) * bound_s:
+        found = _searched(inputs, slowest_s=least_s)
+        timed += found
+        bound_s = max(bound_s, min((step_s for step_s, _ in timed), default=bound_s))
     if not timed:
         raise Infeasible(
-            f"nothing that is known fits on the {left.devices} devices that are left",
-            rejected={NO_ROOM: len(layouts) - len(possible), TOO_LARGE: len(possible)},
-            hint="`meshwright plan` searches all layouts of that many devices",
+            f"nothing fits on the {left.devices} devices that are left",
+            rejected=rejected,
+            hint="`meshwright plan` says how much more memory the nearest layout needs",
         )
-    search = _search(len(layouts), len(possible), len(timed), min(bound_s, timed[0][0]))
+    timed.sort(key=lambda each: each[0])
+    search = _search(timed, rejected, min(bound_s, timed[0][0]))
     weighed: list[Candidate] = []
     for step_s, shape in timed:
         if weighed and step_s >= min(_cost(each, price) for each in weighed):
@@ -141,30 +154,50 @@ def _round(devices: int, node: int) -> int:
     return devices if devices < node else node * min(number for number in powers if number >= nodes)
 
 
-def _layouts(plans: Sequence[Plan]) -> Iterator[Layout]:
+def _quickest(plans: Sequence[Plan], inputs: Inputs) -> list[Shape]:
+    """Give the shapes of plans and their runners-up, and of variants of those, that are likely to be the fastest.
+
+    Likely is what the layout takes for a sequence of a replica, times those of the busiest one.
+    """
+    found: dict[Shape, float] = {}
     for plan in plans:
-        for section in (plan.layout, *(other.layout for other in plan.alternatives)):
-            yield from with_fewer_expert_ranks(section.layout())
+        batch = plan.inputs.job.global_batch
+        own = [(plan.layout, plan.predicted.step_time_s)]
+        for section, step_s in (*own, *((other.layout, other.step_time_s) for other in plan.alternatives)):
+            each_s = step_s * section.data_parallel / batch
+            for shape in shapes(tuple(variants(section.layout())), inputs):
+                likely_s = each_s * shape.sequences(inputs.job.global_batch)
+                found[shape] = min(found.get(shape, math.inf), likely_s)
+    return sorted(found, key=lambda shape: found[shape])[:LOOKED_INTO]
 
 
-def _timed(possible: Sequence[Shape], inputs: Inputs) -> Iterator[tuple[float, Shape]]:
-    """Give the step time of each shape that fits in memory."""
-    limit = memory_limit_bytes(inputs)
+def _timed(possible: Sequence[Shape], inputs: Inputs) -> tuple[list[Timed], dict[str, int]]:
+    """Give the step time of each shape that fits in memory, and how many don't."""
+    limit, found = memory_limit_bytes(inputs), []
     for shape in possible:
         job = job_of(even_inputs(inputs, shape.layout, shape.batches), devices=shape.layout.world_size)
         table = LayoutTable.of([shape.layout])
         if significant_bytes(float(predict_memory(job, table).nvidia_smi_bytes[0])) <= limit:
-            yield significant(float(predict_time(job, table).step_time_s[0])), shape
+            found.append((significant(float(predict_time(job, table).step_time_s[0])), shape))
+    return found, {TOO_LARGE: len(possible) - len(found)} if len(found) < len(possible) else {}
 
 
-def _search(layouts: int, possible: int, fitting: int, bound_s: float) -> SearchResult:
-    rejected = {NO_ROOM: layouts - possible, TOO_LARGE: possible - fitting}
+def _searched(inputs: Inputs, *, slowest_s: float) -> list[Timed]:
+    """Give the fastest layout whose replicas share the batch evenly, none where it's no faster than that."""
+    question = replace(question_of(inputs), slowest_s=slowest_s)
+    found = attempt([job_of(inputs, devices=number) for number in device_numbers(inputs)], question)
+    if isinstance(found, Unfound):
+        return []
+    return [(significant(found.best.step_time_s), Shape(layout=found.best.layout, batches=None))]
+
+
+def _search(timed: Sequence[Timed], rejected: Mapping[str, int], bound_s: float) -> SearchResult:
     return SearchResult(
-        best=Found(layout=Layout(), step_time_s=bound_s, peak_bytes=0.0),
+        best=Found(layout=timed[0][1].layout, step_time_s=bound_s, peak_bytes=0.0),
         alternatives=(),
-        candidates=layouts,
-        feasible=fitting,
-        rejected={reason: count for reason, count in rejected.items() if count},
+        candidates=len(timed) + sum(rejected.values()),
+        feasible=len(timed),
+        rejected=rejected,
         value=bound_s,
         lower_bound=bound_s,
     )

@@ -23,6 +23,12 @@ class Shape:
     layout: Layout
     batches: tuple[ReplicaBatch, ...] | None
 
+    def sequences(self, global_batch: int) -> int:
+        """Give how many sequences the busiest replica runs in a step."""
+        if self.batches is None:
+            return global_batch // self.layout.data_parallel
+        return self.layout.micro_batch * max(batch.micro_batches for batch in self.batches)
+
 
 def shapes(layouts: Sequence[Layout], inputs: Inputs) -> tuple[Shape, ...]:
     """Give the distinct shapes of some layouts on the devices of inputs' cluster, in order, that are legal there."""
@@ -30,13 +36,16 @@ def shapes(layouts: Sequence[Layout], inputs: Inputs) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys(shape for shape in found if shape is not None))
 
 
-def with_fewer_expert_ranks(layout: Layout) -> Iterator[Layout]:
-    """Give a layout, and those with half as many expert ranks and so on: replicas then come in smaller steps."""
-    expert = layout.expert_parallel
-    yield layout
-    while expert % 2 == 0:
-        expert //= 2
-        yield replace(layout, expert_parallel=expert)
+def variants(layout: Layout) -> Iterator[Layout]:
+    """Give a layout, and those with fewer expert ranks and smaller micro-batches: replicas come in smaller steps then.
+
+    Expert ranks are halved, again and again; micro-batches are of any number of sequences below.
+    """
+    halves = [layout.expert_parallel >> power for power in range(layout.expert_parallel.bit_length())]
+    whole = [half for power, half in enumerate(halves) if half << power == layout.expert_parallel]
+    for expert in whole:
+        for micro_batch in range(layout.micro_batch, 0, -1):
+            yield replace(layout, expert_parallel=expert, micro_batch=micro_batch)
 
 
 def _fitted(layout: Layout, inputs: Inputs) -> Shape | None:
