@@ -76,7 +76,10 @@ def _bytes(value: Tensor | Iterable[Tensor]) -> int:
 
 
 class ActivationMeter:
-    """Bytes that forward passes keep for backward passes: storages of saved tensors, each once, without parameters."""
+    """Bytes that forward passes keep for backward passes: storages of saved tensors, each once, without parameters.
+
+    A storage counts from when the first operator saves it until the last one that did lets go of it.
+    """
 
     def __init__(self, parameters: Callable[[], Iterable[Tensor]]) -> None:
         self.parameters = parameters
@@ -84,33 +87,37 @@ class ActivationMeter:
         self._users: dict[int, int] = {}
 
     def pack(self, tensor: Tensor) -> "_Kept":
-        """Note a tensor that autograd saves."""
-        storage = local_of(tensor).untyped_storage()
+        """Note a tensor that autograd saves; without its history, or an operator that saves its output never ends."""
+        storage, tensor = local_of(tensor).untyped_storage(), tensor.detach()
         key, size = storage.data_ptr(), storage.nbytes()
-        if not size or key in {local_of(each).untyped_storage().data_ptr() for each in self.parameters()}:
-            return _Kept(tensor, None, 0)
-        if not self._users.get(key):
+        if not size or (key not in self._users and self._is_parameter(key)):
+            return _Kept(tensor, None)
+        if key not in self._users:
             self.held_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         self._users[key] = self._users.get(key, 0) + 1
-        return _Kept(tensor, lambda: self._release(key, size), size)
+        return _Kept(tensor, lambda: self._release(key, size))
 
     @staticmethod
     def unpack(kept: "_Kept") -> Tensor:
         """Give a saved tensor back."""
         return kept.tensor
 
+    def _is_parameter(self, key: int) -> bool:
+        return any(local_of(each).untyped_storage().data_ptr() == key for each in self.parameters())
+
     def _release(self, key: int, size: int) -> None:
         self._users[key] -= 1
         if not self._users[key]:
+            del self._users[key]
             self.held_bytes -= size
 
 
 class _Kept:
     """A saved tensor; lives for as long as autograd keeps it."""
 
-    def __init__(self, tensor: Tensor, released: Callable[[], None] | None, size: int) -> None:
-        self.tensor, self._released, self.size = tensor, released, size
+    def __init__(self, tensor: Tensor, released: Callable[[], None] | None) -> None:
+        self.tensor, self._released = tensor, released
 
     def __del__(self) -> None:
         if self._released is not None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from meshwright.catalog.errors import MeshwrightError
 from meshwright.planner.ledger.ledger import RankLedger
 from meshwright.planner.ledger.transfers import totals
-from meshwright.planner.ledger.workload import Workload
+from meshwright.planner.ledger.workload import FLOAT_BYTES, Workload
 from meshwright.runtime.launch import Measured, mean_losses
 
 STATE = ("parameter_bytes", "gradient_bytes", "optimizer_bytes")
+ACTIVATIONS = "activation_bytes"
 LOSS_TOLERANCE = 1e-5
 
 
@@ -17,15 +18,26 @@ LOSS_TOLERANCE = 1e-5
 class Report:
     """One run of a workload, by rank.
 
-    losses_alone: of each step, of the same training in one process; None where that wasn't run. exact: losses must be
-    within LOSS_TOLERANCE of those, as in fp32 on processors, whose products aren't rounded to fewer bits.
+    losses_alone: of each step, of the same training in one process; None where that wasn't run.
+    on_processor: activation bytes must be as expected too, which are those of PyTorch's kernels there; a GPU's keep
+    other tensors.
     """
 
     workload: Workload
     expected: tuple[RankLedger, ...]
     measured: tuple[Measured, ...]
     losses_alone: tuple[float, ...] | None
-    exact: bool
+    on_processor: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether losses must be within LOSS_TOLERANCE: in fp32 on processors products aren't rounded to fewer bits."""
+        return self.on_processor and self.workload.element_bytes == FLOAT_BYTES
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The names of the bytes that must be as expected."""
+        return (*STATE, ACTIVATIONS) if self.on_processor else STATE
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -40,7 +52,7 @@ class Report:
     def differences(self) -> Iterator[str]:
         """Give a sentence for each thing that wasn't as expected."""
         for expected, measured in zip(self.expected, self.measured, strict=True):
-            for name in STATE:
+            for name in self.compared:
                 had, wanted = getattr(measured, name), getattr(expected, name)
                 if had != wanted:
                     yield f"rank {expected.rank}: {name} are {had}, not {wanted}"

@@ -81,4 +81,4 @@ def batch_of(workload: Workload, rank: RankPlan, number: int) -> tuple[Tensor, T
     own = workload.micro_batches * workload.layout.micro_batch
     words = words.narrow(0, rank.coordinates["data"] * own, own)
     first, length = rank.coordinates["context"] * workload.local_sequence, workload.local_sequence
-    return words.narrow(1, first, length), words.narrow(1, first + 1, length)
+    return words.narrow(1, first, length).clone(), words.narrow(1, first + 1, length).clone()

@@ -10,9 +10,9 @@ from meshwright.cli.render.units import shown_bytes, shown_seconds
 from meshwright.planner import Plan
 from meshwright.planner.layout.description import describe
 from meshwright.planner.ledger.transfers import Kind, Transfer, by_kind
-from meshwright.runtime.report import STATE, Report
+from meshwright.runtime.report import ACTIVATIONS, STATE, Report
 
-SAME, DIFFERENT = "the same", "different"
+SAME, DIFFERENT, NOT_COMPARED = "the same", "different", "not compared"
 
 
 def run_document(plan: Plan, report: Report) -> dict[str, Any]:
@@ -66,8 +66,13 @@ def _rank(report: Report, rank: int) -> dict[str, Any]:
     expected, measured = report.expected[rank], report.measured[rank]
     return {
         "rank": rank,
-        **{name: {"expected": getattr(expected, name), "measured": getattr(measured, name)} for name in STATE},
-        "activation_bytes": measured.activation_bytes,
+        **{
+            name: {
+                "expected": getattr(expected, name) if name in report.compared else None,
+                "measured": getattr(measured, name),
+            }
+            for name in (*STATE, ACTIVATIONS)
+        },
         "collectives": {
             kind: {"expected": _count(expected.transfers, kind), "measured": _count(measured.transfers, kind)}
             for kind in Kind
@@ -89,13 +94,16 @@ def _render_losses(console: Console, report: Report) -> None:
 
 
 def _render_state(console: Console, report: Report) -> None:
-    table = plain_table(
-        "Bytes of each rank", ["rank"], ["parameters", "gradients", "optimizer", "as expected", "activations"]
-    )
+    columns = ["parameters", "gradients", "optimizer", "as expected", "activations", "expected", ""]
+    table = plain_table("Bytes of each rank", ["rank"], columns)
+    compared = ACTIVATIONS in report.compared
     for expected, measured in zip(report.expected, report.measured, strict=True):
         same = all(getattr(expected, name) == getattr(measured, name) for name in STATE)
         cells = [f"{getattr(measured, name):,}" for name in STATE]
-        add_row(table, measured.rank, *cells, _verdict(same=same), f"{measured.activation_bytes:,}")
+        kept, wanted = measured.activation_bytes, expected.activation_bytes
+        verdict = _verdict(same=kept == wanted) if compared else NOT_COMPARED
+        activations = (f"{kept:,}", f"{wanted:,}" if compared else "", verdict)
+        add_row(table, measured.rank, *cells, _verdict(same=same), *activations)
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from meshwright.planner.ledger.activations import activation_bytes
 from meshwright.planner.ledger.context_traffic import context_traffic
 from meshwright.planner.ledger.data_traffic import data_traffic
 from meshwright.planner.ledger.expert_traffic import expert_traffic
@@ -20,13 +21,16 @@ MOMENTS = 2
 class RankLedger:
     """One rank's part. Bytes are those between steps, parameters, gradients and both moments of Adam in fp32.
 
-    gradient_bytes: of those that the optimizer is given. transfers: of one step, without what the first one sets up.
+    gradient_bytes: of those that the optimizer is given. activation_bytes: the most that forward passes keep for
+    backward passes at once, by PyTorch's kernels for processors. transfers: of one step, without what the first one
+    sets up.
     """
 
     rank: int
     parameter_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    activation_bytes: int
     transfers: tuple[Transfer, ...]
 
 
@@ -44,6 +48,7 @@ def rank_ledger(workload: Workload, rank: RankPlan) -> RankLedger:
         parameter_bytes=parameter_bytes,
         gradient_bytes=parameter_bytes,
         optimizer_bytes=MOMENTS * parameter_bytes,
+        activation_bytes=activation_bytes(workload, rank),
         transfers=tuple(transfer for part in parts for transfer in part(workload, rank)),
     )
 

@@ -64,6 +64,17 @@ WORKLOADS = {
     "experts, sharded and recomputed": small_workload(MIXTURE, data_parallel=2, zero_stage=3, zero_shard=2, **FULL),
     "experts, over tensor ranks": small_workload(SHARED, expert_parallel=2, **TENSOR, **FULL),
     "experts, copied over tensor ranks": small_workload(SHARED, **TENSOR),
+    "keys gathered, two sequences and experts": small_workload(
+        SHARED, micro_batch=2, context_parallel=2, expert_parallel=2, **GATHER
+    ),
+    "keys gathered, cores recomputed": small_workload(context_parallel=2, **GATHER, **SELECTIVE),
+    "ulysses, two sequences, cores recomputed": small_workload(
+        micro_batch=2, context_parallel=2, **ULYSSES, **SELECTIVE
+    ),
+    "zero-bubble, two chunks and experts": small_workload(
+        MIXTURE, pipeline_parallel=2, virtual_pipeline=2, schedule=Schedule.ZERO_BUBBLE_H1
+    ),
+    "zero-bubble v, cores recomputed": small_workload(MIXTURE, micro_batches=2, **ZERO_BUBBLE_V, **SELECTIVE),
     "experts, unevenly filled": small_workload(
         MIXTURE, sequence_length=30, expert_parallel=2, context_parallel=2, **GATHER
     ),
@@ -71,6 +82,9 @@ WORKLOADS = {
     # Four processes: two axes, and hybrid sharding.
     "hybrid, zero 1": small_workload(data_parallel=4, zero_stage=1, zero_shard=2),
     "hybrid, zero 3": small_workload(data_parallel=4, zero_stage=3, zero_shard=2),
+    "zero-bubble of three stages": small_workload(
+        small_model(experts=True, layers=6), pipeline_parallel=3, virtual_pipeline=2, schedule=Schedule.ZERO_BUBBLE_H1
+    ),
     "shards of three rows": small_workload(micro_batches=2, data_parallel=3, zero_stage=3, zero_shard=3),
     "tensor and zero 3": small_workload(data_parallel=2, zero_stage=3, zero_shard=2, **TENSOR),
     "tensor and zero 2": small_workload(data_parallel=2, zero_stage=2, zero_shard=2, tensor_parallel=2),
@@ -92,6 +106,9 @@ WORKLOADS = {
         MIXTURE, data_parallel=4, expert_parallel=2, zero_stage=3, zero_shard=4, **FULL
     ),
     "experts and hybrid": small_workload(MIXTURE, data_parallel=4, expert_parallel=2, zero_stage=3, zero_shard=2),
+    "keys gathered, zero 3, four sequences": small_workload(
+        micro_batch=4, data_parallel=2, context_parallel=2, zero_stage=3, zero_shard=4, **GATHER
+    ),
     "experts over data and tensor": small_workload(
         MIXTURE, data_parallel=2, expert_parallel=4, zero_stage=3, zero_shard=2, **TENSOR
     ),
@@ -183,11 +200,14 @@ def test_tables_say_what_was_as_expected(reports: dict[str, Report]) -> None:
     shown = text.file.getvalue()
     assert "small on 2 processes: tp 2" in shown
     assert "the plan predicts of llama-3.1-8b" in shown
-    assert shown.count("the same") == 2 + 2 * 3
+    assert shown.count("the same") == 2 * 2 + 2 * 3
     assert "different" not in shown
     text = Console(file=StringIO(), width=120)
     render_run(text, plan, replace(reports["sequence"], expected=reports["tensor"].expected))
-    assert text.file.getvalue().count("different") == 2 * 3
+    assert text.file.getvalue().count("different") == 2 + 2 * 3
+    text = Console(file=StringIO(), width=120)
+    render_run(text, plan, replace(reports["sequence"], expected=reports["tensor"].expected, on_processor=False))
+    assert text.file.getvalue().count("not compared") == 2
 
 
 def _collectives(file: Path) -> None:
