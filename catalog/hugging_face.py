@@ -17,7 +17,7 @@ from meshwright.catalog.hugging_face_families import (
     Qwen2,
     Qwen3,
 )
-from meshwright.catalog.hugging_face_mixtures import Deepseek, Llama4, Mixtral, Qwen3Moe
+from meshwright.catalog.hugging_face_mixtures import Deepseek, Llama4, MiniMax, Mixtral, Qwen3Moe
 from meshwright.catalog.model_entry import ModelEntry
 
 FAMILIES: dict[str, type[Decoder]] = {
@@ -33,6 +33,9 @@ FAMILIES: dict[str, type[Decoder]] = {
     "llama": Llama,
     "llama4": Llama4,
     "llama4_text": Llama4,
+    "minimax": MiniMax,
+    "minimax_m1": MiniMax,
+    "minimax_text_01": MiniMax,
     "mistral": Mistral,
     "mixtral": Mixtral,
     "qwen2": Qwen2,

@@ -24,6 +24,7 @@ class LayerType(StrEnum):
     FULL = "full_attention"
     SLIDING = "sliding_attention"
     CHUNKED = "chunked_attention"
+    LINEAR = "linear_attention"
 
 
 class Decoder(BaseModel):
@@ -187,8 +188,8 @@ class WindowedDecoder(GroupedDecoder):
             return types
         if len(types) != layers:
             raise ValueError(f"lists {len(types)} layers, but num_hidden_layers is {layers}")
-        if LayerType.CHUNKED in types:
-            raise ValueError("layers of this family attend within a window, not within chunks")
+        if not {LayerType.CHUNKED, LayerType.LINEAR}.isdisjoint(types):
+            raise ValueError("layers of this family attend within a window, not within chunks and not linearly")
         if full_layer_frequency(types) is None:
             raise ValueError("full attention must come at every n-th layer; other patterns can't be planned yet")
         return types

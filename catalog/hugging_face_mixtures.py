@@ -44,6 +44,62 @@ class Mixtral(Mistral):
         }
 
 
+class MiniMax(GroupedDecoder):
+    """MiniMax-Text-01 and M1: linear attention but in every n-th layer, and every layer a mixture.
+
+    Which layers attend linearly `layer_types` says, else `attn_type_list` (0 where it does) of the model's own code.
+    """
+
+    num_key_value_heads: Dimension | None = 8
+    num_local_experts: Dimension
+    num_experts_per_tok: Dimension
+    shared_intermediate_size: Index = 0
+    block_size: Dimension = 256
+    layer_types: list[LayerType] = Field(validation_alias=AliasChoices("layer_types", "attn_type_list"))
+
+    @field_validator("num_experts_per_tok")
+    @classmethod
+    def _enough(cls, top_k: int, info: ValidationInfo) -> int:
+        return _chosen(top_k, info.data.get("num_local_experts"))
+
+    @field_validator("layer_types", mode="before")
+    @classmethod
+    def _by_name(cls, types: Any) -> Any:  # noqa: ANN401 - what a file holds
+        if not isinstance(types, list):
+            return types
+        names = {0: LayerType.LINEAR, 1: LayerType.FULL}
+        return [names.get(kind, kind) if type(kind) is int else kind for kind in types]
+
+    @field_validator("layer_types")
+    @classmethod
+    def _regular(cls, types: list[LayerType], info: ValidationInfo) -> list[LayerType]:
+        layers = info.data.get("num_hidden_layers")
+        if layers is not None and len(types) != layers:
+            raise ValueError(f"lists {len(types)} layers, but num_hidden_layers is {layers}")
+        if not {LayerType.FULL, LayerType.LINEAR}.issuperset(types):
+            raise ValueError("layers of this family attend to the full sequence or linearly")
+        if full_layer_frequency(types) is None:
+            raise ValueError("full attention must come at every n-th layer; other patterns can't be planned yet")
+        return types
+
+    def fields(self) -> dict[str, Any]:
+        """Add linear attention, where some layer has it, and the mixture."""
+        frequency = full_layer_frequency(self.layer_types) or 0
+        linear = {"frequency": frequency, "block": self.block_size, "gated": True}
+        return (
+            super().fields()
+            | ({} if frequency == 1 else {"linear_attention": linear})
+            | {
+                "experts": {
+                    "experts": self.num_local_experts,
+                    "top_k": self.num_experts_per_tok,
+                    "ffn_hidden": self.intermediate_size,
+                    "shared_ffn_hidden": self.shared_intermediate_size,
+                }
+            }
+        )
+
+
 class Qwen3Moe(WindowedDecoder):
     """Qwen 3's mixtures: as Qwen 3, except that the window is every layer's, and that heads have no fixed width.
 

@@ -58,6 +58,7 @@ def mixtures(document: object) -> list[bool]:
         ("llama-3.1-8b", 8_030_261_248),
         ("llama-3.2-1b", 1_235_814_400),
         ("llama-7b", 6_738_415_616),
+        ("minimax-text-01", 456_089_655_296),
         ("mistral-7b-v0.1", 7_241_732_096),
         ("mistral-nemo-12b", 12_247_782_400),
         ("mixtral-8x7b", 46_702_792_704),
@@ -254,6 +255,21 @@ class TestWindows:
         assert windows(document) == [None if is_full else window for is_full in full]
 
 
+class TestLinearAttention:
+    def test_minimax_is_the_model_of_the_catalog(self) -> None:
+        ours = transformer_of(find_model("minimax-text-01"))
+        assert dataclasses.replace(model_of(config("minimax-text-01")), name=ours.name) == ours
+
+    def test_numbers_say_the_same_as_names(self) -> None:
+        numbered = config_without("minimax-text-01", "layer_types") | {"attn_type_list": ([0] * 7 + [1]) * 10}
+        for kind in ("minimax_text_01", "minimax_m1"):
+            assert model_of(numbered | {"model_type": kind}) == model_of(config("minimax-text-01"))
+
+    def test_full_attention_everywhere_is_a_plain_mixture(self) -> None:
+        entry = entry_of(config("minimax-text-01", layer_types=["full_attention"] * 80))
+        assert entry.linear_attention is None
+
+
 class TestMixtures:
     def test_leading_dense_layers(self) -> None:
         assert mixtures(config("deepseek-v2-lite")) == [False] + [True] * 26
@@ -324,7 +340,11 @@ class TestMixtures:
             "layer_types",
             "can't be planned yet",
         ),
-        (config("gemma-2-9b", layer_types=["linear_attention"] * 42), "layer_types.0", "linear_attention"),
+        (config("gemma-2-9b", layer_types=["linear_attention"] * 42), "layer_types", "not linearly"),
+        (config_without("minimax-text-01", "layer_types"), "layer_types", "missing"),
+        (config("minimax-text-01", layer_types=["sliding_attention"] * 80), "layer_types", "or linearly"),
+        (config("minimax-text-01", layer_types=[2] * 80), "layer_types.0", "linear_attention"),
+        (config("minimax-text-01", layer_types=["full_attention"]), "layer_types", "lists 1"),
         (
             config("qwen2-7b", use_sliding_window=True, max_window_layers=14),
             "max_window_layers",

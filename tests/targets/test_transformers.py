@@ -116,6 +116,17 @@ def deepseek_v3(entry: ModelEntry) -> Fields:
     }
 
 
+def minimax(entry: ModelEntry) -> Fields:
+    linear = entry.linear_attention
+    assert linear is not None
+    full = [(layer + 1) % linear.frequency == 0 for layer in range(entry.layers)]
+    return {
+        **mixtral(entry),
+        "block_size": linear.block,
+        "layer_types": ["full_attention" if softmax else "linear_attention" for softmax in full],
+    }
+
+
 # By the beginning of a model's name: the kind of module, and the fields of its configuration.
 KINDS: dict[str, tuple[str, Callable[[ModelEntry], Fields]]] = {
     "bloom": ("bloom", bloom),
@@ -125,6 +136,7 @@ KINDS: dict[str, tuple[str, Callable[[ModelEntry], Fields]]] = {
     "llama-3": ("llama", common),
     "llama-4": ("llama4_text", llama4_text),
     "megatron": ("gpt2", gpt2),
+    "minimax": ("minimax", minimax),
     "mixtral": ("mixtral", mixtral),
     "mpt": ("gpt2", gpt2),
     "qwen3": ("qwen3_moe", qwen3_moe),
