@@ -108,6 +108,14 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             metavar="LINK",
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="On islands, a way that changes the mathematics: diloco, noloco, co2, compress, skip-stages; "
+            "diloco:50 for 50 local steps.",
+            metavar="WAY",
+        ),
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Training software; by default the device's usual one.")] = None,
     overlay: OverlayFiles = None,
     output: Annotated[
@@ -136,8 +144,10 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         plan_mixed(
             model,
             cluster,
-            links=link or [],
-            job={
+            asked={
+                "links": link or [],
+                "allow": allow or [],
+                "stack": stack,
                 "global_batch": global_batch,
                 "sequence_length": sequence_length,
                 "precision": precision,
@@ -146,7 +156,6 @@ def plan_command(  # noqa: PLR0913 - one argument an option
                 "memory_headroom": memory_headroom,
                 "limits": limits,
             },
-            stack=stack,
             refused={
                 "--tokens": tokens is not None,
                 "--time-limit": time_limit is not None,
@@ -160,6 +169,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             json=json,
         )
         return
+    if allow:
+        raise InputError("is for islands; here is one cluster", path="--allow", hint="leave out --allow")
     if link:
         raise InputError("joins clusters given as A+B; here is one", path="--link", hint="leave out --link")
     inputs = inputs_of(

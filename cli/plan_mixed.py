@@ -10,14 +10,14 @@ def plan_mixed(
     model: str,
     cluster: str,
     *,
-    links: list[str],
-    job: dict[str, Any],
-    stack: str | None,
+    asked: dict[str, Any],
     refused: dict[str, bool],
     output: Path | None,
     json: bool,
 ) -> None:
-    """Plan, print, and write where that is asked; `refused` are options that mixed clusters have no use for, if given.
+    """Plan, print, and write where that is asked.
+
+    asked: arguments of `mixed_inputs`. refused: options that are of no use to mixed clusters, and whether each is given.
 
     Raises InputError.
     """
@@ -29,7 +29,7 @@ def plan_mixed(
     for option, given in refused.items():
         if given:
             raise InputError("isn't for mixed clusters", path=option, hint=f"leave out {option}")
-    inputs = mixed_inputs(model, cluster, links=links, stack=stack, **job)
+    inputs = mixed_inputs(model, cluster, **asked)
     with busy("searching the shapes"):
         made = plan_of_mixed(inputs)
     if output is not None:

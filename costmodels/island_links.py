@@ -53,12 +53,13 @@ class Edge:
 class Exchange:
     """What the parties send one another once a step: seconds of gradients, and of parameters behind the optimizer.
 
-    sent_bytes: on all links together.
+    sent_bytes: on all links together. fixed_s: what nothing hides.
     """
 
     gradients_s: float
     parameters_s: float
     sent_bytes: float
+    fixed_s: float = 0.0
 
 
 NOTHING = Exchange(gradients_s=0.0, parameters_s=0.0, sent_bytes=0.0)
@@ -137,7 +138,7 @@ def exposed_exchange_s(job: Job, exchange: Exchange, *, forward_s: FloatArray, b
     """
     parts = float(len(job.model.layers))
     contention = job.cluster.device.calibration.contention
-    total = np.zeros(np.shape(backward_s))
+    total = np.full(np.shape(backward_s), exchange.fixed_s)
     for seconds, room_s, beside in (
         (exchange.gradients_s, backward_s, job.stack.overlap_gradients),
         (exchange.parameters_s, forward_s, job.stack.overlap_parameters),

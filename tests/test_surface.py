@@ -195,6 +195,7 @@ COMMANDS = {
         "--target",
         "--offload",
         "--link",
+        "--allow",
         "--stack",
         "--overlay",
         "-o",

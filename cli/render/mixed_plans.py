@@ -66,7 +66,9 @@ def _summary(plan: MixedPlan) -> Iterator[str]:
         "data and pipeline": "the pipeline and data parallelism cross the links",
     }
     yield f"{mixed.shape}: {crossing[mixed.crossing]}, {predicted.link_bytes / 1e9:,.0f} GB a step"
-    if mixed.exchange is not None:
+    if mixed.way is not None:
+        yield f"by {mixed.way.name}, which was allowed: {mixed.way.trades} ({mixed.way.source})"
+    elif mixed.exchange is not None:
         seconds = mixed.exchange.gradients_s + mixed.exchange.parameters_s
         yield (
             f"islands hold {mixed.exchange.across} of the optimizer's states; exchanging gradients takes "

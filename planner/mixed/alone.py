@@ -144,7 +144,8 @@ def _with_exchange(job: Job, exchange: Exchange, rows: Columns, bound_s: FloatAr
     total_s = exchange.gradients_s + exchange.parameters_s
     share = rows["pipeline_parallel"] * sequences / job.global_batch
     hidden_s = np.where(share < 1.0, bound_s * share, total_s)
-    return np.asarray(bound_s + np.maximum(total_s / len(job.model.layers), total_s - hidden_s))
+    shown_s = np.maximum(total_s / len(job.model.layers), total_s - hidden_s)
+    return np.asarray(bound_s + exchange.fixed_s + shown_s)
 
 
 def _exposed_s(job: Job, exchange: Exchange, layouts: LayoutTable) -> FloatArray:

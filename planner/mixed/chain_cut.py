@@ -75,13 +75,15 @@ class Solved:
 class Stages:
     """What the stages of one configuration may hold: options of planner/stages, with the messages in their passes.
 
-    island: of each stage the position of its island in the chain, -1 of a link that is like a stage.
+    island: of each stage the position of its island in the chain, -1 of a link that is like a stage. seen: the share of
+    the micro-batches that passes each, by which its passes are multiplied.
     """
 
     layouts: tuple[Layout, ...]
     crossing_s: tuple[float, ...]
     buffered: bool
     island: IntArray
+    seen: FloatArray
     options: Options
     job: Job
 
@@ -100,6 +102,7 @@ def best_chain_cut(
     below_s: float,
     known: Known,
     even: bool = False,
+    skipped: float = 0.0,
 ) -> Solved:
     """Find how to deal the layers of a configuration, in less than `below_s`.
 
@@ -110,11 +113,20 @@ def best_chain_cut(
         memory_limits_bytes: what a device of each island may use.
         below_s: a step time that is of no use any more.
         known: figures of islands' stages that were worked out before; what is new is added.
+        skipped: of the stages between the ends, the share that a micro-batch skips: passes count the less there, and
+            the step is only what that comes to in the mean.
         even: all stages hold as many layers, where that is possible, else one more or less.
 
     """
     stages = stages_of(
-        found, row, total=total, memory_limits_bytes=memory_limits_bytes, below_s=below_s, known=known, even=even
+        found,
+        row,
+        total=total,
+        memory_limits_bytes=memory_limits_bytes,
+        below_s=below_s,
+        known=known,
+        even=even,
+        skipped=skipped,
     )
     if stages is None:
         return Solved(cut=None, bound_s=below_s)
@@ -174,6 +186,7 @@ def stages_of(
     below_s: float,
     known: Known,
     even: bool = False,
+    skipped: float = 0.0,
 ) -> Stages | None:
     """Give what the stages of a configuration may hold; None where no split can take less than `below_s`."""
     own = tuple(_layout(member.layouts.row(row)) for member in found.members)
@@ -204,6 +217,10 @@ def stages_of(
     into_s, back_s = _waits_s(found, row, island)
     values["forward_s"] = values["forward_s"] + into_s[:, np.newaxis]
     values["backward_s"] = values["backward_s"] + back_s[:, np.newaxis]
+    seen = np.full(pipeline, 1.0 - skipped)
+    seen[[0, -1]] = 1.0
+    for name in ("forward_s", "backward_s"):
+        values[name] = values[name] * seen[:, np.newaxis]
     options = _options(segments, values, recomputed, holds=island >= 0)
     if even:
         small, more = divmod(layers, holding)
@@ -214,6 +231,7 @@ def stages_of(
         crossing_s=crossing,
         buffered=found.buffered,
         island=island,
+        seen=seen,
         options=options,
         job=found.members[0].job,
     )
@@ -332,8 +350,8 @@ def _cut(stages: Stages, starts: IntArray, options: IntArray, total: int, step_s
         layers=layers,
         recomputed=again,
         total=total,
-        forward_s=tuple(map(float, each.forward_s)),
-        backward_s=tuple(map(float, each.backward_s)),
+        forward_s=tuple(map(float, each.forward_s / stages.seen[real])),
+        backward_s=tuple(map(float, each.backward_s / stages.seen[real])),
         end_s=tuple(map(float, each.end_s)),
         peak_bytes=tuple(map(float, each.peak_bytes)),
         step_time_s=step_s,

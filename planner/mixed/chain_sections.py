@@ -111,9 +111,13 @@ def _cut_stages(party: Party, cut: ChainCut) -> tuple[MixedStageSection, ...]:
 
 
 def _cut_breakdown(asked: Mixed, party: Party, cut: ChainCut) -> dict[str, float]:
-    """Give the step of a chain by part: the busiest stage's passes, what it waits for others, the end of a step."""
-    busy_s = cut.total * max(map(sum, zip(cut.forward_s, cut.backward_s, strict=True)))
+    """Give the step of a chain by part: the busiest stage's passes, what it waits for others, the end of a step.
+
+    Where stages are skipped, all passes are one part.
+    """
     end_s, overhead_s = max(cut.end_s), asked.jobs[0].stack.step_overhead
+    busy_s = cut.total * max(map(sum, zip(cut.forward_s, cut.backward_s, strict=True)))
+    busy_s = min(busy_s, party.own_s - end_s - overhead_s)
     return {
         "passes": busy_s,
         "bubble": max(party.own_s - busy_s - end_s - overhead_s, 0.0),

@@ -9,6 +9,7 @@ from meshwright.catalog.mixed_entry import MixedClusterEntry
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.island_links import Across
+from meshwright.planner.mixed.ways.allowed import Allowed
 from meshwright.planner.plan_schema import (
     ByteCount,
     Embedded,
@@ -103,6 +104,15 @@ class ExchangeSection(Section):
     sent_bytes: ByteCount
 
 
+class WaySection(Section):
+    """A way of training that isn't what one device would do: its numbers, what it trades, and where it is from."""
+
+    name: Allowed
+    settings: dict[str, float]
+    trades: Name
+    source: Name
+
+
 class MixedPredictedSection(Section):
     """The step; mfu over the peaks of all devices, idle ones too. link_bytes: sent over links in a step."""
 
@@ -137,7 +147,7 @@ class MixedSearchSection(Section):
 class MixedSection(Section):
     """How the islands train: the shape in words, which axis crosses links, the islands, the chains, the exchange.
 
-    idle: islands that stand idle, by number.
+    idle: islands that stand idle, by number. way: how it changes the mathematics, null where it doesn't.
     """
 
     shape: Name
@@ -146,15 +156,17 @@ class MixedSection(Section):
     idle: tuple[Natural, ...]
     chains: Annotated[tuple[ChainSection, ...], Field(min_length=1)]
     exchange: ExchangeSection | None
+    way: WaySection | None
 
 
 class MixedInputs(Section):
-    """All that the plan follows from; groups are written out, with their devices."""
+    """All that the plan follows from; groups are written out, with their devices. allow: the ways that may be used."""
 
     job: JobSection
     model: Embedded[ModelEntry]
     cluster: MixedClusterEntry
     stack: Embedded[StackEntry]
+    allow: tuple[Name, ...] = ()
     digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
 
 

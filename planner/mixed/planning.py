@@ -30,9 +30,11 @@ from meshwright.planner.mixed.plan_schema import (
     MixedSearchSection,
     MixedSection,
     ShapeSection,
+    WaySection,
 )
 from meshwright.planner.mixed.search import Mixed, MixedResult, search_mixed
 from meshwright.planner.mixed.shapes import Shape, describe_shape
+from meshwright.planner.mixed.ways import Way, permissions
 from meshwright.planner.plan_schema import FORMAT_VERSION
 
 
@@ -50,6 +52,7 @@ def plan_mixed(
     *,
     links: Sequence[str] = (),
     stack: str | StackEntry | None = None,
+    allow: Sequence[str] = (),
     **job: Any,  # noqa: ANN401 - the fields of JobSection
 ) -> MixedPlan:
     """Find the best way to train a model on a mixed cluster.
@@ -59,12 +62,13 @@ def plan_mixed(
         cluster: a file with groups, clusters joined by plus signs, or an entry.
         links: what joins those joined by plus signs: "100 Gb/s, 20 ms".
         stack: the training software; by default that of the groups' devices, where it is one.
+        allow: ways that change the mathematics that may be used: diloco, noloco, co2, compress, skip-stages.
         job: the fields of JobSection; the objective is time.
 
     Raises InputError, MissingData, and Infeasible where nothing fits.
 
     """
-    return plan_of_mixed(mixed_inputs(model, cluster, links=links, stack=stack, **job)).plan
+    return plan_of_mixed(mixed_inputs(model, cluster, links=links, stack=stack, allow=allow, **job)).plan
 
 
 def mixed_inputs(
@@ -73,6 +77,7 @@ def mixed_inputs(
     *,
     links: Sequence[str] = (),
     stack: str | StackEntry | None = None,
+    allow: Sequence[str] = (),
     **job: Any,  # noqa: ANN401 - the fields of JobSection
 ) -> MixedInputs:
     """Resolve what a user names. Raises InputError."""
@@ -91,7 +96,8 @@ def mixed_inputs(
     inputs = inputs_of(model, first, stack=stack or next(iter(stacks)), **job)
     if inputs.job.objective is not Objective.TIME:
         raise InputError("is time alone for mixed clusters", path="objective", hint="leave out --objective")
-    found = MixedInputs(job=inputs.job, model=inputs.model, cluster=entry, stack=inputs.stack)
+    asked = tuple(f"{each.way}:{each.number}" for each in permissions(allow))
+    found = MixedInputs(job=inputs.job, model=inputs.model, cluster=entry, stack=inputs.stack, allow=asked)
     _require_groups_hold(found, islands_of(entry))
     document = found.model_dump(mode="json")
     return found.model_copy(update={"digest": digest_of(document)})
@@ -129,7 +135,13 @@ def asked_of(inputs: MixedInputs) -> Mixed:
         each.cluster.device.peak(each.precision)
     share = 1 - inputs.job.memory_headroom
     limits = tuple(significant_bytes(island.cluster.device.memory_bytes * share) for island in islands.islands)
-    return Mixed(islands=islands, jobs=jobs, memory_limits_bytes=limits, limits=inputs.job.limits)
+    return Mixed(
+        islands=islands,
+        jobs=jobs,
+        memory_limits_bytes=limits,
+        limits=inputs.job.limits,
+        allow=permissions(inputs.allow),
+    )
 
 
 def plan_of_mixed(inputs: MixedInputs) -> TimedMixedPlan:
@@ -170,6 +182,7 @@ def _assembled(inputs: MixedInputs, asked: Mixed, result: MixedResult) -> MixedP
         idle=tuple(number for number in range(len(islands)) if number not in used),
         chains=tuple(chain_section(asked, party) for party in best.parties),
         exchange=exchange,
+        way=_way(best.way),
     )
     return MixedPlan(
         version=FORMAT_VERSION,
@@ -179,6 +192,13 @@ def _assembled(inputs: MixedInputs, asked: Mixed, result: MixedResult) -> MixedP
         search=_searched(result),
         inputs=inputs,
     )
+
+
+def _way(way: Way | None) -> WaySection | None:
+    if way is None:
+        return None
+    settings = {name: significant(value) for name, value in way.settings.items()}
+    return WaySection(name=way.name, settings=settings, trades=way.trades, source=way.source)
 
 
 def crossing_of(shape: Shape) -> Crossing:

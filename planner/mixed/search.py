@@ -40,6 +40,7 @@ from meshwright.costmodels.island_links import (
 )
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
+from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.predict import predict_time
 from meshwright.hardware.islands import Islands
 from meshwright.planner.layout.limits import Limits
@@ -48,6 +49,8 @@ from meshwright.planner.mixed.chain_configs import Configurations, configuration
 from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
+from meshwright.planner.mixed.ways import Allowed, Permission, Way, exchange_ways
+from meshwright.planner.mixed.ways.skipping import skipped_stages, skipping
 
 NARROWEST, WIDEST = 0.04, 0.3
 ROUNDS = 4
@@ -60,12 +63,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixed:
-    """What is asked: a job on each island, with the whole global batch, and what a device of each may use."""
+    """What is asked: a job on each island, with the whole global batch, and what a device of each may use.
+
+    allow: the ways that change the mathematics that may be used.
+    """
 
     islands: Islands
     jobs: tuple[Job, ...]
     memory_limits_bytes: tuple[int, ...]
     limits: Limits
+    allow: tuple[Permission, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -107,11 +114,12 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """The best way found of a shape, or of all."""
+    """The best way found of a shape, or of all; way: how it changes the mathematics, if it does."""
 
     shape: Shape
     across: Across | None
     exchange: Exchange
+    way: Way | None
     parties: tuple[Party, ...]
     step_time_s: float
 
@@ -146,7 +154,7 @@ class _Search:
     def __init__(self, asked: Mixed) -> None:
         self.asked = asked
         self.best: Solution | None = None
-        self.known: dict[tuple[int, int, float, Exchange, int], Alone] = {}
+        self.known: dict[tuple[int, int, float, Exchange, int, int], Alone] = {}
         self.figures: Known = {}
         self.bound_s: dict[Shape, float] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
@@ -199,18 +207,24 @@ class _Search:
         if solution.step_time_s < self.bar_s:
             self.best = solution
 
+    @property
+    def _left(self) -> float:
+        """Give the share of its work that a micro-batch of a pipeline is left with at least."""
+        skipped = [each.number for each in self.asked.allow if each.way is Allowed.SKIP_STAGES]
+        return 1.0 - max(skipped, default=0) / 100
+
     def _cut_pipelines(self, shapes: Sequence[Shape], steps_s: dict[Shape, float]) -> None:
         """Cut configurations of all pipelines across links, best bound first, as long as one may be the best."""
-        batch = self.asked.batch
+        batch, left = self.asked.batch, self._left
         waiting: list[tuple[float, Shape, int, int]] = []
         every: dict[Shape, tuple[Configurations, ...]] = {}
         for shape in shapes:
-            if self.bound_s[shape] >= self.bar_s * (1 - ROUNDING):
+            if self.bound_s[shape] * left >= self.bar_s * (1 - ROUNDING):
                 continue
             self.bound_s[shape] = self.bar_s
-            every[shape] = self._configurations(shape[0], batch)
+            every[shape] = self._configurations(shape[0], batch * left)
             for way, found in enumerate(every[shape]):
-                bounds_s = found.bound_s(np.ceil(batch / found.sequences))
+                bounds_s = left * found.bound_s(np.ceil(batch / found.sequences))
                 waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bounds_s)]
         waiting.sort()
         for done, (bound_s, shape, way, row) in enumerate(waiting):
@@ -224,9 +238,11 @@ class _Search:
             solved = best_chain_cut(
                 found, row, total=total, memory_limits_bytes=limits, below_s=self.bar_s, known=self.figures
             )
-            self.bound_s[shape] = min(self.bound_s[shape], max(solved.bound_s, bound_s))
+            self.bound_s[shape] = min(self.bound_s[shape], bound_s if left < 1.0 else max(solved.bound_s, bound_s))
             if solved.cut is not None:
                 self._take(self._piped(shape, solved.cut), steps_s)
+            if left < 1.0 and not found.buffered:
+                self._take(self._skipped(shape, found, row, total), steps_s)
 
     def _piped(self, shape: Shape, cut: ChainCut) -> Solution:
         """Give a pipeline through islands that has no replicas elsewhere."""
@@ -240,7 +256,33 @@ class _Search:
             job=self.asked.jobs[shape[0][0]],
             cut=cut,
         )
-        return Solution(shape=shape, across=None, exchange=NOTHING, parties=(party,), step_time_s=cut.step_time_s)
+        return Solution(
+            shape=shape, across=None, exchange=NOTHING, way=None, parties=(party,), step_time_s=cut.step_time_s
+        )
+
+    def _skipped(self, shape: Shape, found: Configurations, row: int, total: int) -> Solution | None:
+        """Give a pipeline whose micro-batches skip stages, its layers dealt for that, where there is one."""
+        (percent,) = [each.number for each in self.asked.allow if each.way is Allowed.SKIP_STAGES]
+        stages = int(found.stages[row])
+        count = skipped_stages(stages, percent=percent)
+        if not count:
+            return None
+        solved = best_chain_cut(
+            found,
+            row,
+            total=total,
+            memory_limits_bytes=self._limits_of(shape[0]),
+            below_s=self.bar_s,
+            known=self.figures,
+            skipped=count / (stages - 2),
+        )
+        if solved.cut is None:
+            return None
+        way, passes_s = skipping(solved.cut.forward_s, solved.cut.backward_s, total, percent=percent)
+        whole_s = passes_s + max(solved.cut.end_s) + self.asked.jobs[0].stack.step_overhead
+        piped = self._piped(shape, solved.cut)
+        party = replace(piped.parties[0], own_s=whole_s)
+        return replace(piped, way=way, parties=(party,), step_time_s=whole_s)
 
     def _infeasible(self) -> Infeasible:
         asked = self.asked
@@ -251,14 +293,14 @@ class _Search:
         )
 
     def _alone(
-        self, island: int, *, share: float, window: float, exchange: Exchange = NOTHING, parties: int = 1
+        self, island: int, *, share: float, window: float, exchange: Exchange = NOTHING, parties: int = 1, kept: int = 0
     ) -> Alone:
-        asked, key = self.asked, (island, round(share), window, exchange, parties)
+        asked, key = self.asked, (island, round(share), window, exchange, parties, kept)
         if key not in self.known:
             self.known[key] = alone(
                 replace(asked.jobs[island], optimizer_parties=parties),
                 share=share,
-                memory_limit_bytes=asked.memory_limits_bytes[island],
+                memory_limit_bytes=asked.memory_limits_bytes[island] - kept,
                 limits=asked.limits,
                 window=window,
                 exchange=exchange,
@@ -311,16 +353,39 @@ class _Search:
         rates = self._rates(shape)
         shares = [batch * rate / sum(rates) for rate in rates]
         across, exchange = self._exchange(len(shape), tree)
+        best, bound_s = self._shared(shape, shares, across, exchange, None)
+        if len(shape) > 1:
+            ways = exchange_ways(
+                self.asked.jobs[0],
+                self.asked.allow,
+                parties=len(shape),
+                edges=joined_edges(shape, links),
+                tree=tree,
+                step_s=batch / sum(rates),
+            )
+            for way in ways:
+                other, left_s = self._shared(shape, shares, Across.COPIES, way.exchange, way)
+                bound_s = min(bound_s, left_s)
+                if other is not None and (best is None or other.step_time_s < best.step_time_s):
+                    best = other
+        return best, bound_s
+
+    def _shared(
+        self, shape: Shape, shares: Sequence[float], across: Across | None, exchange: Exchange, way: Way | None
+    ) -> tuple[Solution | None, float]:
+        """Solve for chains that train replicas, or one island, and exchange what they learn in one way."""
         cut_over = len(shape) if across is Across.SHARDS else 1
         best: Solution | None = None
         windows, bound_s = [NARROWEST] * len(shape), 0.0
         for _ in range(ROUNDS):
-            sides = [self._side(*each, exchange, parties=cut_over) for each in zip(shape, shares, windows, strict=True)]
+            sides = [
+                self._side(*each, exchange, parties=cut_over, way=way)
+                for each in zip(shape, shares, windows, strict=True)
+            ]
             if not all(len(side.laws) for side in sides):
                 return None, np.inf
-            dealt, bound_s = best_shares(
-                [side.laws for side in sides], batch=batch, sizes=[side.sizes for side in sides]
-            )
+            sizes = [side.sizes for side in sides]
+            dealt, bound_s = best_shares([side.laws for side in sides], batch=self.asked.batch, sizes=sizes)
             if dealt is not None:
                 parties = tuple(
                     side.party(row, sequences=sequences, busiest=busiest)
@@ -329,7 +394,9 @@ class _Search:
                     )
                 )
                 step_s = max(party.own_s + party.exposed_s for party in parties)
-                best = Solution(shape=shape, across=across, exchange=exchange, parties=parties, step_time_s=step_s)
+                best = Solution(
+                    shape=shape, across=across, exchange=exchange, way=way, parties=parties, step_time_s=step_s
+                )
                 bound_s = min(bound_s, step_s)
             bar_s = self.bar_s if best is None else min(best.step_time_s, self.bar_s)
             needed = [max(*pair) for pair in zip(windows, _needed(sides, bar_s), strict=True)]
@@ -345,12 +412,22 @@ class _Search:
         every = [(across, exchange_of(self.asked.jobs[0], parties, tree, across)) for across in Across]
         return min(every, key=lambda each: each[1].gradients_s + each[1].parameters_s)
 
-    def _side(self, chain: Chain, share: float, window: float, exchange: Exchange, *, parties: int) -> "_Side":
+    def _side(
+        self, chain: Chain, share: float, window: float, exchange: Exchange, *, parties: int, way: Way | None
+    ) -> "_Side":
         """Give the laws of a chain; those of islands alone know that the optimizer's states are cut over parties."""
         if len(chain) == 1:
-            found = self._alone(chain[0], share=share, window=window, exchange=exchange, parties=parties)
-            job = replace(self.asked.jobs[chain[0]], optimizer_parties=parties)
-            return _Side(chain=chain, job=job, laws=found.laws, layouts=found.layouts, cuts=())
+            job, kept = self.asked.jobs[chain[0]], 0
+            if way is not None:
+                kept = round(way.state_bytes * total_parameters(job.model) / job.cluster.devices)
+            found = self._alone(chain[0], share=share, window=window, exchange=exchange, parties=parties, kept=kept)
+            return _Side(
+                chain=chain,
+                job=replace(job, optimizer_parties=parties),
+                laws=found.laws,
+                layouts=found.layouts,
+                cuts=(),
+            )
         return self._chain_side(chain, share, exchange)
 
     def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> "_Side":
