@@ -52,9 +52,7 @@ def _levels(job: Job, parties: int, tree: Sequence[Edge]) -> Way:
     sizes = layer_sizes(job)
     mean = sum(size * each for size, each in zip(sizes, bits, strict=True)) / sum(sizes)
     exchange = _sent(job, parties, tree, sent_bytes=mean / 8.0, moved_bytes=3 * 4.0 + mean / 8.0)
-    trades = (
-        f"L-GreCo: {min(bits)} to {max(bits)} bits a gradient by layer, which err as {AS_GOOD_AS_BITS} bits for all do"
-    )
+    trades = f"L-GreCo: {min(bits)} to {max(bits)} bits a gradient by layer, erring as {AS_GOOD_AS_BITS} for all do"
     return _way(exchange, {"mean_bits": mean, "least_bits": min(bits), "most_bits": max(bits)}, trades, "2210.17357")
 
 
