@@ -17,7 +17,7 @@ def plan_mixed(
 ) -> None:
     """Plan, print, and write where that is asked.
 
-    asked: arguments of `mixed_inputs`. refused: options that are of no use to mixed clusters, and whether each is given.
+    asked: arguments of `mixed_inputs`. refused: options that are of no use here, and whether they are given.
 
     Raises InputError.
     """
