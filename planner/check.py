@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from meshwright.catalog.errors import Infeasible
+from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.job_inputs import OverlayGiven, inputs_today
 from meshwright.planner.plan_schema import Inputs, Plan
@@ -25,8 +25,15 @@ def replan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> Plan:
 
     A layout that was given is given again.
 
-    Raises InputError where the catalog no longer has one of them, MissingData and Infeasible.
+    Raises InputError where the catalog no longer has one of them, or the plan was made from another one; MissingData
+    and Infeasible.
     """
+    if plan.replica_batches is not None:
+        raise InputError(
+            "are of a plan for what was left of a cluster, which isn't made from its own inputs alone",
+            path="replica_batches",
+            hint="make it again with `meshwright replan` from the plan before it",
+        )
     inputs = inputs_today(plan.inputs, overlays)
     if plan.search.proof == "given":
         return plan_of_layout(inputs, plan.layout.layout())

@@ -24,7 +24,9 @@ from meshwright.planner.change.left import change_of, left_of
 from meshwright.planner.change.replan import moved
 from meshwright.planner.change.seats import seats
 from meshwright.planner.change.shapes import shapes
+from meshwright.planner.check import replan
 from meshwright.planner.job_inputs import job_of
+from meshwright.planner.plan_schema import OffloadSection
 from meshwright.planner.replica_batches import predicted_with, shared_out
 from meshwright.planner.verification import Outcome, verify
 from meshwright.planner.verification.pipeline.orders import interleaved
@@ -117,7 +119,8 @@ def test_added_nodes_take_replicas() -> None:
     assert found.left.lost == ()
 
 
-def test_the_price_of_a_move_decides_between_a_faster_step_and_less_to_move() -> None:
+def test_the_price_of_a_move_decides_between_a_faster_step_and_less_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshwright.planner.change.replan.LOOKED_INTO", 6)
     free = replanned(SMALL, change_of(SMALL, lose="node:3"), price=0)
     dear = replanned(SMALL, change_of(SMALL, lose="node:3"), price=1e6)
     assert free.chosen.plan.predicted.step_time_s <= dear.chosen.plan.predicted.step_time_s
@@ -189,6 +192,8 @@ def test_a_plan_of_unequal_replicas_is_a_plan(tmp_path: Path) -> None:
     assert check_plan(again) == ()
     with pytest.raises(InputError, match="replica_batches: are unequal, which Megatron-LM doesn't have"):
         emit(again, "megatron")
+    with pytest.raises(InputError, match="replica_batches: are of a plan for what was left"):
+        replan(again)
 
 
 def test_losing_more_of_what_is_left_goes_on_from_there() -> None:
@@ -198,6 +203,12 @@ def test_losing_more_of_what_is_left_goes_on_from_there() -> None:
     assert twice.chosen.plan.mesh.devices <= DEVICES - 4
     assert twice.chosen.plan.predicted.step_time_s >= once.predicted.step_time_s
     assert all(check.outcome is Outcome.OK for check in verify(twice.chosen.plan))
+
+
+def test_a_plan_that_offloads_is_refused() -> None:
+    offloads = SMALL.model_copy(update={"offload": OffloadSection.model_construct()})
+    with pytest.raises(InputError, match="offload: leaves the device by this plan"):
+        replanned(offloads, change_of(SMALL, lose="node:3"))
 
 
 @pytest.mark.parametrize(

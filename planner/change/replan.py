@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from meshwright.catalog.errors import Infeasible
+from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.layout import IntArray, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.transformer import transformer_of
@@ -89,9 +89,15 @@ def replanned(
         price: seconds of each step that a second of moving is worth.
         storage_bytes_per_s: what all devices together read of a checkpoint, for what no device holds any more.
 
-    Raises InputError where nothing is left, and Infeasible where nothing fits.
+    Raises InputError where nothing is left or the plan offloads, and Infeasible where nothing fits.
 
     """
+    if old.offload is not None:
+        raise InputError(
+            "leaves the device by this plan, and nothing is decided again for what is left of the cluster",
+            path="offload",
+            hint="plan with `meshwright plan` for the devices that are left",
+        )
     left = left_of(old, change)
     inputs = _inputs(old, left)
     known, bound_s = _known(old, inputs)
