@@ -95,7 +95,7 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
         str,
         typer.Option(
             "--format",
-            help="Whose data loader reads the file.",
+            help="Whose data loader reads the file; those of megatron-core and flexsp are split in lockstep.",
             parser=one_of("format", FORMATS),
             metavar="|".join(FORMATS),
         ),
@@ -109,12 +109,21 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
     from meshwright.cli.console import output_console, print_json, watcher
     from meshwright.cli.render.scatters import render_scatters, scatters_document
     from meshwright.planner.file_replacement import replace_file, replaceable_file
-    from meshwright.planner.sequences.formats import Format, steps_text
+    from meshwright.planner.sequences.formats import WITH_BARRIERS, Format, steps_text
     from meshwright.planner.sequences.lengths_file import read_lengths
     from meshwright.planner.sequences.scatter import SequenceScatterer
 
     if output is not None:
         replaceable_file(output)
+        _require_another(output, lengths)
+    elif form != "ours":
+        raise InputError("no file is written", path="--format", hint="-o names the file")
+    if form in WITH_BARRIERS:
+        mode = mode or "lockstep"
+        if mode == "free":
+            raise InputError(
+                f"ranks of {form} wait for one another after each micro-batch", path="--mode", hint="lockstep"
+            )
     steps = read_lengths(lengths)
     named = cluster if devices is None else _sized(cluster, devices)
     layout = _layout(
@@ -152,9 +161,14 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
         text = steps_text(Format(form), [(split, step.tolist()) for split, step in zip(found, steps, strict=True)])
         replace_file(output, text.encode())
     if json:
-        print_json(scatters_document(found))
+        print_json(scatters_document(found, fit=scatterer.fit))
         return
-    render_scatters(output_console(), found, steps, costs=scatterer.costs, file=output)
+    render_scatters(output_console(), found, steps, costs=scatterer.costs, fit=scatterer.fit, file=output)
+
+
+def _require_another(output: Path, lengths: Path) -> None:
+    if output.exists() and lengths.exists() and output.samefile(lengths):
+        raise InputError("is the file of lengths, which would be lost", file=str(output), hint="name another")
 
 
 def _sized(cluster: str, devices: int) -> str:

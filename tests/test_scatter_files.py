@@ -41,6 +41,8 @@ def split() -> Scattered:
         ("a.txt", "3\n4\n5\n", [[3, 4, 5]]),
         ("a.csv", "3,4,5\n6,7\n", [[3, 4, 5], [6, 7]]),
         ("a.jsonl", '[3, 4]\n{"lengths": [5]}\n', [[3, 4], [5]]),
+        ("a.csv", "length\n3\n4\n", [[3, 4]]),
+        ("a.csv", '"3","4"\n"5",\n', [[3, 4], [5]]),
         ("a.txt", "\ufeff3 4\n\n 5 6\n", [[3, 4], [5, 6]]),
     ],
 )
@@ -63,12 +65,17 @@ def test_arrays_are_read(tmp_path: Path, array: Any, steps: list[list[int]]) -> 
     [
         ("a.txt", "", "holds no step"),
         ("a.txt", "3 x\n", "line 1: 'x' is not a length"),
-        ("a.txt", "3 4\n5 0\n", "step 1: lengths.1: 0.0 is not a length"),
+        ("a.txt", "3 4\n5 0\n", "step 1: lengths.1: 0 is not a length"),
         ("a.txt", "3 nan\n", "nan is not a length"),
         ("a.jsonl", "[3]\n[]\n", "step 1: lengths: the batch is empty"),
         ("a.jsonl", '{"tokens": [3]}\n', "line 1: has no lengths"),
         ("a.jsonl", "[true]\n", "isn't a list of lengths"),
         ("a.jsonl", "[3\n", "line 1"),
+        ("a.jsonl", "[[3, 4], [5]]\n", "lists in a list"),
+        ("a.csv", "3,,5\n", "field 2 is empty"),
+        ("a.csv", '"1,000",2\n', "'1,000' is not a length"),
+        ("a.csv", "step,length\n1,500\n", "'step' is not a length"),
+        ("a.txt", "99999999999999999999 3\n", "1e\\+20 is not a length: at most"),
     ],
 )
 def test_wrong_files_are_told(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -172,8 +179,26 @@ def test_measured_groups_give_back_their_coefficients() -> None:
     assert (fitted.costs.pieces[:, 0, 1] * [1, 2, 4, 8]).tolist() == pytest.approx([3e-5, 3.1e-5, 3.1e-5, 3.4e-5])
     assert fitted.costs.fixed_s.tolist() == pytest.approx([0.05] * 4)
     assert fitted.costs.most_tokens.tolist() == COSTS.most_tokens.tolist()
+    assert (fitted.groups, fitted.unmeasured) == (12, ())
     with pytest.raises(InputError, match="needs at least 5"):
         fitted_costs(COSTS, groups[:4])
+
+
+def test_a_poor_fit_is_told(tmp_path: Path) -> None:
+    lengths, timed = tmp_path / "lengths.txt", tmp_path / "timed.jsonl"
+    lengths.write_text("300 500 3000\n")
+    times = (1.0, 0.1, 3.0, 0.2, 9.0)
+    rows = [{"degree": 1, "lengths": [1000], "time_s": seconds} for seconds in times]
+    timed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = run(lengths, "llama-3.1-8b", "dgx-h100:16", "--calibrate", timed)
+    assert "Fitted to 5 timed groups" in text
+    assert "warning: times aren't well told" in text
+    assert "warning: none timed of groups of several ranks of a node or groups of several nodes" in text
+    fit = json.loads(run(lengths, "llama-3.1-8b", "dgx-h100:16", "--calibrate", timed, "--json"))["fit"]
+    # One coefficient c = T for all: the least sum of (c / t - 1)^2 is at sum(1/t) / sum(1/t^2).
+    single_s = sum(1 / seconds for seconds in times) / sum(1 / seconds**2 for seconds in times)
+    assert fit["median_error"] == pytest.approx(sorted(abs(single_s / seconds - 1) for seconds in times)[2])
+    assert fit["worst_error"] == pytest.approx(max(abs(single_s / seconds - 1) for seconds in times))
 
 
 def test_offloading_lets_groups_be_smaller() -> None:
@@ -224,6 +249,8 @@ def test_the_command(tmp_path: Path) -> None:
         (("--devices", 0), "0 devices"),
         (("--devices", 12, "--tensor-parallel", 8), "can't be cut into groups of 8"),
         (("--devices", 16, "--zero-stage", 3, "--mode", "free"), "wait for one another"),
+        (("--devices", 16, "--format", "verl"), "no file is written"),
+        (("--devices", 16, "--format", "flexsp", "--mode", "free", "-o", "x"), "wait for one another"),
         (("--devices", 16, "--max-degree", 1), "sequence 1 has 70,000 tokens; it would need"),
     ],
 )
@@ -232,3 +259,22 @@ def test_wrong_options_are_told(tmp_path: Path, options: tuple[object, ...], mes
     file.write_text("100 70000\n")
     with pytest.raises(MeshwrightError, match=message):
         run(file, "llama-3.1-8b", "dgx-h100", *options)
+
+
+def test_frameworks_with_barriers_get_splits_with_barriers(tmp_path: Path) -> None:
+    file, output = tmp_path / "lengths.txt", tmp_path / "steps.jsonl"
+    file.write_text(" ".join(map(str, [40_000, 30_000, *range(1000, 6000, 100)])) + "\n")
+    assert "Groups of step 0, free" in run(file, "llama-3.1-8b", "dgx-h100:16")
+    text = run(file, "llama-3.1-8b", "dgx-h100:16", "--format", "megatron-core", "-o", output)
+    assert "Groups of step 0, lockstep" in text
+    free = SequenceScatterer(costs=COSTS, mode=Mode.FREE)(LENGTHS)
+    with pytest.raises(InputError, match="wait for one another"):
+        steps_text(Format.FLEXSP, [(free, LENGTHS)])
+
+
+def test_the_lengths_are_not_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "lengths.txt"
+    file.write_text("300 500\n")
+    with pytest.raises(InputError, match="file of lengths"):
+        run(file, "llama-3.1-8b", "dgx-h100:16", "-o", file)
+    assert file.read_text() == "300 500\n"

@@ -197,6 +197,8 @@ def test_the_checker_finds_places_and_memory() -> None:
         ([2.5], "2.5 is not a length"),
         ([float("nan")], "nan is not a length"),
         ([[1, 2]], "not 2 dimensions"),
+        (np.ma.array([1, 2], mask=[0, 1]), "masked"),
+        (np.array([2**63], dtype=np.uint64), "at most 1,099,511,627,776 tokens"),
         ([[1], [1, 2]], "one list of whole numbers"),
         (["a"], "whole numbers"),
         ([100, 6000], "sequence 1 has 6,000 tokens; it would need 10 devices"),
@@ -215,6 +217,34 @@ def test_wrong_lengths_are_told(lengths: object, message: str) -> None:
 def test_wrong_coefficients_are_told(coefficient: str, value: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         costs_of(**{coefficient: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("mode", "x", "no mode is called 'x'"),
+        ("method", 3, "method: 3 is not a name"),
+        ("max_degree", 0, "must be 1 at least"),
+        ("max_degree", 1.5, "1.5 is not a whole number"),
+        ("degrees", [], "between 1 and the 16 ranks"),
+        ("degrees", [0, 1], "between 1 and the 16 ranks"),
+        ("degrees", 4, "a list of whole numbers"),
+        ("degrees", ["a"], "'a' is not a whole number"),
+        ("time_limit_s", float("nan"), "not a number of seconds"),
+        ("time_limit_s", "5", "not a number of seconds"),
+        ("measured", "nowhere.jsonl", "no such file"),
+    ],
+)
+def test_wrong_options_of_the_library_are_told(option: str, value: object, message: str) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(InputError, match=message):
+        SequenceScatterer.of("llama-3.1-8b", "dgx-h100:16", **options)
+
+
+@pytest.mark.parametrize("rank", [-1, 8, 1.5])
+def test_there_are_no_other_ranks(rank: Any) -> None:  # noqa: ANN401 - what a caller may give
+    with pytest.raises(InputError, match="rank"):
+        solved(LENGTHS).of_rank(rank)
 
 
 def test_costs_of_nothing_give_an_answer() -> None:

@@ -54,11 +54,25 @@ def lengths_of(lengths: object) -> IntArray:
         raise InputError(f"{len(given):,} sequences; at most {MOST_SEQUENCES:,} are split at once", path="lengths")
     if given.dtype.kind not in "iuf":
         raise InputError("must be whole numbers", path="lengths")
+    if np.ma.is_masked(lengths):
+        raise InputError("some are masked", path="lengths", hint="leave out what isn't of the batch")
+    if given.dtype.kind == "f":
+        given = given.astype(np.float64)
     wrong = np.flatnonzero(~(np.isfinite(given) & (given == np.floor(given)) & (given >= 1) & (given <= LONGEST)))
     if len(wrong):
         at = int(wrong[0])
-        raise InputError(f"{given[at]} is not a length: a whole number of tokens from 1 on", path=f"lengths.{at}")
+        raise InputError(f"{_said(given[at])} is not a length: {_asked(given[at])}", path=f"lengths.{at}")
     return given.astype(np.int64)
+
+
+def _said(value: np.generic) -> str:
+    return f"{float(value):g}" if abs(float(value)) > LONGEST or isinstance(value, np.floating) else str(value)
+
+
+def _asked(value: np.generic) -> str:
+    if float(value) > LONGEST:
+        return f"at most {LONGEST:,} tokens"
+    return "a whole number of tokens from 1 on"
 
 
 def batch_of(costs: GroupCosts, lengths: object) -> Batch:

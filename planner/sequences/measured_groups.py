@@ -8,7 +8,7 @@ inside_s is of groups of several ranks inside a node, outside_s of those beyond 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,7 @@ from pydantic import Field
 from meshwright.catalog.document import parse_json, read_text, validate
 from meshwright.catalog.entry import Entry
 from meshwright.catalog.errors import InputError
+from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.sequences.group_costs import GroupCosts, uniform_costs
 
 FEWEST_GROUPS = 5
@@ -31,10 +32,25 @@ class MeasuredGroup(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedCosts:
-    """Costs, and the median of the fit's relative errors."""
+    """Costs, of how many timed groups, and the fit's relative errors, the median one and the largest.
+
+    unmeasured: the kinds of groups of which none was timed and some may be used.
+    """
 
     costs: GroupCosts
+    groups: int
     median_error: float
+    worst_error: float
+    unmeasured: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Give what a reader needs for judging it, for JSON."""
+        return {
+            "groups": self.groups,
+            "median_error": self.median_error,
+            "worst_error": self.worst_error,
+            "unmeasured": list(self.unmeasured),
+        }
 
 
 def read_groups(path: Path) -> tuple[MeasuredGroup, ...]:
@@ -77,8 +93,21 @@ def fitted_costs(costs: GroupCosts, groups: Sequence[MeasuredGroup]) -> FittedCo
     )
     errors = np.abs(rows @ (fitted / scale) / times - 1)
     return FittedCosts(
-        costs=replace(costs, pieces=made.pieces, attention=made.attention), median_error=float(np.median(errors))
+        costs=replace(costs, pieces=made.pieces, attention=made.attention),
+        groups=len(groups),
+        median_error=float(np.median(errors)),
+        worst_error=float(errors.max()),
+        unmeasured=_unmeasured(costs, rows),
     )
+
+
+def _unmeasured(costs: GroupCosts, rows: FloatArray) -> tuple[str, ...]:
+    inside = (costs.degrees > 1) & (costs.degrees <= costs.node_ranks)
+    kinds = (
+        ("groups of several ranks of a node", inside.any() and not rows[:, 2].any()),
+        ("groups of several nodes", (costs.degrees > costs.node_ranks).any() and not rows[:, 3].any()),
+    )
+    return tuple(name for name, missing in kinds if missing)
 
 
 def _row(group: MeasuredGroup, node_ranks: int) -> list[float]:

@@ -18,12 +18,12 @@ from meshwright.planner.sequences.batch import Batch, batch_of, lengths_of, requ
 from meshwright.planner.sequences.certificate import certified_bound_s
 from meshwright.planner.sequences.checker import require_sound
 from meshwright.planner.sequences.cost_table import group_costs
-from meshwright.planner.sequences.degrees import any_degrees
-from meshwright.planner.sequences.group_costs import GroupCosts, powers_of_two
+from meshwright.planner.sequences.group_costs import GroupCosts
 from meshwright.planner.sequences.homogeneous import best_homogeneous
-from meshwright.planner.sequences.measured_groups import fitted_costs, read_groups
+from meshwright.planner.sequences.measured_groups import FittedCosts, fitted_costs, read_groups
 from meshwright.planner.sequences.method import Method
 from meshwright.planner.sequences.mode import Mode
+from meshwright.planner.sequences.options import allowed_degrees, chosen, require_time_limit
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
 from meshwright.planner.sequences.scattered import MicroBatch, RankGroup, Scattered
 from meshwright.planner.sequences.search import Best, search
@@ -39,6 +39,7 @@ class SequenceScatterer:
     no_empty_rank: give each rank a sequence in each micro-batch, and all as many micro-batches.
     certify: prove how far the answer is from the best by linear programs, which take seconds.
     max_positions: the longest sequence that the model has positions for; None for any.
+    fit: how `costs` came of measured groups; None where they didn't.
     """
 
     costs: GroupCosts
@@ -47,8 +48,10 @@ class SequenceScatterer:
     certify: bool = False
     no_empty_rank: bool = False
     max_positions: int | None = None
+    fit: FittedCosts | None = None
 
     def __post_init__(self) -> None:
+        require_time_limit(self.time_limit_s)
         if self.mode is Mode.FREE and not self.costs.free_allowed:
             raise InputError(
                 "ranks that exchange gradients or parameters in each micro-batch wait for one another",
@@ -68,7 +71,7 @@ class SequenceScatterer:
         any_degree: bool = False,
         max_degree: int | None = None,
         offload: bool = False,
-        measured: Path | None = None,
+        measured: Path | str | None = None,
         mode: Mode | str | None = None,
         time_limit_s: float | None = None,
         certify: bool = False,
@@ -106,20 +109,17 @@ class SequenceScatterer:
         own = default_layout(job.cluster.devices) if layout is None else layout
         ranks = own.world_size // own.tensor_parallel
         node_ranks = max(job.cluster.devices_per_node // own.tensor_parallel, 1)
-        allowed = any_degrees(ranks, node_ranks) if any_degree else powers_of_two(ranks)
-        if degrees is not None:
-            allowed = np.array(sorted(set(degrees)), dtype=np.int64)
-        if max_degree is not None:
-            allowed = allowed[allowed <= max_degree]
+        allowed = allowed_degrees(ranks, node_ranks, degrees=degrees, any_degree=any_degree, most=max_degree)
+        exchange = chosen(Method, method, path="method")
         costs = group_costs(
-            job, own, degrees=allowed, method=Method(method), memory_bytes=memory_limit_bytes(inputs), offload=offload
+            job, own, degrees=allowed, method=exchange, memory_bytes=memory_limit_bytes(inputs), offload=offload
         )
-        if measured is not None:
-            costs = fitted_costs(costs, read_groups(measured)).costs
+        fit = None if measured is None else fitted_costs(costs, read_groups(Path(measured)))
         entry = inputs.model.entry
         return cls(
-            costs=costs,
-            mode=None if mode is None else Mode(mode),
+            costs=costs if fit is None else fit.costs,
+            fit=fit,
+            mode=None if mode is None else chosen(Mode, mode, path="mode"),
             time_limit_s=time_limit_s,
             certify=certify,
             no_empty_rank=no_empty_rank,

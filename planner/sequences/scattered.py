@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import IntArray
 from meshwright.planner.sequences.mode import Mode
+from meshwright.planner.sequences.options import whole
 
 # Gaps below are sums rounded.
 ROUNDING = 1e-9
@@ -67,7 +69,9 @@ class Scattered:
         return self.homogeneous_step_time_s / self.step_time_s if self.step_time_s else 1.0
 
     def of_rank(self, rank: int) -> tuple[RankGroup, ...]:
-        """Give a rank's groups, in turn."""
+        """Give a rank's groups, in turn. Raises InputError where there is no such rank."""
+        if not 0 <= whole(rank, path="rank") < self.ranks:
+            raise InputError(f"there is no rank {rank}: they are 0 to {self.ranks - 1}", path="rank")
         return tuple(
             group
             for groups in self.micro_batches

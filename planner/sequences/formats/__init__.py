@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
+from meshwright.catalog.errors import InputError
 from meshwright.planner.sequences.formats import flexsp, megatron, ours, verl
+from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.scattered import Scattered
 
 
@@ -15,6 +17,9 @@ class Format(StrEnum):
     FLEXSP = "flexsp"
     VERL = "verl"
 
+
+# Whose ranks wait for one another after each micro-batch: a split without barriers wouldn't take the time it says.
+WITH_BARRIERS = frozenset({Format.MEGATRON_CORE, Format.FLEXSP})
 
 Writer = Callable[[Scattered, Sequence[int]], str]
 
@@ -31,4 +36,10 @@ def steps_text(kind: Format, steps: Sequence[tuple[Scattered, Sequence[int]]]) -
 
     Raises InputError where the format can't say a split.
     """
+    if kind in WITH_BARRIERS and any(split.mode is Mode.FREE for split, _ in steps):
+        raise InputError(
+            f"ranks of {kind} wait for one another after each micro-batch, and this split has none wait",
+            path="--format",
+            hint="--mode lockstep",
+        )
     return "".join(WRITERS[kind](split, lengths) + "\n" for split, lengths in steps)
