@@ -48,7 +48,7 @@ def launch(workload: Workload, *, rank: int, steps: int, device: torch.device) -
         start_s = time.perf_counter()
         losses.append(training.step(number))
         times.append(time.perf_counter() - start_s)
-    collectives, activations = CollectiveMeter(), ActivationMeter(training.parameters)
+    collectives, activations = CollectiveMeter(), ActivationMeter(part.module for part in parts)
     with collectives, saved_tensors_hooks(activations.pack, activations.unpack):
         loss = training.differentiate(steps - 1)
     losses.append(None if loss is None else float(loss))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup, get_process_group_ranks
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.distributed_c10d import _resolve_process_group
@@ -81,8 +81,9 @@ class ActivationMeter:
     A storage counts from when the first operator saves it until the last one that did lets go of it.
     """
 
-    def __init__(self, parameters: Callable[[], Iterable[Tensor]]) -> None:
-        self.parameters = parameters
+    def __init__(self, chunks: Iterable[nn.Module]) -> None:
+        # Found once, and read directly: a step saves hundreds of tensors, each held against all parameters.
+        self._owners = [module for chunk in chunks for module in chunk.modules() if module._parameters]
         self.held_bytes = self.peak_bytes = 0
         self._users: dict[int, int] = {}
 
@@ -104,7 +105,9 @@ class ActivationMeter:
         return kept.tensor
 
     def _is_parameter(self, key: int) -> bool:
-        return any(local_of(each).untyped_storage().data_ptr() == key for each in self.parameters())
+        held = (each for module in self._owners for each in module._parameters.values() if each is not None)
+        own = (each._local_tensor if isinstance(each, DTensor) else each for each in held)
+        return any(each.untyped_storage().data_ptr() == key for each in own)
 
     def _release(self, key: int, size: int) -> None:
         self._users[key] -= 1
