@@ -107,7 +107,8 @@ def _mesh(plan: Plan) -> Iterator[tuple[str, str]]:
     expected = {name: AxisSection.of(axis) for name, axis in mesh_axes(plan.layout.layout()).items()}
     order = plan.layout.axis_order
     if (plan.mesh.order, plan.mesh.expert_order) != (MESH_ORDERS[order], EXPERT_ORDERS[order]):
-        yield "mesh.order", f"ranks of {order} are numbered by {MESH_ORDERS[order]} and {EXPERT_ORDERS[order]}"
+        axes, expert_axes = (", ".join(orders[order]) for orders in (MESH_ORDERS, EXPERT_ORDERS))
+        yield "mesh.order", f"ranks of {order} are numbered by {axes}; those of experts by {expert_axes}"
     if plan.mesh.groups != expected:
         yield "mesh.groups", "aren't those that the layout implies"
 

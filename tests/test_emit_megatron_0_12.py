@@ -15,6 +15,7 @@ from meshwright.planner.emission.emitters import EMITTERS
 from meshwright.planner.emission.megatron.arguments import words
 from meshwright.planner.emission.megatron_0_12.environment import environment
 from meshwright.planner.emission.megatron_0_12.settings import arguments
+from meshwright.planner.emission.megatron_0_12.stages import cuts_by_ends
 from meshwright.planner.emission.target import EmitTarget
 from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.plan_schema import LayoutSection
@@ -156,6 +157,21 @@ def test_stages() -> None:
     chunks = arguments(ascend("uneven-chunks"))
     assert chunks["pipeline-num-transformer-layers"] == "[[9,10],[10,10],[10,10],[10,11]]"
     assert chunks["num-layers-per-virtual-pipeline-stage"] == 10
+
+
+def test_cuts_whose_ends_alone_differ_are_offered() -> None:
+    uneven = laid_out(plan_named("uneven"), split=(6, 7, *(8,) * 13, 9))
+    offered = [found["split"] for found in cuts_by_ends(uneven)]
+    # 126 layers, less 14 stages of 7 or 8, in the ratio of 6 to 9
+    assert offered == [(11, *(7,) * 14, 17), (6, *(8,) * 14, 8)]
+    for split in offered:
+        told = arguments(laid_out(uneven, split=split))
+        assert told["decoder-first-pipeline-num-layers"] == split[0]
+        assert told["decoder-last-pipeline-num-layers"] == split[-1]
+    # the even cut, of 7, 14 stages of 8, and 7, takes the shortest step
+    assert emit(uneven, EmitTarget.MEGATRON_0_12, relax=True).plan.layout.split == ()
+    lopsided = laid_out(uneven, split=(1, 15, *(0,) * 13, 110))
+    assert [found["split"] for found in cuts_by_ends(lopsided)] == []
 
 
 def test_dualpipev() -> None:

@@ -20,7 +20,7 @@ from meshwright.planner.emission.megatron.obstacles import (
     vocabulary,
 )
 from meshwright.planner.emission.megatron_0_12.devices import has_mindspeed
-from meshwright.planner.emission.megatron_0_12.stages import can_cut
+from meshwright.planner.emission.megatron_0_12.stages import can_cut, cuts_by_ends
 from meshwright.planner.emission.obstacle import Obstacle
 from meshwright.planner.plan_schema import Plan
 
@@ -77,7 +77,7 @@ def _stages(plan: Plan, _: Layout) -> Iterator[Obstacle]:
         yield Obstacle(
             path="layout.split",
             feature=f"has only {kinds} where stages aren't equal",
-            instead=({"split": ()}, PLAIN),
+            instead=(*cuts_by_ends(plan), {"split": ()}, PLAIN),
         )
 
 

@@ -1,9 +1,12 @@
 """How core 0.12 is told of stages that aren't equal: it has no layouts of stages, MindSpeed has lists of layers."""
 
+from collections.abc import Iterator
+
 from meshwright.catalog.schedule import Schedule
 from meshwright.planner.emission.megatron.arguments import Arguments
 from meshwright.planner.emission.megatron.layout_arguments import layer_counts
 from meshwright.planner.emission.megatron_0_12.devices import has_mindspeed
+from meshwright.planner.emission.obstacle import Change
 from meshwright.planner.plan_schema import Plan
 
 
@@ -47,3 +50,19 @@ def can_cut(plan: Plan) -> bool:
     if layout.virtual_pipeline > 1:
         return has_mindspeed(plan) and sum(sizes) % len(sizes) == 0
     return has_mindspeed(plan) or len(set(sizes[1:-1])) <= 1
+
+
+def cuts_by_ends(plan: Plan) -> Iterator[Change]:
+    """Give cuts near a plan's whose first and last stage alone differ from the others.
+
+    The others have as many layers as one of them had; the two share what is left in the ratio of what they had.
+    """
+    layout, sizes = plan.layout.layout(), layer_counts(plan)
+    if has_mindspeed(plan) or layout.virtual_pipeline > 1:
+        return
+    first, last, between = sizes[0], sizes[-1], len(sizes) - 2
+    for each in sorted(set(sizes[1:-1]) - {0}):
+        left = sum(sizes) - between * each
+        before = min(max(round(left * first / ((first + last) or 1)), 1), left - 1)
+        if left > 1 and (before, left - before) != (each, each):
+            yield {"split": (before, *(each,) * between, left - before)}
