@@ -1,9 +1,9 @@
 """The schema of a mixed cluster: groups of devices, each a uniform cluster of its own, and the links between them."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.entry import Count, Entry, Fraction, Name, Natural, Source, field_error
@@ -27,13 +27,19 @@ class GroupEntry(Entry):
     """Devices of one kind in one network.
 
     cluster: a catalog name, a file beside this one, or a cluster written out. nodes: how many of its nodes, by default
-    all. degrade: those of them that aren't like the others.
+    all. degrade: those of them that aren't like the others, one or
+    a list.
     """
 
     name: Name
     cluster: Name | ClusterEntry
     nodes: Count | None = None
     degrade: tuple[DegradeEntry, ...] = ()
+
+    @field_validator("degrade", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:  # noqa: ANN401 - what a file holds
+        return [given] if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _nodes_are_told_once(self) -> Self:

@@ -12,7 +12,7 @@ from meshwright.costmodels.island_links import Across, exchange_of, joined_edges
 from meshwright.planner.mixed.alone import alone
 from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import Known, best_chain_cut
-from meshwright.planner.mixed.search import Mixed
+from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import shapes_of
 
 CUTS = 400

@@ -24,7 +24,7 @@ from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.space import space_of
 from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import Known, Stages, stages_of, steps_of
-from meshwright.planner.mixed.search import Mixed
+from meshwright.planner.mixed.question import Mixed
 
 LARGE = 1e9
 INTERLEAVED = SCHEDULES.index(Schedule.INTERLEAVED)

@@ -78,6 +78,14 @@ def test_nodes_that_are_degraded_or_missing_are_islands_of_their_own(tmp_path: P
     assert inside.bandwidth_bytes_per_s == pytest.approx(8 * 25e9 * 0.96)
 
 
+def test_one_degraded_node_needs_no_list(tmp_path: Path) -> None:
+    groups = [document()["groups"][0] | {"degrade": {"node": 3, "network": 0.5}}, document()["groups"][1]]
+    islands = islands_of(find_mixed(written(tmp_path, groups=groups))).islands
+    assert [island.nodes for island in islands] == [(0, 1, 2), (3,), (0, 1)]
+    bandwidths = [island.cluster.tiers[0].bandwidth_bytes_per_s for island in islands[:2]]
+    assert bandwidths[0] == bandwidths[1]
+
+
 def test_a_degraded_link_has_less_bandwidth(tmp_path: Path) -> None:
     (link,) = islands_of(find_mixed(written(tmp_path, links=[LINK | {"left": 0.25}]))).links
     assert link.bandwidth_bytes_per_s == pytest.approx(12.5e9 / 4)

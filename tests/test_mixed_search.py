@@ -19,7 +19,8 @@ from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import best_chain_cut
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.planning import asked_of, mixed_inputs
-from meshwright.planner.mixed.search import Mixed, search_mixed
+from meshwright.planner.mixed.question import Mixed
+from meshwright.planner.mixed.search import search_mixed
 from meshwright.planner.mixed.shapes import shapes_of
 
 JOB = {"sequence_length": 2048, "precision": "bf16", "objective": "time", "top": 0, "memory_headroom": 0.05}

@@ -16,7 +16,8 @@ from meshwright.costmodels.stages import stage_chunks
 from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.mixed.chain_cut import ChainCut
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedStageSection, ReplicasSection
-from meshwright.planner.mixed.search import Mixed, Party, Solution
+from meshwright.planner.mixed.question import Mixed
+from meshwright.planner.mixed.solution import Party, Solution
 from meshwright.planner.plan_schema import LayoutSection
 
 

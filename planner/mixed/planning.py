@@ -32,8 +32,10 @@ from meshwright.planner.mixed.plan_schema import (
     ShapeSection,
     WaySection,
 )
-from meshwright.planner.mixed.search import Mixed, MixedResult, search_mixed
+from meshwright.planner.mixed.question import Mixed
+from meshwright.planner.mixed.search import search_mixed
 from meshwright.planner.mixed.shapes import Shape, describe_shape
+from meshwright.planner.mixed.solution import MixedResult
 from meshwright.planner.mixed.ways import Way, permissions
 from meshwright.planner.plan_schema import FORMAT_VERSION
 

@@ -22,7 +22,7 @@ Equals: the shape that comes first in shapes.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -38,109 +38,24 @@ from meshwright.costmodels.island_links import (
     joined_edges,
     widest_tree,
 )
-from meshwright.costmodels.job import Job
-from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
 from meshwright.costmodels.parameters import total_parameters
-from meshwright.costmodels.predict import predict_time
-from meshwright.hardware.islands import Islands
-from meshwright.planner.layout.limits import Limits
 from meshwright.planner.mixed.alone import Alone, alone
 from meshwright.planner.mixed.chain_configs import Configurations, configurations
 from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
-from meshwright.planner.mixed.laws import Laws, best_shares
+from meshwright.planner.mixed.laws import best_shares
+from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
-from meshwright.planner.mixed.ways import Allowed, Permission, Way, exchange_ways
+from meshwright.planner.mixed.sides import NARROWEST, Side, chain_laws, most_done, windows_needed
+from meshwright.planner.mixed.solution import MixedResult, Party, ShapeResult, Solution
+from meshwright.planner.mixed.ways import Allowed, Way, exchange_ways
 from meshwright.planner.mixed.ways.skipping import skipped_stages, skipping
 
-NARROWEST, WIDEST = 0.04, 0.3
 ROUNDS = 4
 FIRST_WINDOW = 0.01
 # Configurations to cut at most: of pipelines through islands, and of such a chain that shares the batch.
 CUTS = 320
 CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mixed:
-    """What is asked: a job on each island, with the whole global batch, and what a device of each may use.
-
-    allow: the ways that change the mathematics that may be used.
-    """
-
-    islands: Islands
-    jobs: tuple[Job, ...]
-    memory_limits_bytes: tuple[int, ...]
-    limits: Limits
-    allow: tuple[Permission, ...] = ()
-
-    @property
-    def batch(self) -> int:
-        """Sequences of a step."""
-        return self.jobs[0].global_batch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Party:
-    """A chain with its replicas: the layout on each of its islands, and the sequences that they train on in a step.
-
-    own_s: its step but for the exchange; tail_s: of that, the last micro-batch where it is smaller than the others.
-    exposed_s: what of the exchange it doesn't hide. job: that of its first island, with as many sequences as its full
-    micro-batches hold. cut: how layers are dealt where the chain is of several islands.
-    """
-
-    chain: Chain
-    layouts: tuple[Layout, ...]
-    sequences: int
-    own_s: float
-    tail_s: float
-    exposed_s: float
-    job: Job
-    cut: ChainCut | None
-
-    @property
-    def replicas(self) -> int:
-        """Replicas of the model."""
-        return self.layouts[0].data_parallel
-
-    @property
-    def shares(self) -> tuple[int, ...]:
-        """Sequences of each replica: as equal as can be, in whole rounds of the stages where they interleave."""
-        layout = self.layouts[0]
-        unit = layout.pipeline_parallel * layout.micro_batch if layout.virtual_pipeline > 1 else 1
-        whole, more = divmod(self.sequences // unit, self.replicas)
-        return tuple(unit * (whole + (replica < more)) for replica in range(self.replicas))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Solution:
-    """The best way found of a shape, or of all; way: how it changes the mathematics, if it does."""
-
-    shape: Shape
-    across: Across | None
-    exchange: Exchange
-    way: Way | None
-    parties: tuple[Party, ...]
-    step_time_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeResult:
-    """What is known of one shape: its bound, and its best step where it was solved and one was found."""
-
-    shape: Shape
-    words: str
-    bound_s: float
-    step_time_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixedResult:
-    """The best way found, a bound of all, and what is known of each shape, best first."""
-
-    best: Solution
-    bound_s: float
-    shapes: tuple[ShapeResult, ...]
 
 
 def search_mixed(asked: Mixed) -> MixedResult:
@@ -318,7 +233,7 @@ class _Search:
         joint = sum(self.first[island].fastest for chain in shape if len(chain) > 1 for island in chain)
 
         def done(time_s: float) -> float:
-            alone_ = sum(laws.rest(time_s) if not len(laws) else _most(laws, time_s) for laws in own)
+            alone_ = sum(laws.rest(time_s) if not len(laws) else most_done(laws, time_s) for laws in own)
             return alone_ + joint * time_s
 
         low, high = 0.0, 1.0
@@ -399,7 +314,7 @@ class _Search:
                 )
                 bound_s = min(bound_s, step_s)
             bar_s = self.bar_s if best is None else min(best.step_time_s, self.bar_s)
-            needed = [max(*pair) for pair in zip(windows, _needed(sides, bar_s), strict=True)]
+            needed = [max(*pair) for pair in zip(windows, windows_needed(sides, bar_s), strict=True)]
             if bound_s >= bar_s * (1 - ROUNDING) or needed == windows:
                 break
             windows = needed
@@ -414,14 +329,14 @@ class _Search:
 
     def _side(
         self, chain: Chain, share: float, window: float, exchange: Exchange, *, parties: int, way: Way | None
-    ) -> "_Side":
+    ) -> Side:
         """Give the laws of a chain; those of islands alone know that the optimizer's states are cut over parties."""
         if len(chain) == 1:
             job, kept = self.asked.jobs[chain[0]], 0
             if way is not None:
                 kept = round(way.state_bytes * total_parameters(job.model) / job.cluster.devices)
             found = self._alone(chain[0], share=share, window=window, exchange=exchange, parties=parties, kept=kept)
-            return _Side(
+            return Side(
                 chain=chain,
                 job=replace(job, optimizer_parties=parties),
                 laws=found.laws,
@@ -430,7 +345,7 @@ class _Search:
             )
         return self._chain_side(chain, share, exchange)
 
-    def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> "_Side":
+    def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> Side:
         """Give the laws of a chain's best configurations at a share of the batch."""
         every = self._configurations(chain, share)
         waiting = sorted(
@@ -460,81 +375,5 @@ class _Search:
             forward_s=np.array([sum(cut.forward_s) for cut in cuts]),
             backward_s=np.array([sum(cut.backward_s) for cut in cuts]),
         )
-        laws = _chain_laws(cuts, share, rest_s, fastest, exposed_s)
-        return _Side(chain=chain, job=self.asked.jobs[chain[0]], laws=laws, layouts=None, cuts=tuple(cuts))
-
-
-def _needed(sides: Sequence["_Side"], bar_s: float) -> list[float]:
-    """Give the windows outside of which no layout does as much by the bar as those inside, as far as they go."""
-    if not np.isfinite(bar_s):
-        return [WIDEST] * len(sides)
-    allowed = [
-        bar_s / side.laws.share_s * max(1.0, side.laws.share / max(side.laws.done(bar_s), 1)) - 1.0 for side in sides
-    ]
-    return [min(max(window * 1.02, NARROWEST), WIDEST) for window in allowed]
-
-
-def _most(laws: Laws, time_s: float) -> float:
-    """Give how many sequences an island has done by a time at most, of all its layouts."""
-    least_s = min(laws.share_s, laws.rest_s)
-    return laws.share * min(time_s / least_s, 1.0) + max(time_s - least_s, 0.0) * laws.fastest
-
-
-def _chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: float, exposed_s: FloatArray) -> Laws:
-    """Give the laws of cuts: their step, and one more micro-batch of the busiest stage."""
-    busy = np.array([max(np.add(cut.forward_s, cut.backward_s)) for cut in cuts])
-    totals = np.array([cut.total for cut in cuts], dtype=np.int64)
-    return Laws(
-        sequences=np.array([cut.layouts[0].data_parallel * cut.layouts[0].micro_batch for cut in cuts], dtype=np.int64),
-        quantum=np.ones(len(cuts), dtype=np.int64),
-        fixed_s=np.array([cut.step_time_s for cut in cuts]) - busy * totals + exposed_s,
-        each_s=busy,
-        exposed_s=exposed_s,
-        tails_s=np.zeros((0, len(cuts))),
-        share=share,
-        rest_s=rest_s,
-        fastest=fastest,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Side:
-    """A chain's laws, and what they are of: layouts of an island alone, or cuts."""
-
-    chain: Chain
-    job: Job
-    laws: Laws
-    layouts: LayoutTable | None
-    cuts: tuple[ChainCut, ...]
-
-    @property
-    def sizes(self) -> IntArray:
-        """Sequences of one micro-batch of one replica, [layouts]."""
-        if self.layouts is not None:
-            return self.layouts.micro_batch
-        return np.array([cut.layouts[0].micro_batch for cut in self.cuts], dtype=np.int64)
-
-    def party(self, row: int, *, sequences: int, busiest: int) -> Party:
-        """Give one of the layouts with its share, of which the busiest replica has so much."""
-        laws, size = self.laws, int(self.sizes[row])
-        exposed_s, took_s = float(laws.exposed_s[row]), laws.takes_s(row, busiest, size)
-        if self.layouts is None:
-            cut, job, tail_s = self.cuts[row], self.job, 0.0
-            own_s, layouts = took_s - exposed_s, self.cuts[row].layouts
-        else:
-            cut, layout = None, self.layouts.row(row)
-            full = max(busiest // size, 1) if np.isfinite(laws.tails_s[:, row]).any() else -(-busiest // size)
-            tail_s = max(took_s - float(laws.fixed_s[row] + laws.each_s[row] * full), 0.0)
-            job = replace(self.job, global_batch=full * layout.data_parallel * size)
-            own_s = float(predict_time(job, LayoutTable.of([layout])).step_time_s[0]) + tail_s
-            layouts = (layout,)
-        return Party(
-            chain=self.chain,
-            layouts=layouts,
-            sequences=sequences,
-            own_s=own_s,
-            tail_s=tail_s,
-            exposed_s=exposed_s,
-            job=job,
-            cut=cut,
-        )
+        laws = chain_laws(cuts, share, rest_s, fastest, exposed_s)
+        return Side(chain=chain, job=self.asked.jobs[chain[0]], laws=laws, layouts=None, cuts=tuple(cuts))
