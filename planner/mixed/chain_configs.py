@@ -8,11 +8,12 @@ A message over a link is waited for by the stage that it is for, or runs beside 
 is like a stage between two others that holds no layers and takes a message's time each way, those before it have one
 more micro-batch in flight, and the message only slows the passes beside it (overlap.py).
 
-Bound: with c_s the seconds of the shortest layer on stage s and x_s what else it has for each micro-batch (messages
-that it waits for, embedding, head), a stage that is done with a micro-batch by t seconds has floor((t - x_s) / c_s)
-layers at most. The least t by which all L layers are done, and each stage has one, is what the busiest stage takes at
-least. If it takes t, all stages together take S(t) at least: the x_s, and layers where they are shortest, as many as
-(t - x_s) / c_s says. Of the 1F1B schedule with M micro-batches (planner/layout/bound.py),
+Bound: with c_s the seconds of a layer on stage s, of the kind of which L layers take most of all kinds, and x_s what
+else it has for each micro-batch (messages that it waits for, embedding, head), a stage that is done with a micro-batch
+by t seconds has floor((t - x_s) / c_s) of them at most. The least t by which all are done, and each stage has a layer,
+is what the busiest stage takes at least. If it takes t, all stages together take S(t) at least: the x_s, and those
+layers where they are shortest, as many as (t - x_s) / c_s says. Of the 1F1B schedule with M micro-batches
+(planner/layout/bound.py),
 
     T >= max( M t,  (M - P - 1) t + 2 S(t) where M > P + 1,  k S(t) ) + overhead
     k  = (M + P - 1) / P where M > P, else 2 / (2 - (1 - 1 / M)^(P - M + 1))
@@ -32,7 +33,7 @@ from meshwright.catalog.axis_order import AxisOrder
 from meshwright.costmodels.island_links import message_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES
-from meshwright.costmodels.layout import AXIS_ORDERS, FloatArray, IntArray, LayoutTable
+from meshwright.costmodels.layout import AXIS_ORDERS, FloatArray, IntArray, LayoutTable, numbered
 from meshwright.costmodels.pipeline_bubble import LayerSeconds
 from meshwright.costmodels.pipeline_messages import message_s as message_inside_s
 from meshwright.costmodels.predict import layer_times
@@ -46,6 +47,8 @@ from meshwright.planner.mixed.shapes import Chain
 
 LARGEST_MICRO_BATCH = 8
 LARGEST_CONTEXT = 8
+# Choices of expert and sequence parallelism to look at, of each island's other degrees.
+ALIKE = 3
 BISECTIONS = 40
 GRID = (1.0, 1.01, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 3.0)
 ROUNDING = 1e-9
@@ -57,14 +60,17 @@ SHARED = ("data_parallel", "context_parallel", "context_method", "micro_batch")
 class Member:
     """An island (by number) of a chain and its side of all configurations: its rows of the table, [configurations].
 
-    layer_s, embedding_s, head_s: seconds of its shortest layer, of the embedding and of the head, both ways, for one
+    layer_s, shortest_s, embedding_s, head_s: seconds both ways of a layer of the kind that takes most in all, of which
+    the model has `counted`, of its shortest layer, of the embedding and of the head, for one
     micro-batch. message_s: a message between its stages.
     """
 
     island: int
     job: Job
     layouts: LayoutTable
+    counted: int
     layer_s: FloatArray
+    shortest_s: FloatArray
     embedding_s: FloatArray
     head_s: FloatArray
     message_s: FloatArray
@@ -80,6 +86,7 @@ class Member:
             self,
             layouts=self.layouts.take(rows),
             layer_s=self.layer_s[rows],
+            shortest_s=self.shortest_s[rows],
             embedding_s=self.embedding_s[rows],
             head_s=self.head_s[rows],
             message_s=self.message_s[rows],
@@ -148,8 +155,9 @@ def configurations(
     picked = picked.reshape(-1, len(jobs))
     stages = np.sum([own["pipeline_parallel"][picked[:, i]] for i, own in enumerate(rows)], axis=0)
     picked = picked[stages <= len(jobs[0].model.layers)]
+    kind = _longest_kind(jobs[0], space_of(_rich(jobs[0]), limits).table(rows[0]))
     members = tuple(
-        _member(island, job, space_of(_rich(job), limits).table(taken(own, picked[:, position])))
+        _member(island, job, space_of(_rich(job), limits).table(taken(own, picked[:, position])), kind)
         for position, (island, job, own) in enumerate(zip(chain, jobs, rows, strict=True))
     )
     layouts, job = members[0].layouts, jobs[0]
@@ -174,6 +182,16 @@ def configurations(
     return tuple(made)
 
 
+def _longest_kind(job: Job, layouts: LayoutTable) -> int:
+    """Give the kind of layers that take most of all kinds, over some layouts."""
+    kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
+    counts = [job.model.kind_of_layer.count(kind) for kind in range(len(kinds))]
+    total_s = [
+        count * float(np.sum(kind.forward_s + kind.backward_s)) for count, kind in zip(counts, kinds, strict=True)
+    ]
+    return total_s.index(max(total_s))
+
+
 def _rich(job: Job) -> Job:
     return replace(job, global_batch=RICH * job.cluster.devices)
 
@@ -191,17 +209,35 @@ def _rows(job: Job, limits: Limits) -> dict[str, IntArray]:
     if not kept.any():
         return dict(rows)
     dominated = is_dominated(job, space.table(rows), settings_of(rows))
-    return dict(taken(rows, np.flatnonzero(~dominated)))
+    rows = taken(rows, np.flatnonzero(~dominated))
+    return dict(taken(rows, _quickest(job, space.table(rows))))
 
 
-def _member(island: int, job: Job, layouts: LayoutTable) -> Member:
+def _quickest(job: Job, layouts: LayoutTable) -> IntArray:
+    """Give the rows with the quickest layers among those that differ in expert and sequence parallelism alone."""
     kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
-    layer_s = np.min([kind.forward_s + kind.backward_s for kind in kinds], axis=0)
+    counts = [job.model.kind_of_layer.count(kind) for kind in range(len(kinds))]
+    all_s = np.sum(
+        [count * (kind.forward_s + kind.backward_s) for count, kind in zip(counts, kinds, strict=True)], axis=0
+    )
+    group = np.zeros(len(layouts), dtype=np.int64)
+    for name in (*SHARED, "tensor_parallel", "pipeline_parallel"):
+        _, group = numbered(group * (getattr(layouts, name).max(initial=0) + 1) + getattr(layouts, name))
+    order = np.lexsort([np.broadcast_to(all_s, len(layouts)), group])
+    first = np.searchsorted(group[order], group[order], side="left")
+    return np.sort(order[np.arange(len(order)) - first < ALIKE])
+
+
+def _member(island: int, job: Job, layouts: LayoutTable, kind: int) -> Member:
+    kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
+    each_s = [np.broadcast_to(own.forward_s + own.backward_s, len(layouts)) for own in kinds]
     return Member(
         island=island,
         job=job,
         layouts=layouts,
-        layer_s=np.broadcast_to(layer_s, len(layouts)),
+        counted=job.model.kind_of_layer.count(kind),
+        layer_s=each_s[kind],
+        shortest_s=np.min(each_s, axis=0),
         embedding_s=np.add(*embedding_s(job, layouts)),
         head_s=np.add(*head_s(job, layouts)),
         message_s=message_inside_s(job, layouts),
@@ -216,9 +252,9 @@ def slowed_s(job: Job, message_s: FloatArray) -> FloatArray:
 def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> FloatArray:
     """Give what the busiest stage takes at least if layers could be cut, [configurations].
 
-    The stages' (t - x_s) / c_s, none of which is negative as each has a layer, sum up to the layers.
+    The stages' (t - x_s) / c_s, none of which is negative as each has a layer of some kind, sum up to the layers.
     """
-    layers = float(len(members[0].job.model.layers))
+    layers = float(members[0].counted)
     held, rate = np.full(len(members[0].layouts), layers), np.zeros(len(members[0].layouts))
     for number, member in enumerate(members):
         extra_s = 2.0 * (member.stages - 1) * member.message_s
@@ -232,10 +268,10 @@ def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
 
 def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> tuple[FloatArray, FloatArray]:
     """Give points of what the busiest stage takes, and the least that all take together then, [n, points]."""
-    layers = len(members[0].job.model.layers)
-    each_s, extra_s = _stage_seconds(members, crossing_s, buffered=buffered)
+    layers = members[0].counted
+    each_s, extra_s, shortest_s = _stage_seconds(members, crossing_s, buffered=buffered)
     used = np.isfinite(each_s)
-    least = np.where(used, extra_s + each_s, extra_s).max(axis=1, initial=0.0)
+    least = (extra_s + shortest_s).max(axis=1, initial=0.0)
     low, high = least, least + layers * np.where(used, each_s, 0.0).max(axis=1, initial=0.0)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
@@ -255,8 +291,8 @@ def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bo
 
 def _stage_seconds(
     members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of a layer on each stage, and of all else there, [configurations, stages].
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Give the seconds of a layer on each stage, of all else there, and of the shortest layer, [n, stages].
 
     Links that are like stages, and padding, have layers of infinite length; padding has nothing else.
     """
@@ -264,11 +300,13 @@ def _stage_seconds(
     total = np.sum([member.stages for member in members], axis=0) + (len(crossing_s) if buffered else 0)
     stage, rows = np.arange(int(total.max(initial=1))), np.arange(count)
     each_s, extra_s = np.full((count, len(stage)), np.inf), np.zeros((count, len(stage)))
+    shortest_s = np.zeros((count, len(stage)))
     begin = np.zeros(count, dtype=np.int64)
     for number, member in enumerate(members):
         end = begin + member.stages
         own = (stage >= begin[:, np.newaxis]) & (stage < end[:, np.newaxis])
         each_s = np.where(own, member.layer_s[:, np.newaxis], each_s)
+        shortest_s = np.where(own, member.shortest_s[:, np.newaxis], shortest_s)
         between = own & (stage > begin[:, np.newaxis])
         extra_s = extra_s + np.where(between, member.message_s[:, np.newaxis], 0.0)
         before_end = own & (stage < end[:, np.newaxis] - 1)
@@ -286,4 +324,4 @@ def _stage_seconds(
     rows = np.arange(count)
     extra_s[rows, 0] += members[0].embedding_s
     extra_s[rows, total - 1] += members[-1].head_s
-    return each_s, extra_s
+    return each_s, extra_s, shortest_s

@@ -194,7 +194,7 @@ def stages_of(
     crossing = tuple(float(each) for each in found.crossing_s[:, row])
     island = _islands([layout.pipeline_parallel for layout in own], buffered=found.buffered)
     holding = int((island >= 0).sum())
-    shortest_s = min(float(member.layer_s[row]) for member in found.members)
+    shortest_s = min(float(member.shortest_s[row]) for member in found.members)
     longest = int(min(below_s / (total * shortest_s), layers - holding + 1))
     if even:
         longest = min(longest, -(-layers // holding))
