@@ -32,8 +32,8 @@ from meshwright.planner.stages.splits import Costs, splits_below
 # Prefixes to keep in each round, and whether by bound, as planner/stages does.
 ROUNDS = ((64, True), (256, False))
 
-Known = dict[tuple[int, Layout, int, int], tuple[dict[str, FloatArray], IntArray]]
-"""Figures of stages and what they recompute, by island, layout, micro-batches and longest segment."""
+Known = dict[tuple[int, Layout, int, int, int], tuple[dict[str, FloatArray], IntArray]]
+"""Figures of stages and what they recompute, by island, layout, micro-batches, longest segment and memory limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +205,7 @@ def stages_of(
     values = {item.name: np.zeros((pipeline, width)) for item in fields(Figures)}
     recomputed = np.zeros((pipeline, width), dtype=np.int64)
     for position, (member, layout, limit) in enumerate(zip(found.members, own, memory_limits_bytes, strict=True)):
-        key = (member.island, replace(layout, pipeline_parallel=pipeline), total, longest)
+        key = (member.island, replace(layout, pipeline_parallel=pipeline), total, longest, limit)
         if key not in known:
             batch = total * layout.data_parallel * layout.micro_batch
             known[key] = _figures(replace(member.job, global_batch=batch), key[1], segments, limit, below_s)

@@ -53,7 +53,7 @@ from meshwright.planner.mixed.ways.skipping import skipped_stages, skipping
 ROUNDS = 4
 FIRST_WINDOW = 0.01
 # Configurations to cut at most: of pipelines through islands, and of such a chain that shares the batch.
-CUTS = 320
+CUTS = 240
 CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
 
@@ -343,23 +343,28 @@ class _Search:
                 layouts=found.layouts,
                 cuts=(),
             )
-        return self._chain_side(chain, share, exchange)
+        return self._chain_side(chain, share, exchange, way)
 
-    def _chain_side(self, chain: Chain, share: float, exchange: Exchange) -> Side:
+    def _chain_side(self, chain: Chain, share: float, exchange: Exchange, way: Way | None) -> Side:
         """Give the laws of a chain's best configurations at a share of the batch."""
         every = self._configurations(chain, share)
         waiting = sorted(
-            (float(bound), way, row)
-            for way, found in enumerate(every)
+            (float(bound), kind, row)
+            for kind, found in enumerate(every)
             for row, bound in enumerate(found.bound_s(np.maximum(share / found.sequences, 1.0)))
         )
         cuts: list[ChainCut] = []
         rest_s, best, limits = np.inf, np.inf, self._limits_of(chain)
-        for done, (bound_s, way, row) in enumerate(waiting):
+        if way is not None:
+            jobs = [self.asked.jobs[island] for island in chain]
+            devices = sum(job.cluster.devices for job in jobs)
+            kept = round(way.state_bytes * total_parameters(jobs[0].model) / devices)
+            limits = [limit - kept for limit in limits]
+        for done, (bound_s, kind, row) in enumerate(waiting):
             rest_s = min(rest_s, bound_s)
             if bound_s >= best or done == CUTS_OF_SHARES:
                 break
-            found = every[way]
+            found = every[kind]
             sequences = int(found.sequences[row])
             total = max(-(-round(share) // sequences), 1)
             solved = best_chain_cut(
