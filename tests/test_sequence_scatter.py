@@ -253,6 +253,20 @@ def test_costs_of_nothing_give_an_answer() -> None:
     assert (found.step_time_s, found.gap, found.speedup) == (0.0, 0.0, 1.0)
 
 
+def test_micro_batches_may_be_of_unlike_times() -> None:
+    # Long sequences beside a crowd of short ones, which memory has no room for at once: micro-batches of equal times
+    # come to 1.042 times the bound.
+    rng = np.random.default_rng(5)
+    lengths = [*rng.integers(60_000, 90_000, 40).tolist(), *rng.integers(500, 4000, 400).tolist()]
+    costs = uniform_costs(
+        ranks=256, node_ranks=8, tokens_a_rank=7600, square_s=4e-8, token_s=9e-4, fixed_s=0.7, outside_s=6e-4
+    )
+    found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP)(lengths)
+    longest_s = [max(group.time_s for group in groups) for groups in found.micro_batches]
+    assert min(longest_s) < 0.5 * max(longest_s)
+    assert found.gap < 0.03
+
+
 def test_zero_stage_3_has_barriers() -> None:
     with pytest.raises(InputError, match="wait for one another"):
         SequenceScatterer(costs=replace(costs_of(), free_allowed=False), mode=Mode.FREE)

@@ -29,8 +29,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def part(self, run: slice) -> Self:
-        """Give the batch of some of its sequences, one after another."""
+    def part(self, run: slice | IntArray) -> Self:
+        """Give the batch of some of its sequences."""
         return replace(
             self,
             tokens=self.tokens[run],

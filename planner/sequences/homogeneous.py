@@ -1,7 +1,6 @@
 """Splits into groups of one size, as trainers make them without a planner: the baseline, and where a search starts.
 
-The sequences go, from the longest on, to the group with the fewest seconds that has room for its tokens (LPT; of one
-rank and no barrier that is what Karmarkar-Karp balances too, on FLOP).
+The sequences go, from the longest on, to the group with the fewest seconds that has room for its tokens (LPT).
 """
 
 from heapq import heappop, heappush

@@ -7,13 +7,15 @@ lowest bound on, and left out where that bound is above what is known.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray
+from meshwright.costmodels.layout import BoolArray, IntArray
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.degrees import is_chain
+from meshwright.planner.sequences.differencing import MOST_CELLS, differenced, differenced_split
 from meshwright.planner.sequences.free_packing import free_packed
 from meshwright.planner.sequences.free_running import blocks_split, wanted_degrees
 from meshwright.planner.sequences.full_ranks import filled
@@ -24,6 +26,7 @@ from meshwright.planner.sequences.packing import packed
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
 from meshwright.planner.sequences.shelves import shelved
 from meshwright.planner.sequences.split import Split, joined, step_s
+from meshwright.planner.sequences.topping import topped_up
 
 # By how much the first try is above the bound, and by how much further each next one is until one succeeds.
 FIRST_EXCESS = 5e-3
@@ -37,6 +40,13 @@ EFFORT = 24_000
 FEWEST_TRIES = 22
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
+# One of so many tries is kept for more micro-batches.
+RESERVED = 3
+# Shares of the tokens that the longer ones of two runs may have; of how many ways to cut runs splits are looked for,
+# and how many for each run.
+CUTS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
+MOST_CUTS = 2
+TRIES_OF_A_RUN = 12
 
 
 @dataclass(slots=True)
@@ -119,6 +129,8 @@ def halved(costs: GroupCosts, batch: Batch) -> GroupCosts | None:
 
 def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
     fewest = fewest_micro_batches(best.costs, best.batch)
+    if len(best.costs.degrees) == 1:
+        _search_differences(best, modes[0], fewest)
     nested = is_chain(best.costs.degrees) and not best.full
     if Mode.FREE in modes and nested:
         _search_free(best)
@@ -126,34 +138,89 @@ def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
             _search_lockstep(best, Mode.FREE, 1)
         return
     for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
+        # What one number of micro-batches doesn't do isn't to leave nothing for the next one.
+        kept = 0 if micro_batches == fewest + MORE_MICRO_BATCHES else best.tries // RESERVED
+        best.tries -= kept
         _search_lockstep(best, modes[0], micro_batches)
+        best.tries += kept
         if micro_batches > 1 and not best.late:
-            _search_runs(best, modes[0], micro_batches)
+            for edges in _edges(best, micro_batches):
+                _search_runs(best, modes[0], edges)
 
 
-def _search_runs(best: Best, mode: Mode, micro_batches: int) -> None:
-    """Give each micro-batch a run of the batch, the longest sequences the first, and split each on its own.
+def _search_differences(best: Best, mode: Mode, fewest: int) -> None:
+    """Balance groups of the only degree by differencing."""
+    costs, batch = best.costs, best.batch
+    width = costs.ranks // int(costs.degrees[0])
+    if len(batch) * width * fewest > MOST_CELLS:
+        return
+    if mode is Mode.FREE and not best.full:
+        best.offer(
+            blocks_split(costs, batch, np.zeros(len(batch), dtype=np.int64), differenced(batch.load_s[0], width)), mode
+        )
+        return
+    for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
+        split = differenced_split(costs, batch, micro_batches)
+        if split is not None:
+            best.offer(split, mode)
+            return
 
-    Micro-batches of about equal tokens have then sequences of about equal lengths, and each its own time.
+
+def _edges(best: Best, micro_batches: int) -> Iterator[IntArray]:
+    """Give where runs of the batch by length, the longest first, are cut into micro-batches.
+
+    Runs of about equal tokens, or of two others of unlike ones: those of the least bounds.
     """
     ends = np.cumsum(best.batch.tokens)
-    edges = np.searchsorted(ends, ends[-1] * np.arange(1, micro_batches) / micro_batches)
-    splits, sizes = [], np.diff(np.concatenate([[0], edges, [len(best.batch)]]))
-    first = 0
-    for size in sizes.tolist():
-        if not size:
+    ways = [np.searchsorted(ends, ends[-1] * np.arange(1, micro_batches) / micro_batches)]
+    if micro_batches == 2:
+        cuts = np.unique(np.searchsorted(ends, ends[-1] * np.array(CUTS)))
+        ways += [np.array([cut]) for cut in cuts.tolist()]
+    bounds = [sum(quick_bound_s(best.costs, run, micro_batches=1) for run in _runs(best.batch, way)) for way in ways]
+    for at in np.argsort(bounds, kind="stable").tolist()[:MOST_CUTS]:
+        if bounds[at] * (1 + WORTHWHILE) < best.seconds:
+            yield ways[at]
+
+
+def _runs(batch: Batch, edges: IntArray) -> list[Batch]:
+    ends = [0, *edges.tolist(), len(batch)]
+    return [batch.part(slice(first, end)) for first, end in pairwise(ends) if end > first]
+
+
+def _search_runs(best: Best, mode: Mode, edges: IntArray) -> None:
+    """Give each micro-batch a run of the batch, the longest sequences the first, and split each on its own.
+
+    Micro-batches have then sequences of about equal lengths, and each its own time; what is left of it is filled up
+    with sequences of the next ones.
+    """
+    costs, batch = best.costs, best.batch
+    splits: list[tuple[Split, IntArray]] = []
+    left = np.ones(len(batch), dtype=bool)
+    for end in [*edges.tolist(), len(batch)]:
+        index = np.flatnonzero(left[:end])
+        if not len(index):
             continue
-        part = best.batch.part(slice(first, first + size))
-        first += size
-        start = best_homogeneous(best.costs, part, Mode.LOCKSTEP)
-        if start is None:
+        split = _split_of_run(best, batch.part(index))
+        if split is None:
             return
-        found = Best(
-            costs=best.costs, batch=part, seconds=start[0], split=start[1], mode=Mode.LOCKSTEP, until=best.until
-        )
-        _search_lockstep(found, Mode.LOCKSTEP, fewest_micro_batches(best.costs, part))
-        splits.append(found.split)
+        left[index] = False
+        later = np.flatnonzero(left)
+        if len(later) and split.micro_batch.max() == 0:
+            split, taken = topped_up(costs, batch.part(index), split, batch.part(later))
+            left[later[taken]] = False
+            index = np.concatenate([index, later[taken]])
+        splits.append((split, index))
     best.offer(joined(splits), mode)
+
+
+def _split_of_run(best: Best, run: Batch) -> Split | None:
+    start = best_homogeneous(best.costs, run, Mode.LOCKSTEP)
+    if start is None:
+        return None
+    found = Best(costs=best.costs, batch=run, seconds=start[0], split=start[1], mode=Mode.LOCKSTEP, until=best.until)
+    found.tries = TRIES_OF_A_RUN
+    _search_lockstep(found, Mode.LOCKSTEP, fewest_micro_batches(best.costs, run))
+    return found.split
 
 
 def _search_free(best: Best) -> None:

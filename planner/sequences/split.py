@@ -43,15 +43,18 @@ class Split:
         )
 
 
-def joined(splits: Sequence[Split]) -> Split:
-    """Give the split of several batches one after another, each in its own turn."""
-    groups = np.cumsum([0, *(len(split.degree) for split in splits)])
-    turns = np.cumsum([0, *(int(split.micro_batch.max()) + 1 for split in splits)])
+def joined(splits: Sequence[tuple[Split, IntArray]]) -> Split:
+    """Give the split of several parts of a batch one after another, each in its own turn, with its sequences."""
+    groups = np.cumsum([0, *(len(split.degree) for split, _ in splits)])
+    turns = np.cumsum([0, *(int(split.micro_batch.max()) + 1 for split, _ in splits)])
+    group = np.empty(sum(len(index) for _, index in splits), dtype=np.int64)
+    for at, (split, index) in enumerate(splits):
+        group[index] = split.group + groups[at]
     return Split(
-        degree=np.concatenate([split.degree for split in splits]),
-        first_rank=np.concatenate([split.first_rank for split in splits]),
-        micro_batch=np.concatenate([split.micro_batch + turns[at] for at, split in enumerate(splits)]),
-        group=np.concatenate([split.group + groups[at] for at, split in enumerate(splits)]),
+        degree=np.concatenate([split.degree for split, _ in splits]),
+        first_rank=np.concatenate([split.first_rank for split, _ in splits]),
+        micro_batch=np.concatenate([split.micro_batch + turns[at] for at, (split, _) in enumerate(splits)]),
+        group=group,
     )
 
 
