@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from meshwright.catalog.entry import Count
-from meshwright.catalog.model_entry import LARGEST_DIMENSION, Dimension, LayerCount, Norm, Positions
+from meshwright.catalog.model_entry import LARGEST_DIMENSION, ROTARY_BASE, Dimension, LayerCount, Norm, Positions
 
 Flag = Annotated[bool, Field(strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Index = Annotated[int, Field(ge=0, le=10_000, strict=True)]
+RotaryBase = Annotated[float, Field(ge=1, le=1e9)]
 
 
 class LayerType(StrEnum):
@@ -25,6 +26,14 @@ class LayerType(StrEnum):
     SLIDING = "sliding_attention"
     CHUNKED = "chunked_attention"
     LINEAR = "linear_attention"
+
+
+class RotaryParameters(BaseModel):
+    """How transformers 5 says what earlier versions said by `rope_theta`; by kind of layer it isn't read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    rope_theta: RotaryBase | None = None
 
 
 class Decoder(BaseModel):
@@ -37,6 +46,10 @@ class Decoder(BaseModel):
     num_attention_heads: Dimension
     vocab_size: Dimension
     tie_word_embeddings: Flag = False
+    rope_theta: RotaryBase | None = None
+    rope_parameters: RotaryParameters | None = None
+
+    usual_rotary_base: ClassVar[int] = ROTARY_BASE
 
     def fields(self) -> dict[str, Any]:
         """Give the fields of the ModelEntry, without name and source; a subclass adds its own."""
@@ -48,7 +61,12 @@ class Decoder(BaseModel):
             "head_dim": self.hidden_size // self.num_attention_heads,
             "vocab": self.vocab_size,
             "tied_embeddings": self.tie_word_embeddings,
+            "rotary_base": self._rotary_base(),
         }
+
+    def _rotary_base(self) -> int:
+        nested = self.rope_parameters.rope_theta if self.rope_parameters else None
+        return round(self.rope_theta or nested or self.usual_rotary_base)
 
 
 def _whole_heads(heads: int, info: ValidationInfo) -> int:

@@ -1,7 +1,7 @@
 """The families of Hugging Face `config.json` that are mixtures of experts; see hugging_face_families for the rest."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
@@ -23,6 +23,8 @@ from meshwright.catalog.model_entry import Dimension, LayerCount
 
 class Mixtral(Mistral):
     """Mixtral: every layer is a mixture, whose experts have the MLP's width."""
+
+    usual_rotary_base: ClassVar[int] = 1_000_000
 
     sliding_window: Dimension | None = None
     num_local_experts: Dimension
@@ -49,6 +51,8 @@ class MiniMax(GroupedDecoder):
 
     Which layers attend linearly `layer_types` says, else `attn_type_list` (0 where it does) of the model's own code.
     """
+
+    usual_rotary_base: ClassVar[int] = 1_000_000
 
     num_key_value_heads: Dimension | None = 8
     num_local_experts: Dimension
@@ -161,6 +165,8 @@ class Llama4(GroupedDecoder):
     The width of dense layers is `intermediate_size_mlp`, that of experts `intermediate_size`. Its norm of queries and
     keys has no weights.
     """
+
+    usual_rotary_base: ClassVar[int] = 500_000
 
     num_hidden_layers: LayerCount = 48
     hidden_size: Dimension = 5120

@@ -29,6 +29,10 @@ class Positions(StrEnum):
     ALIBI = "alibi"
 
 
+# What arXiv 2104.09864 takes, and software where nothing is said.
+ROTARY_BASE = 10_000
+
+
 class LatentAttentionEntry(Entry):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1). A null query rank: queries aren't compressed."""
 
@@ -41,6 +45,10 @@ class LatentAttentionEntry(Entry):
 
 def _nothing(values: tuple[object, ...]) -> bool:
     return not values
+
+
+def _usual(base: int) -> bool:
+    return base == ROTARY_BASE
 
 
 class PlacedLoad(Entry):
@@ -102,6 +110,8 @@ class ModelEntry(Entry):
     one another (Llama 4); frequency 0 means that no layer attends to the full sequence.
     dropout: whether it is trained with dropout where the software has it on; null: unless its MLP is gated, as models
     of Llama's kind are trained without (arXiv 2302.13971, section 2.2).
+    rotary_base: the wavelength of the slowest channels over that of the fastest (theta of arXiv 2104.09864, section
+    3.2.2); it decides no cost, but what a launch of the plan trains.
     norms_per_layer: 2, or 4 where attention and MLP are normed on both sides (Gemma 2).
     """
 
@@ -123,6 +133,7 @@ class ModelEntry(Entry):
     embedding_norm: bool = False
     positions: Positions = Positions.ROTARY
     max_positions: Natural = 0
+    rotary_base: Annotated[Count, Field(exclude_if=_usual)] = ROTARY_BASE
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False

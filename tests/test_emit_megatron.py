@@ -62,6 +62,7 @@ def test_degrees_and_batch_by_hand() -> None:
     assert (given["expert-model-parallel-size"], given["expert-tensor-parallel-size"]) == (8, 1)
     assert (given["micro-batch-size"], given["global-batch-size"]) == (1, 256)
     assert given["moe-token-dispatcher-type"] == "flex"
+    assert (given["rotary-base"], "rotary-base" in arguments(plan_named("latent-attention"))) == (1_000_000, False)
 
 
 @pytest.mark.parametrize(

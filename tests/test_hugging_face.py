@@ -468,3 +468,18 @@ def test_dropout_is_the_config_s_or_its_class_s() -> None:
     assert not entry_of(config("gpt-neox-20b")).trains_with_dropout
     assert entry_of(config("gpt-neox-20b", hidden_dropout=0.1)).trains_with_dropout
     assert not entry_of(config("llama-7b")).trains_with_dropout
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "base"),
+    [
+        ("llama-3.1-8b", {}, 500_000),
+        ("llama-3.1-8b", {"rope_theta": None}, 10_000),
+        ("llama-3.1-8b", {"rope_theta": None, "rope_parameters": {"rope_theta": 250_000.0}}, 250_000),
+        ("mixtral-8x7b", {"rope_theta": None}, 1_000_000),
+        ("gpt2", {}, 10_000),
+    ],
+)
+def test_rotary_base_is_the_config_s_or_its_class_s(name: str, changes: dict[str, Any], base: int) -> None:
+    document = config(name, **changes)
+    assert read_hugging_face_config(document, file="config.json").rotary_base == base

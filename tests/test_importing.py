@@ -201,6 +201,7 @@ def test_arguments_as_people_write_them() -> None:
     torchrun --nproc_per_node 8 pretrain_gpt.py \\
         --num-layers 32 --hidden-size 4096 --num-attention-heads=32 --group-query-attention --num-query-groups 8 \\
         --ffn-hidden-size 14336 --swiglu --normalization RMSNorm --position-embedding-type rope --vocab-size 128256 \\
+        --rotary-base 500000 \\
         --disable-bias-linear --untie-embeddings-and-output-weights --seq-length 8192 --bf16 \\
         --tensor-model-parallel-size 2 --sequence-parallel --pipeline-model-parallel-size 4 \\
         --decoder-first-pipeline-num-layers 7 --decoder-last-pipeline-num-layers 7 \\
@@ -212,6 +213,7 @@ def test_arguments_as_people_write_them() -> None:
         | {"split": (7, 9, 9, 7), "zero_stage": 1, "zero_shard": 2}
     )
     assert (reading.model.head_dim, reading.model.kv_heads, reading.model.qkv_bias) == (128, 8, False)
+    assert reading.model.rotary_base == 500_000
 
 
 @pytest.mark.parametrize(

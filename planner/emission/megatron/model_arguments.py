@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from meshwright.catalog.model_entry import ModelEntry, Norm, Positions
+from meshwright.catalog.model_entry import ROTARY_BASE, ModelEntry, Norm, Positions
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of
 from meshwright.planner.emission.linear_attention import without_linear_attention
@@ -22,6 +22,7 @@ def model_arguments(inputs: Inputs) -> Arguments:
     entry, model = inputs.model.entry, transformer_of(inputs.model.entry)
     return {
         **_dimensions(inputs),
+        **_rotary(entry),
         **_switches(entry),
         **_dropout(entry, inputs.stack.entry),
         **_attention(entry, model),
@@ -66,6 +67,11 @@ def _dimensions(inputs: Inputs) -> dict[str, Value]:
         "position-embedding-type": POSITIONS[entry.positions],
         "normalization": NORMS[entry.norm],
     }
+
+
+def _rotary(entry: ModelEntry) -> Arguments:
+    told = entry.positions is Positions.ROTARY and entry.rotary_base != ROTARY_BASE
+    return {"rotary-base": entry.rotary_base} if told else {}
 
 
 def _switches(entry: ModelEntry) -> dict[str, Value]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from meshwright.catalog.document import validate
 from meshwright.catalog.errors import InputError
-from meshwright.catalog.model_entry import ModelEntry
+from meshwright.catalog.model_entry import ROTARY_BASE, ModelEntry
 from meshwright.planner.emission.megatron.command_line import CommandLine
 
 SOURCE = "the arguments of a launch of Megatron-LM"
@@ -36,6 +36,7 @@ def model_of(given: CommandLine, *, file: str) -> ModelEntry:
         "norm": "rms_norm" if given.text("normalization") == "RMSNorm" else "layer_norm",
         "positions": positions.get(kind or "learned_absolute", "rotary"),
         "max_positions": (given.whole("max-position-embeddings") or 0) if kind in (None, "learned_absolute") else 0,
+        "rotary_base": given.whole("rotary-base") or ROTARY_BASE,
         "qkv_bias": biased or "add-qkv-bias" in given,
         "output_bias": biased,
         "mlp_bias": biased,
