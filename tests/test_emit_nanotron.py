@@ -205,3 +205,8 @@ def test_every_plan_is_run_or_refused_with_the_field() -> None:
     for name in PLANS:
         for obstacle in obstacles(plan_named(name)):
             assert obstacle.path.startswith(("layout.", "inputs."))
+
+
+def test_the_rotary_base_is_the_models() -> None:
+    changed = with_model(plan_named("single-device"), rotary_base=250_000)
+    assert settings(changed)["model"]["model_config"]["rope_theta"] == 250_000.0

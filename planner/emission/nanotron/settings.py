@@ -76,6 +76,7 @@ def _model(inputs: Inputs) -> Settings:
             "num_key_value_heads": entry.kv_heads,
             "vocab_size": entry.vocab,
             "max_position_embeddings": inputs.job.sequence_length,
+            "rope_theta": float(entry.rotary_base),
             "tie_word_embeddings": entry.tied_embeddings,
             "attention_bias": entry.qkv_bias,
             "hidden_act": "silu",
