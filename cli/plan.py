@@ -210,7 +210,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
 def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "TimedPlan":
     """Plan without offloading, with it where nothing fits, and both ways where asked to: the faster one is taken.
 
-    Raises MissingData and Infeasible; where offloading wasn't asked for, what is raised is what went wrong without it.
+    Raises MissingData and Infeasible; where offloading wasn't asked for, what is raised is what went wrong without it,
+    with a word of why offloading doesn't help.
     """
     from time import perf_counter
 
@@ -231,9 +232,10 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
 
         try:
             return TimedPlan(plan=plan_offloaded(inputs), search_s=perf_counter() - start)
-        except (Infeasible, InputError, MissingData):
+        except (Infeasible, InputError, MissingData) as failure:
             if offload is not None:
                 raise
+            error.hint = f"{error.hint}; offloading doesn't help: {failure.message}"
             raise error from None
     if offload != "auto":
         return made

@@ -10,6 +10,8 @@ from meshwright.planner.job_inputs import OverlayGiven, inputs_today
 from meshwright.planner.plan_schema import Inputs, Plan
 from meshwright.planner.planning import plan_of
 from meshwright.planner.repredict import repredicted
+from meshwright.planner.verification.check import checked
+from meshwright.planner.verification.offload import offload
 
 TOLERANCE = 1e-6
 # Differences of two figures: near nothing, where their own last digits are large beside them.
@@ -25,14 +27,20 @@ def replan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> Plan:
 
     A layout that was given is given again.
 
-    Raises InputError where the catalog no longer has one of them, or the plan was made from another one; MissingData
-    and Infeasible.
+    Raises InputError where the catalog no longer has one of them, the plan was made from another one, or something
+    leaves its device; MissingData and Infeasible.
     """
     if plan.replica_batches is not None:
         raise InputError(
             "are of a plan for what was left of a cluster, which isn't made from its own inputs alone",
             path="replica_batches",
             hint="make it again with `meshwright replan` from the plan before it",
+        )
+    if plan.offload is not None:
+        raise InputError(
+            "is of a budget and a target of its own, so that it can't be decided again from the inputs alone",
+            path="offload",
+            hint="decide it again with `meshwright offload --plan FILE -o FILE`",
         )
     inputs = inputs_today(plan.inputs, overlays)
     if plan.search.proof == "given":
@@ -43,10 +51,15 @@ def replan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> Plan:
 def check_plan(plan: Plan, overlays: Sequence[OverlayGiven] | None = None) -> tuple[str, ...]:
     """Give what moved since the plan was made, one readable line each; nothing where the plan still holds.
 
-    `overlays` take the place of those that the plan was made with.
+    `overlays` take the place of those that the plan was made with. What leaves the device isn't decided again, but has
+    to be of a piece.
 
     Raises InputError and MissingData where it can't be planned again.
     """
+    if plan.offload is not None:
+        failures = checked("offload", offload, plan).failures
+        if failures:
+            return tuple(f"{failure.path}: {failure.message}" for failure in failures)
     try:
         return differences(plan, _today(plan, inputs_today(plan.inputs, overlays)))
     except Infeasible as error:

@@ -10,11 +10,14 @@ from meshwright.planner.layout.usable import largest_usable
 from meshwright.planner.plan_schema import Inputs
 from meshwright.planner.targets import limits_under
 
+# So many rounder numbers of devices are tried where all of them factor badly.
+ROUNDER = 4
+
 
 def device_numbers(inputs: Inputs) -> tuple[int, ...]:
     """List the numbers of devices to search, each below what the cluster has or that.
 
-    Where nothing else is asked that is all devices, with the next rounder numbers of nodes where they factor badly; for
+    Where nothing else is asked that is all devices, with the next rounder numbers below where they factor badly; for
     the least price or energy of a token round numbers of nodes below; for the fewest all whole nodes, from one up.
     Where no layout of all devices is legal (13 devices for 64 sequences), the largest number of which one is takes
     their place, within limits and by what the target runs; where these leave none of any, whatever they are.
@@ -41,12 +44,19 @@ def round_numbers(inputs: Inputs) -> tuple[int, ...]:
 
 
 def _usable_and_round(inputs: Inputs) -> tuple[int, ...]:
-    """List the largest usable number and, where it factors badly, the two largest round ones, which may be faster."""
-    usable, *others = round_numbers(inputs)
-    nodes, rest = divmod(usable, inputs.cluster.entry.devices_per_node)
+    """List the largest usable number and, where it factors badly, rounder ones below it, which may be faster.
+
+    Those are the multiples of an eighth of the largest power of two up to it (of 127: 120, 112, 104, 96), which have
+    one small odd factor each, and what divides pipelines, replicas and experts otherwise.
+    """
+    usable, node = _largest_usable(inputs), inputs.cluster.entry.devices_per_node
+    nodes, rest = divmod(usable, node)
     is_round = not rest and (nodes & (nodes - 1) == 0 or (nodes % 3 == 0 and (nodes // 3) & (nodes // 3 - 1) == 0))
-    is_small = usable <= inputs.cluster.entry.devices_per_node
-    return (usable,) if is_round or is_small else (usable, *others[:2])
+    if is_round or usable <= node:
+        return (usable,)
+    eighth = max(1, 2 ** (usable.bit_length() - 1) // 8)
+    rounder = range((usable - 1) // eighth * eighth, 0, -eighth)
+    return (usable, *rounder[:ROUNDER])
 
 
 def _largest_usable(inputs: Inputs) -> int:

@@ -8,7 +8,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.job_inputs import job_of
-from meshwright.planner.plan_schema import LayoutSection, Plan
+from meshwright.planner.plan_schema import LayoutSection, OffloadSection, Plan
 from meshwright.planner.replica_batches import even_inputs
 
 MEMORY_BINDS_WITHIN = 0.10
@@ -84,7 +84,8 @@ class Explanation:
     time, memory, rejected: the parts of the step, of the allocated bytes and of the rejected candidates, largest first.
     bounds: shares of the step by what it waits for, largest first. bound: the largest of them that isn't compute, where
     compute is less than half of the step, else compute.
-    memory_share: peak over the limit. memory_binds: it is within 10 % of the limit.
+    memory_share: peak over the limit. memory_binds: it is within 10 % of the limit. offload: what leaves the device,
+    where something does; all else but what was rejected is then of the layout without that.
     """
 
     layout: Layout
@@ -96,6 +97,7 @@ class Explanation:
     memory_binds: bool
     rejected: tuple[Part, ...]
     alternatives: tuple[Contrast, ...]
+    offload: OffloadSection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ def explain_plan(plan: Plan) -> Explanation:
         memory_binds=share >= 1 - MEMORY_BINDS_WITHIN,
         rejected=_parts(plan.search.rejected),
         alternatives=tuple(_contrast(chosen, _evaluated(plan, other.layout)) for other in plan.alternatives),
+        offload=plan.offload,
     )
 
 

@@ -160,21 +160,32 @@ def test_devices_that_no_layout_can_use(toy_model: MakeModel, toy_cluster: MakeC
     made = plan(toy_model(layers=4, heads=8), toy_cluster(13), global_batch=16, sequence_length=2048)
     usable = max(number for number in range(1, 14) if _is_usable(number))
     inputs = inputs_of(toy_model(layers=4, heads=8), toy_cluster(13), **JOB)
-    assert device_numbers(inputs) == (usable, 8)
-    alone = [plan(toy_model(layers=4, heads=8), toy_cluster(n), global_batch=16, sequence_length=2048) for n in (12, 8)]
+    assert device_numbers(inputs) == (usable, 11, 10, 9, 8)
+    alone = [
+        plan(toy_model(layers=4, heads=8), toy_cluster(n), global_batch=16, sequence_length=2048) for n in range(8, 13)
+    ]
     assert usable == 12
     assert made.predicted.step_time_s == min(one.predicted.step_time_s for one in alone)
     assert made.mesh.idle == 13 - made.mesh.devices
 
 
 @pytest.mark.parametrize(
-    ("devices", "numbers"), [(64, (64,)), (96, (96,)), (7, (7,)), (17, (17, 16, 8)), (223 * 8, (1784, 1536, 1024))]
+    ("devices", "numbers"),
+    [(64, (64,)), (96, (96,)), (7, (7,)), (17, (17, 16, 14, 12, 10)), (223 * 8, (1784, 1664, 1536, 1408, 1280))],
 )
 def test_rounder_numbers_are_searched_where_devices_factor_badly(
     toy_model: MakeModel, toy_cluster: MakeCluster, devices: int, numbers: tuple[int, ...]
 ) -> None:
     job = JOB | {"global_batch": 1784 * 17 * 7 * 3}
     assert device_numbers(inputs_of(toy_model(layers=4, heads=8), toy_cluster(devices), **job)) == numbers
+
+
+@pytest.mark.parametrize("devices", [9, 11, 13, 15, 17])
+def test_more_devices_are_no_slower(devices: int) -> None:
+    """A prime number of devices leaves few layouts, but each rounder one below leaves more."""
+    job: dict[str, Any] = {"global_batch": 64, "sequence_length": 4096, "top": 0}
+    more, fewer = (plan("llama-3.1-8b", f"dgx-h100:{number}", **job) for number in (devices, devices - 1))
+    assert more.predicted.step_time_s <= fewer.predicted.step_time_s
 
 
 @pytest.mark.parametrize(

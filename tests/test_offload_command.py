@@ -13,12 +13,15 @@ from typer.testing import CliRunner, Result
 from meshwright.catalog.errors import Infeasible, InputError, MeshwrightError, MissingData
 from meshwright.catalog.lookup import device_named, find_cluster
 from meshwright.cli.app import app
+from meshwright.cli.render.units import shown_seconds
 from meshwright.planner import check_plan, emit, load_plan, plan_offload
+from meshwright.planner.check import replan
 from meshwright.planner.offload import OffloadPlan
 from meshwright.planner.offload.decision import Choice
 from meshwright.planner.offload.simulation import simulated
 from meshwright.planner.offload.targets.deepspeed import resident_subgroups
 from meshwright.planner.offload.targets.megatron import fraction_of
+from meshwright.planner.plan_file import read_plan
 from meshwright.planner.verification import verify
 
 LAYOUT = {"data_parallel": 8, "zero_stage": 3, "zero_shard": 8}
@@ -259,6 +262,27 @@ def test_the_plan_file_is_a_plan_that_launchers_are_told(tmp_path: Path) -> None
     file.write_text(yaml.safe_dump(edited), "utf-8")
     with pytest.raises(InputError, match=r"offload\.optimizer: has shares that don't sum to 1"):
         load_plan(file)
+    broken = read_plan(file)
+    assert [check.name for check in verify(broken) if check.failures] == ["offload"]
+    assert check_plan(broken) == ("offload.optimizer: has shares that don't sum to 1",)
+    faster = plan.offload.model_copy(update={"step_time_s": plan.offload.lower_bound_s / 2})
+    (check,) = [one for one in verify(plan.model_copy(update={"offload": faster})) if one.failures]
+    assert [failure.path for failure in check.failures] == ["offload.step_time_s"] * 2
+    with pytest.raises(InputError, match="can't be decided again from the inputs alone"):
+        replan(plan)
+
+
+def test_a_split_is_explained_before_the_step_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    asked(tmp_path, "-o", str(file))
+    offload = load_plan(file).offload
+    assert offload is not None
+    shown = CliRunner().invoke(app, ["explain", str(file)]).stdout
+    with_, _, without = shown.partition("All that follows is without offloading")
+    assert f"With offloading the step takes {shown_seconds(offload.step_time_s)}" in with_
+    assert "The step is bound by" in without
+    document = json.loads(CliRunner().invoke(app, ["explain", str(file), "--json"]).stdout)
+    assert document["offload"]["step_time_s"] == offload.step_time_s
 
 
 def test_torch_gets_a_policy_of_each_layer() -> None:
@@ -311,6 +335,34 @@ def test_a_plan_is_for_what_its_launcher_can_be_told() -> None:
     found = json.loads(CliRunner().invoke(app, [*SMALL, "--target", "deepspeed", "--json"]).stdout)
     assert found["offload"]["target"] == "deepspeed"
     assert isinstance(error_of(CliRunner().invoke(app, [*SMALL, "--target", "torchtitan"])), Infeasible)
+
+
+def test_nothing_fits_is_said_with_why_offloading_does_not_help() -> None:
+    for more, why in ((("--target", "torchtitan"), "can't be told what is offloaded"),
+                      (("--memory-headroom", "0.99"), "nothing fits, even with all that can leave")):  # fmt: skip
+        error = error_of(CliRunner().invoke(app, [*SMALL, *more]))
+        assert isinstance(error, Infeasible)
+        assert why in error.hint
+
+
+def test_a_launcher_that_lacks_a_stage_of_zero_is_offloaded_to() -> None:
+    """FSDP2 has no ZeRO-1, so that there is none of it to look for."""
+    job = ("llama-2-7b", "pcie-box:1", "--global-batch", "4", "--sequence-length", "2048", "--json")
+    found = json.loads(CliRunner().invoke(app, ["plan", *job, "--target", "fsdp2"]).stdout)
+    assert found["offload"]["target"] == "torch"
+
+
+@pytest.mark.parametrize("fixed", [(), ("--fix", "micro_batch=8")])
+def test_the_micro_batch_is_halved_while_that_is_faster(tmp_path: Path, fixed: tuple[str, ...]) -> None:
+    """Devices of any memory run the largest micro-batch fastest, where none of what it keeps has to leave them."""
+    job = ("llama-2-7b", "pcie-box:1", "--global-batch", "16", "--sequence-length", "2048", "--json")
+    found = json.loads(CliRunner().invoke(app, ["plan", *job, *fixed]).stdout)
+    assert found["layout"]["micro_batch"] == (8 if fixed else 4)
+    file = tmp_path / "layout.yaml"
+    for micro_batch in () if fixed else (2, 16):
+        file.write_text(f"{{data_parallel: 1, micro_batch: {micro_batch}}}", "utf-8")
+        other = json.loads(CliRunner().invoke(app, ["offload", *job, "--layout", str(file)]).stdout)
+        assert found["offload"]["step_time_s"] < other["step_time_s"]
 
 
 def test_parameters_stream_where_only_forward_passes_run() -> None:

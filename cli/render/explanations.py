@@ -1,7 +1,7 @@
 """An explanation of a plan, as JSON and as tables."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.units import shown_bytes, shown_error, shown_seconds, shown_share
 from meshwright.planner.explain import Contrast, Explanation, Loss, Part
 from meshwright.planner.layout.description import describe
+from meshwright.planner.plan_schema import OffloadSection
 from meshwright.planner.why_not import WhyNot
 
 LOSSES_SHOWN = 3
@@ -19,12 +20,18 @@ LEAST_SHARE_SHOWN = 0.01
 
 def explanation_document(explanation: Explanation) -> dict[str, Any]:
     """Give the JSON form of an explanation."""
-    return asdict(explanation)
+    document = asdict(replace(explanation, offload=None))
+    if explanation.offload is None:
+        del document["offload"]
+        return document
+    return document | {"offload": explanation.offload.model_dump(mode="json")}
 
 
 def render_explanation(console: Console, explanation: Explanation) -> None:
     """Print what binds, where time and memory go, what was rejected, and what each alternative loses and where."""
     console.print(Text(f"The layout: {describe(explanation.layout)}."))
+    if explanation.offload is not None:
+        _render_offload(console, explanation.offload)
     shares = ", ".join(f"{part.name} {shown_share(part.share)}" for part in explanation.bounds)
     console.print(Text(f"The step is bound by {explanation.bound}: {shares}."))
     verdict = "memory binds" if explanation.memory_binds else "memory doesn't bind"
@@ -34,6 +41,21 @@ def render_explanation(console: Console, explanation: Explanation) -> None:
     _render_rejected(console, explanation.rejected)
     for other in explanation.alternatives:
         _render_contrast(console, other)
+
+
+def _render_offload(console: Console, offload: OffloadSection) -> None:
+    """Print where the time of an offloaded step goes, before what is without offloading."""
+    memory = offload.memory_bytes
+    console.print(
+        Text(
+            f"With offloading the step takes {shown_seconds(offload.step_time_s)}, at least "
+            f"{shown_seconds(offload.lower_bound_s)} by any such split; the device holds "
+            f"{shown_bytes(memory.device)} of {shown_bytes(offload.budget_bytes)}, "
+            f"the host {shown_bytes(memory.host)} a rank."
+        )
+    )
+    bars(console, "Where the time goes with offloading", offload.breakdown_s, shown=shown_seconds, total="step")
+    console.print(Text("All that follows is without offloading, on devices of any memory."))
 
 
 def why_not_document(answer: WhyNot) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def warnings(plan: Plan) -> Iterator[str]:
         devices = plan.inputs.cluster.entry.devices
         yield (
             f"this layout uses {plan.mesh.devices:,} of {devices:,} devices and leaves {plan.mesh.idle:,} idle: "
-            "none of those that could use more is better"
+            "none of the larger numbers that were tried is better"
         )
 
 

@@ -1,18 +1,19 @@
 """A plan whose layout wouldn't fit, or wouldn't be as fast, without offloading: what `plan --offload auto` makes.
 
 Layouts are searched as if devices had no limit, with everything kept and each ZeRO stage in turn. Those of the meshes
-that are fastest so are split by the linear program; of the few with the lowest bounds the fastest rounded one is taken.
+that are fastest so are split by the linear program, and their micro-batches, which cost nothing on such devices, halved
+for as long as that lowers its bound; of the few with the lowest bounds the fastest rounded one is taken.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from meshwright.catalog.document import validate
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.layout import Layout
 from meshwright.planner.device_numbers import device_numbers
 from meshwright.planner.job_inputs import job_of
-from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.limited_fields import Value
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.layout.search import search
 from meshwright.planner.offload.linear_program import relaxed
@@ -37,8 +38,11 @@ TARGETS: Mapping[Target, OffloadTarget] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounded:
+    """A layout with its bound, and the one that its micro-batch was halved of."""
+
     layout: Layout
     bound_s: float
+    halved_of: Layout
 
 
 def require_offloadable(inputs: Inputs) -> None:
@@ -61,7 +65,7 @@ def plan_offloaded(inputs: Inputs) -> Plan:
     Raises InputError as require_offloadable does, MissingData, and Infeasible where none fits.
     """
     require_offloadable(inputs)
-    bounded = sorted(_bounded(inputs), key=lambda one: one.bound_s)[:SOLVED]
+    bounded = _lowest(inputs)
     if not bounded:
         raise Infeasible(
             "nothing fits, even with all that can leave the devices on their hosts",
@@ -72,13 +76,17 @@ def plan_offloaded(inputs: Inputs) -> Plan:
 
 
 def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
-    """Split each layout. Raises Infeasible where the target can express no split of any."""
+    """Split each layout, for a target with either micro-batch, since the bounds are of what is free of targets.
+
+    Raises Infeasible where the target can express no split of any.
+    """
     target = OffloadTarget.FREE if inputs.job.target is None else TARGETS[inputs.job.target]
+    given = () if target is OffloadTarget.FREE else (one.halved_of for one in bounded)
     error: Infeasible | None = None
     found = False
-    for one in bounded:
+    for layout in dict.fromkeys((*(one.layout for one in bounded), *given)):
         try:
-            yield offload_of(inputs, one.layout, target=target)
+            yield _split(inputs, layout, target)
             found = True
         except Infeasible as failure:
             error = failure
@@ -86,23 +94,68 @@ def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
         raise error
 
 
-def _bounded(inputs: Inputs) -> Iterator[_Bounded]:
-    """Give layouts with the bounds of their linear programs, where something fits."""
-    for layout in dict.fromkeys(_layouts(inputs)):
-        optimum = relaxed(offload_problem(inputs, layout))
-        if optimum is not None:
-            yield _Bounded(layout=layout, bound_s=optimum.step_time_s)
+def _split(inputs: Inputs, layout: Layout, target: OffloadTarget) -> OffloadPlan:
+    """Split a layout, with the largest of its micro-batch and halves of it that the target can express a split of."""
+    while True:
+        try:
+            return offload_of(inputs, layout, target=target)
+        except Infeasible:
+            smaller = _halved(inputs, layout)
+            if smaller is None:
+                raise
+            layout = smaller
+
+
+def _lowest(inputs: Inputs) -> list[_Bounded]:
+    """Give the layouts with the lowest bounds of their linear programs, where something fits."""
+    bounded = sorted((_bounded(inputs, layout) for layout in dict.fromkeys(_layouts(inputs))), key=_bound_s)
+    found: dict[Layout, _Bounded] = {}
+    for one in bounded:
+        lowered = _with_best_micro_batch(inputs, one)
+        if math.isfinite(lowered.bound_s):
+            found[lowered.layout] = lowered
+        if len(found) == SOLVED:
+            break
+    return sorted(found.values(), key=_bound_s)
+
+
+def _with_best_micro_batch(inputs: Inputs, one: _Bounded) -> _Bounded:
+    """Halve the micro-batch until something fits, and for as long as that lowers the bound."""
+    while (layout := _halved(inputs, one.layout)) is not None:
+        smaller = _bounded(inputs, layout)
+        if math.isfinite(one.bound_s) and smaller.bound_s >= one.bound_s:
+            break
+        one = replace(smaller, halved_of=one.halved_of)
+    return one
+
+
+def _halved(inputs: Inputs, layout: Layout) -> Layout | None:
+    """Give a layout with half of its micro-batch, where that is within limits."""
+    half, rest = divmod(layout.micro_batch, 2)
+    allowed = not rest and inputs.job.limits.allows("micro_batch", value=half)
+    return replace(layout, micro_batch=half) if allowed else None
+
+
+def _bounded(inputs: Inputs, layout: Layout) -> _Bounded:
+    """Give a layout with the bound of its linear program: infinite where nothing fits."""
+    optimum = relaxed(offload_problem(inputs, layout))
+    return _Bounded(layout=layout, halved_of=layout, bound_s=math.inf if optimum is None else optimum.step_time_s)
+
+
+def _bound_s(one: _Bounded) -> float:
+    return one.bound_s
 
 
 def _layouts(inputs: Inputs) -> Iterator[Layout]:
     """Give the layouts that are fastest on devices of any memory, stage by stage of ZeRO."""
     jobs = tuple(job_of(inputs, devices=number) for number in device_numbers(inputs))
-    asked = inputs.job.limits.model_dump()
+    asked = inputs.job.limits
+    told = limits_under(inputs.job.target, asked)
     for stage in range(4):
-        fixed = asked["fix"] | {"recompute": "none", "zero_stage": stage}
-        if any(asked["fix"].get(name, value) != value for name, value in fixed.items()):
+        fixed: dict[str, Value] = {"recompute": "none", "zero_stage": stage}
+        if not all(told.allows(name, value=value) for name, value in fixed.items()):
             continue
-        limits = limits_under(inputs.job.target, validate(Limits, asked | {"fix": fixed}, file="", path="limits"))
+        limits = limits_under(inputs.job.target, asked.model_copy(update={"fix": {**asked.fix, **fixed}}))
         question = replace(question_of(inputs), memory_limit_bytes=NO_LIMIT, top=MESHES - 1, limits=limits)
         try:
             result = search(jobs, question)

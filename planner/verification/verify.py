@@ -10,6 +10,7 @@ from meshwright.planner.verification.exchange import exchange
 from meshwright.planner.verification.like_chunks import like_chunks, shapes
 from meshwright.planner.verification.memory import memory
 from meshwright.planner.verification.mesh import degrees, groups
+from meshwright.planner.verification.offload import offload
 from meshwright.planner.verification.placement import chunks, experts, layers
 from meshwright.planner.verification.shards import shards
 from meshwright.planner.verification.step import plan_orders, step
@@ -56,6 +57,8 @@ def verify(plan: Plan, *, devices: int | None = None) -> tuple[Check, ...]:
             found[name] = Check(name=name, what=f"needs {' and '.join(broken)} to hold", made=False)
         else:
             found[name] = checked(name, look, plan)
+    if plan.offload is not None:
+        found["offload"] = checked("offload", offload, plan)
     return (*_wanted(plan, devices), *found.values())
 
 
