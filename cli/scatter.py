@@ -163,6 +163,8 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
     if json:
         print_json(scatters_document(found, fit=scatterer.fit))
         return
+    if method == "linear-attention":
+        output_console().print(f"Times are of {model} if its attention were linear", soft_wrap=True)
     render_scatters(output_console(), found, steps, costs=scatterer.costs, fit=scatterer.fit, file=output)
 
 

@@ -278,3 +278,11 @@ def test_the_lengths_are_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file of lengths"):
         run(file, "llama-3.1-8b", "dgx-h100:16", "-o", file)
     assert file.read_text() == "300 500\n"
+
+
+def test_linear_attention_is_said_to_be_another_model(tmp_path: Path) -> None:
+    file = tmp_path / "lengths.txt"
+    file.write_text("300 5000\n")
+    text = run(file, "llama-3.1-8b", "dgx-h100:16", "--method", "linear-attention")
+    assert "Times are of llama-3.1-8b if its attention were linear" in text
+    assert "if its attention" not in run(file, "llama-3.1-8b", "dgx-h100:16")
