@@ -47,15 +47,17 @@ def emit_command(
     from meshwright.cli.render.emissions import emission_document, relaxation_lines, render_emission
     from meshwright.planner import emit, load_plan
     from meshwright.planner.emission import write_emission
-    from meshwright.planner.emission.target import EmitTarget
+    from meshwright.planner.emission.target import EmitTarget, emit_target
     from meshwright.planner.folder_replacement import require_free
     from meshwright.planner.plan_file import require_devices
+    from meshwright.planner.targets import Target
 
-    named = match_name(target, (*map(str, EmitTarget), *SERVING), kind="launcher to emit for")
+    planned_for = [str(one) for one in Target]
+    named = match_name(target, (*map(str, EmitTarget), *SERVING, *planned_for), kind="launcher to emit for")
     if named in SERVING:
         _emit_placement(file, named, output or Path(named), force=force, json=json)
         return
-    known = EmitTarget(named)
+    known = emit_target(named)
     folder = output or Path(known)
     require_free(folder, force=force)
     plan = load_plan(file)

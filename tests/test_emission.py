@@ -18,7 +18,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.cli.app import app
 from meshwright.costmodels.layout import Recompute
 from meshwright.planner import Plan, emit, load_plan, write_plan
-from meshwright.planner.emission import CONSUMERS, EmitTarget, write_emission
+from meshwright.planner.emission import CONSUMERS, EmitTarget, emit_target, write_emission
 from meshwright.planner.emission.emitters import EMITTERS
 from meshwright.planner.given_layout import plan_of_layout
 
@@ -35,6 +35,19 @@ RUN = {
 
 
 @pytest.mark.parametrize(("target", "name"), EVERY)
+@pytest.mark.parametrize(
+    ("planned_for", "target"),
+    [
+        ("megatron-core", "megatron"),
+        ("mindspeed", "megatron-0.12"),
+        ("fsdp2", "accelerate"),
+        ("deepspeed", "deepspeed"),
+    ],
+)
+def test_what_plans_are_made_for_is_a_target_too(planned_for: str, target: str) -> None:
+    assert emit_target(planned_for) is EmitTarget(target)
+
+
 def test_scripts_are_bash_and_documents_yaml(target: EmitTarget, name: str, tmp_path: Path) -> None:
     emission = emit_or_none(plan_named(name), target)
     if emission is None:

@@ -47,5 +47,9 @@ CONSUMERS: Mapping[EmitTarget, Consumer] = {
 
 
 def emit_target(name: str) -> EmitTarget:
-    """Give the target of a name. Raises InputError where there is none of it, with the nearest."""
-    return EmitTarget(match_name(name, tuple(map(str, EmitTarget)), kind="launcher to emit for"))
+    """Give the target of a name; of one that `plan --target` has, the first that reads what is planned for it.
+
+    Raises InputError where there is none of it, with the nearest.
+    """
+    readers = [target for target, consumer in CONSUMERS.items() if consumer.searched_as == name]
+    return readers[0] if readers else EmitTarget(match_name(name, tuple(EmitTarget), kind="launcher to emit for"))
