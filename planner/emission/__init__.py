@@ -18,7 +18,7 @@ from meshwright.planner.plan_file import plan_yaml
 from meshwright.planner.plan_schema import Plan
 from meshwright.planner.replica_batches import require_equal_batches
 
-__all__ = ["CONSUMERS", "Emission", "EmitTarget", "emit", "write_emission"]
+__all__ = ["CONSUMERS", "Emission", "EmitTarget", "emit", "emit_target", "write_emission"]
 
 PLAN_FILE = "plan.yaml"
 
