@@ -49,6 +49,8 @@ def replan_command(  # noqa: PLR0913 - one argument an option
 
     if not 0 <= price_of_move <= 1e6:
         raise InputError(f"is {price_of_move}; it is from 0 to 1,000,000", path="--price-of-move")
+    if output is not None and moves is not None and output.resolve() == moves.resolve():
+        raise InputError("is the file of the new plan, -o", path="--moves", hint="give them two files")
     old = load_plan(file)
     change = change_of(old, lose=lose, add=add, devices=devices)
     for wanted in (output, moves):

@@ -149,3 +149,27 @@ def test_a_plan_that_moved_is_told(across: MixedPlan) -> None:
     document["predicted"]["step_time_s"] *= 2
     (line,) = check_mixed(MixedPlan.model_validate(document))
     assert line.startswith("predicted.step_time_s: ")
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        (("chains", 0, "islands", 0), "name island 9"),
+        (("chains", 0, "stages", 0, "island"), "name island 9"),
+    ],
+)
+def test_islands_that_are_not_there_are_named(across: MixedPlan, where: tuple[str | int, ...], told: str) -> None:
+    document = across.model_dump(mode="json")
+    section = document["mixed"]
+    for key in where[:-1]:
+        section = section[key]
+    section[where[-1]] = 9
+    with pytest.raises(ValueError, match=told):
+        MixedPlan.model_validate(document)
+
+
+def test_each_island_of_a_chain_has_a_layout(across: MixedPlan) -> None:
+    document = across.model_dump(mode="json")
+    document["mixed"]["chains"][0]["layouts"].pop()
+    with pytest.raises(ValueError, match="are 1, of 2 islands"):
+        MixedPlan.model_validate(document)

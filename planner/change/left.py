@@ -17,6 +17,7 @@ from meshwright.hardware.cluster import cluster_of
 from meshwright.planner.plan_schema import Plan
 
 _PLACE = re.compile(r"(node|gpu):([0-9]{1,9})")
+_MOST_DEVICES = 131_072
 LOSE, ADD, DEVICES = "--lose", "--add", "--devices"
 
 
@@ -76,11 +77,12 @@ def change_of(plan: Plan, *, lose: str | None = None, add: str | None = None, de
     if lose is not None:
         return Change(lost=frozenset(device for place in lose.split(",") for device in _lost(place, entry)))
     if add is not None:
-        return Change(added=sum(_added(place, entry) for place in add.split(",")))
+        return _bounded(Change(added=sum(_added(place, entry) for place in add.split(","))), entry, ADD)
     wanted = devices or 0
     if wanted < 1:
         raise InputError(f"is {wanted}; a plan needs one at least", path=DEVICES)
-    return Change(released=frozenset(range(wanted, entry.devices)), added=max(wanted - entry.devices, 0))
+    grown = max(wanted - entry.devices, 0)
+    return _bounded(Change(released=frozenset(range(wanted, entry.devices)), added=grown), entry, DEVICES)
 
 
 def left_of(plan: Plan, change: Change) -> Left:
@@ -116,6 +118,17 @@ def _unit(plan: Plan) -> int:
     entry = plan.inputs.cluster.entry
     joined = cluster_of(entry.model_copy(update={"device": plan.inputs.device.entry})).domain_devices
     return joined if joined < entry.devices else 1
+
+
+def _bounded(change: Change, entry: ClusterEntry, option: str) -> Change:
+    if change.added and entry.devices + change.added > _MOST_DEVICES:
+        raise InputError(
+            f"makes {entry.devices + change.added:,} devices of {entry.devices:,}; moves are solved for up to "
+            f"{_MOST_DEVICES:,}",
+            path=option,
+            hint="`meshwright plan` plans for more, from a checkpoint",
+        )
+    return change
 
 
 def _place(text: str, option: str) -> tuple[str, int]:

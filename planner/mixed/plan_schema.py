@@ -1,10 +1,10 @@
 """The plan file of a mixed cluster: that of a uniform one, with a section `mixed` in the place of one layout."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from meshwright.catalog.entry import Count, Name, Natural
+from meshwright.catalog.entry import Count, Name, Natural, field_error
 from meshwright.catalog.mixed_entry import MixedClusterEntry
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.stack_entry import StackEntry
@@ -157,6 +157,24 @@ class MixedSection(Section):
     chains: Annotated[tuple[ChainSection, ...], Field(min_length=1)]
     exchange: ExchangeSection | None
     way: WaySection | None
+
+    @model_validator(mode="after")
+    def _name_islands_that_are_there(self) -> Self:
+        for number, chain in enumerate(self.chains):
+            for field, named in (
+                ("islands", chain.islands),
+                ("stages", tuple(stage.island for stage in chain.stages)),
+            ):
+                for island in named:
+                    if island >= len(self.islands):
+                        raise field_error(
+                            f"chains.{number}.{field}", f"name island {island}, of {len(self.islands)} there are"
+                        )
+            if len(chain.layouts) != len(chain.islands):
+                raise field_error(
+                    f"chains.{number}.layouts", f"are {len(chain.layouts)}, of {len(chain.islands)} islands"
+                )
+        return self
 
 
 class MixedInputs(Section):
