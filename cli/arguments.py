@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
 from meshwright.catalog.errors import InputError
 
+Value = TypeVar("Value")
 _DURATIONS = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONG_DURATIONS = {
     name: seconds
@@ -58,6 +59,18 @@ def rate(text: str) -> float:
         return TypeAdapter(BytesPerSecond).validate_python(text)
     except ValidationError as error:
         raise InputError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
+def of_option(option: str, read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Give the parser whose errors name the option that it reads."""
+
+    def named(text: str) -> Value:
+        try:
+            return read(text)
+        except InputError as error:
+            raise InputError(error.message, path=option, hint=error.hint) from None
+
+    return named
 
 
 def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:

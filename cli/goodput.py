@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import duration, failure_time, file_path, rate
+from meshwright.cli.arguments import duration, failure_time, file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -25,20 +25,25 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
         float | None,
         typer.Option(
             help='What all devices together write: "100 GB/s"; by default 122 MB/s a device.',
-            parser=rate,
+            parser=of_option("--storage", rate),
             metavar="RATE",
         ),
     ] = None,
     host: Annotated[
         float | None,
         typer.Option(
-            help="What a device copies to its host; by default what its link does.", parser=rate, metavar="RATE"
+            help="What a device copies to its host; by default what its link does.",
+            parser=of_option("--host", rate),
+            metavar="RATE",
         ),
     ] = None,
     restart: Annotated[
         float | None,
         typer.Option(
-            help="From a failure until state is read again: 5min.", parser=duration, metavar="TIME", show_default="5min"
+            help="From a failure until state is read again: 5min.",
+            parser=of_option("--restart", duration),
+            metavar="TIME",
+            show_default="5min",
         ),
     ] = None,
     soft_share: Annotated[
@@ -49,7 +54,7 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
         typer.Option(
             "--duration",
             help="Of each simulated run: 30d.",
-            parser=duration,
+            parser=of_option("--duration", duration),
             metavar="TIME",
             show_default="30d",
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import file_path, rate
+from meshwright.cli.arguments import file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -29,7 +29,11 @@ def replan_command(  # noqa: PLR0913 - one argument an option
     ] = 1e-3,
     storage: Annotated[
         float | None,
-        typer.Option(help='What all devices together read of a checkpoint: "100 GB/s".', parser=rate, metavar="RATE"),
+        typer.Option(
+            help='What all devices together read of a checkpoint: "100 GB/s".',
+            parser=of_option("--storage", rate),
+            metavar="RATE",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the new plan.", parser=file_path, metavar="FILE")

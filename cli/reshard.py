@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import file_path, rate
+from meshwright.cli.arguments import file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -25,7 +25,9 @@ def reshard_command(
     storage: Annotated[
         float | None,
         typer.Option(
-            help='What all devices together read or write of a checkpoint: "100 GB/s".', parser=rate, metavar="RATE"
+            help='What all devices together read or write of a checkpoint: "100 GB/s".',
+            parser=of_option("--storage", rate),
+            metavar="RATE",
         ),
     ] = None,
     output: Annotated[
@@ -42,6 +44,10 @@ def reshard_command(
 
     plans = [_plan(old), _plan(new)]
     if output is not None:
+        if output.resolve() in [file_path(name).resolve() for name in (old, new) if name != CHECKPOINT]:
+            raise InputError(
+                f"{output} is one of the plans", path="--output", hint="give the moves a file of their own"
+            )
         replaceable_file(output)
     with busy("solving what moves"):
         try:

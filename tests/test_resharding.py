@@ -396,7 +396,8 @@ def test_the_command_writes_moves_that_replay(run: Run, tmp_path: Path) -> None:
         (("old.yaml", "other.yaml"), "other.yaml: inputs.model: is llama-3.1-70b; the old plan is of small-mixture"),
         (("checkpoint", "checkpoint"), "both sides are a checkpoint"),
         (("old.yaml", "nowhere.yaml"), "nowhere.yaml"),
-        (("old.yaml", "new.yaml", "--storage", "fast"), "'fast' is not a number with one of its units"),
+        (("old.yaml", "new.yaml", "-o", "./old.yaml"), "--output: old.yaml is one of the plans"),
+        (("old.yaml", "new.yaml", "--storage", "fast"), "--storage: 'fast' is not a number with one of its units"),
         (("old.yaml", "new.yaml", "-o", "missing/moves.json"), "there is no folder"),
     ],
 )
