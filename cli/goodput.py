@@ -99,5 +99,5 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
 
 
 def _device_mtbf_s(plan: "Plan", text: str) -> float:
-    seconds, unit = failure_time(text)
+    seconds, unit = of_option("--mtbf", failure_time)(text)
     return seconds if unit == "device" else seconds * plan.inputs.cluster.entry.devices_per_node

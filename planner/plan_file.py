@@ -54,8 +54,8 @@ def read_plan(path: str | Path) -> Plan:
         )
     if "mixed" in document:
         raise InputError(
-            "is the plan of a mixed cluster, which gives each island a layout and each replica its share of the batch, "
-            "and no launcher can be told so: they run one layout on all ranks",
+            "is the plan of a mixed cluster, which gives each island a layout and each replica its share of the batch; "
+            "this takes plans of one layout on all ranks, as launchers do",
             file=file,
             path="mixed",
             hint="`meshwright show`, `verify` and `check` read it; plan one island alone to run it",

@@ -138,7 +138,7 @@ def test_inputs_that_were_edited_are_refused(apart: MixedPlan, tmp_path: Path) -
 def test_launchers_are_refused_in_one_sentence(apart: MixedPlan, tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     write_mixed_plan(apart, file)
-    with pytest.raises(InputError, match="no launcher can be told so") as raised:
+    with pytest.raises(InputError, match="takes plans of one layout on all ranks") as raised:
         load_plan(file)
     assert raised.value.path == "mixed"
 
