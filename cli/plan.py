@@ -226,7 +226,7 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
     try:
         made = plan_of(inputs, watch=watch)
     except Infeasible as error:
-        if offload == "never":
+        if offload == "never" or not error.nearest_miss:  # nothing is legal, however much memory there were
             raise
         from meshwright.planner.offload.auto import plan_offloaded
 

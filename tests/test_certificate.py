@@ -100,7 +100,8 @@ def test_no_layout_of_the_space_is_better(case: str, toy_job: MakeJob) -> None:
 
 
 def test_the_spaces_are_of_tens_of_thousands(toy_job: MakeJob) -> None:
-    assert sum(len(by_loops(CASES[case](toy_job))[1]) for case in CASES) > 20_000
+    sizes = itertools.accumulate(len(by_loops(CASES[case](toy_job))[1]) for case in CASES)
+    assert any(size > 20_000 for size in sizes)  # listing the rest takes a minute
 
 
 def cut_in_all_ways(job: Job, layout: Layout) -> list[Layout]:
