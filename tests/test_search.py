@@ -20,6 +20,7 @@ from meshwright.planner.layout.description import describe
 from meshwright.planner.layout.evaluation import NO_MEMORY
 from meshwright.planner.layout.front import Front, joined, mesh_numbers
 from meshwright.planner.layout.least_recomputed import every_count
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import Objective, best_first, rounded, world_sizes
 from meshwright.planner.layout.question import Question, SearchResult
 from meshwright.planner.layout.search import SLOWER, UNTRIED, search
@@ -157,6 +158,10 @@ def test_nothing_fits(job: Job, everything: Evaluated) -> None:
     assert caught.value.rejected[NO_MEMORY] >= len(everything)
     assert SLOWER not in caught.value.rejected
     assert sum(caught.value.rejected.values()) == space_of(job).candidates
+    larger = Limits(fix={"micro_batch": 2})
+    with pytest.raises(Infeasible, match=r"under --fix micro_batch=2 fits in 4\.0 GiB a device") as caught:
+        search([job], Question(objective=Objective.TIME, memory_limit_bytes=4 * GIB, top=5, limits=larger))
+    assert "micro-batch 2" in caught.value.nearest_miss
 
 
 def test_the_nearest_miss_fits_where_the_limit_is_raised_to_it(job: Job, everything: Evaluated) -> None:

@@ -45,7 +45,9 @@ def infeasible(space: Space, question: Question, *, rejected: Mapping[str, int])
 def _nearest_miss(space: Space) -> tuple[Layout, float] | None:
     """Give the layout of the smallest micro-batch that needs least memory, with its bytes; None if none is legal."""
     branches = space.branches.rows
-    smallest = np.flatnonzero(branches["micro_batch"] == branches["micro_batch"].min(initial=1))
+    if not len(space.branches):
+        return None
+    smallest = np.flatnonzero(branches["micro_batch"] == branches["micro_batch"].min())
     nearest: tuple[Layout, float] | None = None
     for start in range(0, len(smallest), BRANCHES):
         twigs = space.twigs(taken(branches, smallest[start : start + BRANCHES])).rows
