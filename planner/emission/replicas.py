@@ -9,7 +9,7 @@ from typing import Any
 
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.schedule import Schedule
-from meshwright.planner.emission.obstacle import Change
+from meshwright.planner.emission.obstacle import Change, Obstacle
 from meshwright.planner.plan_schema import Plan
 
 # What says how an axis is used says nothing without it.
@@ -47,3 +47,8 @@ def as_replicas(plan: Plan, axis: str) -> tuple[Change, ...]:
     shared = {**NO_AXIS[axis], "data_parallel": replicas, **WHOLE_SHARDS}
     stages = dict.fromkeys((layout.zero_stage, 3))
     return tuple(shared | {"zero_stage": stage, "zero_shard": replicas * context if stage else 1} for stage in stages)
+
+
+def without_axis(plan: Plan, axis: str, feature: str) -> Obstacle:
+    """Give the obstacle of an axis of a plan that a target has no use for, with the layouts that do without it."""
+    return Obstacle(path=f"layout.{axis}", feature=feature, instead=as_replicas(plan, axis))

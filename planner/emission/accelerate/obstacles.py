@@ -1,14 +1,14 @@
 """What Accelerate's configuration has no words for: it shards, replicates, and cuts matrices and sequences."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.planner.emission.axes_first import Check, axes_first
 from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.obstacle import Obstacle
-from meshwright.planner.emission.rank_order import pipeline_outermost
-from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
+from meshwright.planner.emission.replicas import WHOLE_SHARDS, without_axis
 from meshwright.planner.plan_schema import Plan
 
 METHODS = {ContextMethod.ALL_GATHER: "allgather", ContextMethod.RING: "alltoall"}
@@ -18,29 +18,18 @@ PRECISIONS = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp1
 def obstacles(plan: Plan) -> Iterator[Obstacle]:
     """Give what keeps Accelerate from running a plan: first what its axes do, then what hangs on those."""
     yield from without_linear_attention(plan.inputs.model.entry)
-    layout = plan.layout.layout()
-    axis = next(_axes(plan, layout), None)
-    if axis is not None:
-        yield axis
-        return
-    yield from pipeline_outermost(layout)
-    for check in CHECKS:
-        yield from check(plan, layout)
+    yield from axes_first(plan, axes=_axes, checks=CHECKS)
 
 
 def _axes(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
     length = plan.inputs.job.sequence_length
     if layout.pipeline_parallel > 1:
-        yield _without(plan, "pipeline_parallel", "has no pipelines")
+        yield without_axis(plan, "pipeline_parallel", "has no pipelines")
     if length % (2 * layout.context_parallel) and layout.context_parallel > 1:
         feature = f"cuts sequences into 2 x {layout.context_parallel} pieces, and {length} tokens aren't whole pieces"
-        yield _without(plan, "context_parallel", feature)
+        yield without_axis(plan, "context_parallel", feature)
     if layout.tensor_parallel > 1 and layout.data_parallel * layout.context_parallel == 1:
-        yield _without(plan, "tensor_parallel", "has no tensor parallelism without ranks to shard over")
-
-
-def _without(plan: Plan, axis: str, feature: str) -> Obstacle:
-    return Obstacle(path=f"layout.{axis}", feature=feature, instead=as_replicas(plan, axis))
+        yield without_axis(plan, "tensor_parallel", "has no tensor parallelism without ranks to shard over")
 
 
 def _methods(_: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -116,7 +105,7 @@ def _precision(plan: Plan, _: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="inputs.job.precision", feature=f"has no {precision}")
 
 
-CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
+CHECKS: tuple[Check, ...] = (
     _methods,
     _experts,
     _sharding,

@@ -1,14 +1,14 @@
 """What DeepSpeed's configuration has no words for: pipelines and expert layers are made in a model's code."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.precision import Precision
 from meshwright.costmodels.layout import Layout, Recompute
+from meshwright.planner.emission.axes_first import Check, axes_first
 from meshwright.planner.emission.linear_attention import without_linear_attention
 from meshwright.planner.emission.obstacle import Obstacle
-from meshwright.planner.emission.rank_order import pipeline_outermost
-from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
+from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas, without_axis
 from meshwright.planner.plan_schema import Plan
 
 PRECISIONS = (Precision.FP32, Precision.BF16, Precision.FP16)
@@ -17,32 +17,21 @@ PRECISIONS = (Precision.FP32, Precision.BF16, Precision.FP16)
 def obstacles(plan: Plan) -> Iterator[Obstacle]:
     """Give what keeps DeepSpeed from running a plan: first what its axes do, then what hangs on those."""
     yield from without_linear_attention(plan.inputs.model.entry)
-    layout = plan.layout.layout()
-    axis = next(_axes(plan, layout), None)
-    if axis is not None:
-        yield axis
-        return
-    yield from pipeline_outermost(layout)
-    for check in CHECKS:
-        yield from check(plan, layout)
+    yield from axes_first(plan, axes=_axes, checks=CHECKS)
 
 
 def _axes(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
     model = plan.inputs.model.entry
     if layout.pipeline_parallel > 1:
-        yield _without(plan, "pipeline_parallel", "takes the stages of a pipeline from a model's code")
+        yield without_axis(plan, "pipeline_parallel", "takes the stages of a pipeline from a model's code")
     if layout.context_parallel > 1 and layout.tensor_parallel > 1:
         either = as_replicas(plan, "context_parallel") + as_replicas(plan, "tensor_parallel")
         feature = "has no Ulysses beside tensor parallelism"
         yield Obstacle(path="layout.context_parallel", feature=feature, instead=either)
     if layout.context_parallel > 1 and model.heads % layout.context_parallel:
-        yield _without(plan, "context_parallel", f"can't exchange {model.heads} heads over as many ranks")
+        yield without_axis(plan, "context_parallel", f"can't exchange {model.heads} heads over as many ranks")
     if model.kv_heads % layout.tensor_parallel:
-        yield _without(plan, "tensor_parallel", f"leaves ranks beyond the {model.kv_heads} key heads nothing to do")
-
-
-def _without(plan: Plan, axis: str, feature: str) -> Obstacle:
-    return Obstacle(path=f"layout.{axis}", feature=feature, instead=as_replicas(plan, axis))
+        yield without_axis(plan, "tensor_parallel", f"leaves ranks beyond the {model.kv_heads} key heads nothing to do")
 
 
 def _methods(_: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -140,7 +129,7 @@ def _precision(plan: Plan, _: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="inputs.job.precision", feature=f"has no {precision}")
 
 
-CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
+CHECKS: tuple[Check, ...] = (
     _methods,
     _experts,
     _sharding,

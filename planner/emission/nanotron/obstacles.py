@@ -1,17 +1,17 @@
 """What Nanotron can't run of a plan, also where its configuration has words for it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.costmodels.stages import chunk_sizes
+from meshwright.planner.emission.axes_first import Check, axes_first
 from meshwright.planner.emission.launch.told import micro_batches
 from meshwright.planner.emission.nanotron.model_obstacles import model_obstacles
 from meshwright.planner.emission.nanotron.stages import stage_sizes
 from meshwright.planner.emission.obstacle import Obstacle
-from meshwright.planner.emission.rank_order import pipeline_outermost
-from meshwright.planner.emission.replicas import WHOLE_SHARDS, as_replicas
+from meshwright.planner.emission.replicas import WHOLE_SHARDS, without_axis
 from meshwright.planner.plan_schema import Plan
 
 ENGINES = {Schedule.GPIPE: "afab", Schedule.ONE_F_ONE_B: "1f1b"}
@@ -20,15 +20,8 @@ PLAIN = {"schedule": Schedule.ONE_F_ONE_B, "virtual_pipeline": 1, "split": (), "
 
 def obstacles(plan: Plan) -> Iterator[Obstacle]:
     """Give what keeps Nanotron from running a plan: first its axes, one at a time, then what hangs on those."""
-    layout = plan.layout.layout()
     yield from model_obstacles(plan.inputs.model.entry)
-    axis = next(_axes(plan, layout), None)
-    if axis is not None:
-        yield axis
-        return
-    yield from pipeline_outermost(layout)
-    for check in CHECKS:
-        yield from check(plan, layout)
+    yield from axes_first(plan, axes=_axes, checks=CHECKS)
 
 
 def _axes(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -36,15 +29,15 @@ def _axes(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
     model, tensor, stages = plan.inputs.model.entry, layout.tensor_parallel, layout.pipeline_parallel
     if layout.context_parallel > 1:
         # The degree is one of its configuration, but random parameters aren't made under it.
-        yield _without(plan, "context_parallel", "starts no training under context parallelism, it only resumes some")
+        yield without_axis(
+            plan, "context_parallel", "starts no training under context parallelism, it only resumes some"
+        )
     if model.kv_heads % tensor:
-        yield _without(plan, "tensor_parallel", f"can't share {model.kv_heads} key heads among {tensor} tensor ranks")
+        yield without_axis(
+            plan, "tensor_parallel", f"can't share {model.kv_heads} key heads among {tensor} tensor ranks"
+        )
     if stage_sizes(model, stages) is None:
-        yield _without(plan, "pipeline_parallel", f"leaves the last of {stages} stages empty, as it balances them")
-
-
-def _without(plan: Plan, axis: str, feature: str) -> Obstacle:
-    return Obstacle(path=f"layout.{axis}", feature=feature, instead=as_replicas(plan, axis))
+        yield without_axis(plan, "pipeline_parallel", f"leaves the last of {stages} stages empty, as it balances them")
 
 
 def _schedule(plan: Plan, layout: Layout) -> Iterator[Obstacle]:
@@ -123,7 +116,7 @@ def _precision(plan: Plan, _: Layout) -> Iterator[Obstacle]:
         yield Obstacle(path="inputs.job.precision", feature=f"trains in bf16, not in {precision}")
 
 
-CHECKS: tuple[Callable[[Plan, Layout], Iterator[Obstacle]], ...] = (
+CHECKS: tuple[Check, ...] = (
     _schedule,
     _stages,
     _tensor,
