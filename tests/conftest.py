@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Outcome, Run
 from hypothesis import settings
 
 from meshwright.catalog.cluster_entry import ClusterEntry, Topology
@@ -20,6 +21,7 @@ from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.cli.main import main
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.transformer import transformer_of
@@ -35,6 +37,24 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SOURCE = "made up for a test"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process, as a shell would: arguments in, exit code and both streams out."""
+
+    def call(*words: str | Path) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["meshwright", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
 
 DEVICE: dict[str, Any] = {
     "name": "toy-device",

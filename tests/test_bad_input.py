@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import Run
 
 from meshwright.catalog.document import MAXIMUM_BYTES
-from meshwright.cli.main import main
 
-Run = Callable[..., tuple[int, str, str]]
 JOB = ("--global-batch", "64", "--sequence-length", "4096")
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -26,23 +25,6 @@ CONFIG = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process, as a shell would: arguments in, exit code and both streams out."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["meshwright", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def refused(outcome: tuple[int, str, str], *words: str, code: int = 2) -> None:

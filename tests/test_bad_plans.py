@@ -3,25 +3,23 @@
 Every refusal is one error with the file and the field, and exit code 2; nothing is written, and what was there stays.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command_line import Run
 from emitted_plans import plan_named
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.main import main
 from meshwright.planner import Plan, emit, load_plan
 from meshwright.planner.emission.emitters import EMITTERS
 from meshwright.planner.plan_file import plan_yaml
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
 Document = dict[str, Any]
 PLAN = "moe"  # on every axis but context: 2 tensor x 4 pipeline x 8 data ranks, 8 experts
 TEXT = plan_yaml(plan_named(PLAN))
@@ -34,23 +32,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "show": ("show", "FILE"),
     "explain": ("explain", "FILE"),
 }
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process, as a shell would: arguments in, exit code and both streams out."""
-
-    def call(*words: str | Path) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["meshwright", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def set_deep(document: Document, path: str, value: object) -> None:

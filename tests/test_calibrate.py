@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_line import Outcome, Run
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.lookup import device_named, find_cluster
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.overlay_file import read_overlay
 from meshwright.catalog.precision import Precision
-from meshwright.cli.main import main
 from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
 from meshwright.hardware.cluster import cluster_of
@@ -27,22 +27,14 @@ from meshwright.planner.calibration.measure.bench import AttentionShape, LayerPr
 from meshwright.planner.calibration.timing import Collective
 
 DEVICE = "a100-sxm-80gb"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `meshwright calibrate` in this process, as a shell would."""
+def calibrated(run: Run) -> Run:
+    """Run `meshwright calibrate`."""
 
-    def call(*words: str | Path, device: str = DEVICE) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["meshwright", "calibrate", *map(str, words), "--device", device])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    def call(*words: str | Path, device: str = DEVICE) -> Outcome:
+        return run("calibrate", *words, "--device", device)
 
     return call
 
@@ -85,9 +77,9 @@ def case_file(tmp_path: Path, case_document: Callable[..., dict[str, Any]]) -> C
     return make
 
 
-def test_a_machine_is_found_by_its_steps(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_machine_is_found_by_its_steps(calibrated: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
     file, target = case_file(), tmp_path / "overlay.yaml"
-    found = answer(run(file, "--json", "-o", target))
+    found = answer(calibrated(file, "--json", "-o", target))
     (ceiling,) = (each for each in found["moved"] if each["constant"] == f"{DEVICE}.matmul_ceiling")
     assert ceiling["before"] == device_named(DEVICE).calibration.matmul_ceiling
     assert ceiling["after"] == pytest.approx(0.7, rel=0.05)
@@ -108,21 +100,21 @@ def test_a_machine_is_found_by_its_steps(run: Run, case_file: Callable[..., Path
     assert residuals["counts_as"] == 4
     assert residuals["spread"] < 0.03
     assert [each.model_dump(mode="json") for each in laid.devices[DEVICE].residuals] == [residuals]
-    again = answer(run(file, "--json", "--overlay", target))
+    again = answer(calibrated(file, "--json", "--overlay", target))
     assert again["sources"][0]["before"] == pytest.approx(source["after"], abs=1e-9)
 
 
-def test_sources_that_agree_foretell_each_other(run: Run, case_file: Callable[..., Path]) -> None:
-    found = answer(run(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "--json"))
+def test_sources_that_agree_foretell_each_other(calibrated: Run, case_file: Callable[..., Path]) -> None:
+    found = answer(calibrated(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "--json"))
     assert [source["left_out_at_once"] for source in found["sources"]] == ["whole", "whole"]
     for source in found["sources"]:
         assert source["after"] < 0.01
         assert source["left_out"] < 0.02 < source["before"]
 
 
-def test_the_tables(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_tables(calibrated: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
     target = tmp_path / "overlay.yaml"
-    code, out, err = run(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "-o", target)
+    code, out, err = calibrated(case_file("a.yaml"), case_file("b.yaml", layers=(4, 32)), "-o", target)
     assert (code, err) == (0, "")
     assert "6 left-out 16-bit steps of dense models are off by a factor of 1.0" in out
     for words in ("matmul_ceiling", "std. error", "left out", "whole", "mean over sources", "written to"):
@@ -130,10 +122,10 @@ def test_the_tables(run: Run, case_file: Callable[..., Path], tmp_path: Path) ->
 
 
 def test_an_overlay_holds_what_the_files_tell_of_and_nothing_else(
-    run: Run, case_file: Callable[..., Path], tmp_path: Path
+    calibrated: Run, case_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "overlay.yaml"
-    found = answer(run(case_file(), "--json", "-o", target))
+    found = answer(calibrated(case_file(), "--json", "-o", target))
     laid = read_overlay(target)
     held = {f"{DEVICE}.{name}" for name in laid.devices[DEVICE].calibration.given}
     held |= {f"{c}.{t}.{n}" for c, e in laid.clusters.items() for t, f in e.tiers.items() for n in f.given}
@@ -144,7 +136,7 @@ def test_an_overlay_holds_what_the_files_tell_of_and_nothing_else(
 
 
 def test_cases_of_others_are_left_out_with_a_note(
-    run: Run, case_file: Callable[..., Path], case_document: Callable[..., dict[str, Any]]
+    calibrated: Run, case_file: Callable[..., Path], case_document: Callable[..., dict[str, Any]]
 ) -> None:
     file = case_file()
     documents = yaml.safe_load(file.read_text("utf-8"))
@@ -156,21 +148,21 @@ def test_cases_of_others_are_left_out_with_a_note(
         case_document(id="odd", layout={"tensor_parallel": 3}, measured=measured),
     ]
     file.write_text(yaml.safe_dump(documents), "utf-8")
-    found = answer(run(file, "--json"))
+    found = answer(calibrated(file, "--json"))
     assert found["sources"][0]["rows"] == 4
     notes = "\n".join(found["notes"])
     assert f"{file}: 1 case left out: of h100-sxm-80gb, not of {DEVICE}" in notes
     assert f"{file}: 1 case left out: of low trust, less than medium (--trust)" in notes
     assert f"{file}: 1 case left out: no step time was measured" in notes
     assert "1 case left out: no prediction, such as of odd (layout: tensor, context" in notes
-    assert answer(run(file, "--json", "--trust", "low"))["sources"][0]["rows"] == 5
+    assert answer(calibrated(file, "--json", "--trust", "low"))["sources"][0]["rows"] == 5
 
 
-def test_a_case_in_two_files_counts_once(run: Run, case_file: Callable[..., Path]) -> None:
+def test_a_case_in_two_files_counts_once(calibrated: Run, case_file: Callable[..., Path]) -> None:
     first, second = case_file("a.yaml"), case_file("b.yaml", layers=(4, 32))
     documents = yaml.safe_load(second.read_text("utf-8"))
     second.write_text(yaml.safe_dump(documents + yaml.safe_load(first.read_text("utf-8"))[:3]), "utf-8")
-    found = answer(run(first, second, "--json"))
+    found = answer(calibrated(first, second, "--json"))
     assert [source["rows"] for source in found["sources"]] == [4, 2]
     assert f"{second}: 3 cases left out: given before, and counted there" in found["notes"]
 
@@ -204,9 +196,9 @@ def collectives(path: Path, *, share: float) -> Path:
     return path
 
 
-def test_tables_and_logs_tell_of_what_they_time(run: Run, tmp_path: Path) -> None:
+def test_tables_and_logs_tell_of_what_they_time(calibrated: Run, tmp_path: Path) -> None:
     gemm, nccl = products(tmp_path / "gemm.csv", share=0.9), collectives(tmp_path / "nccl.txt", share=0.8)
-    found = answer(run(gemm, nccl, "--json"))
+    found = answer(calibrated(gemm, nccl, "--json"))
     after = {each["constant"]: each["after"] / each["before"] for each in found["moved"]}
     assert after[f"{DEVICE}.matmul_ceiling"] == pytest.approx(0.9, rel=0.03)
     inner = find_cluster("selene").tiers[0].name
@@ -219,13 +211,13 @@ def test_tables_and_logs_tell_of_what_they_time(run: Run, tmp_path: Path) -> Non
 
 
 def test_a_cluster_of_ones_own_is_calibrated_by_its_name(
-    run: Run, tmp_path: Path, toy_cluster: Callable[..., ClusterEntry]
+    calibrated: Run, tmp_path: Path, toy_cluster: Callable[..., ClusterEntry]
 ) -> None:
     cluster = tmp_path / "cluster.yaml"
     entry = toy_cluster(8, device=DEVICE, name="lab")
     cluster.write_text(yaml.safe_dump(entry.model_dump(mode="json")), "utf-8")
     target = tmp_path / "overlay.yaml"
-    answer(run(collectives(tmp_path / "nccl.txt", share=1.0), "--cluster", cluster, "-o", target, "--json"))
+    answer(calibrated(collectives(tmp_path / "nccl.txt", share=1.0), "--cluster", cluster, "-o", target, "--json"))
     laid = yaml.safe_load(target.read_text("utf-8"))
     assert set(laid["clusters"]) == {"lab"}
     assert "node" in laid["clusters"]["lab"]["tiers"]
@@ -254,9 +246,9 @@ class HalfBench:
         raise AssertionError(f"one device has no group of {ranks} for {sizes}")
 
 
-def test_a_machine_measures_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_measures_itself(calibrated: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_bench, "open_bench", lambda name: HalfBench(device_of(device_named(name))))
-    found = answer(run("--measure", "--json"))
+    found = answer(calibrated("--measure", "--json"))
     (source,) = found["sources"]
     assert source["source"] == "this machine"
     assert source["after"] < 0.7 * source["before"]
@@ -275,40 +267,42 @@ def refused(outcome: tuple[int, str, str], *words: str, code: int = 2) -> None:
         assert word in err
 
 
-def test_what_is_refused(run: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_refused(calibrated: Run, case_file: Callable[..., Path], tmp_path: Path) -> None:
     file, prose = case_file(), tmp_path / "notes.txt"
     prose.write_text("It took long.\n", "utf-8")
     before = file.read_bytes()
-    refused(run(file, device="a100"), "no device is called 'a100'", DEVICE)
-    refused(run(file, device="b200-sxm-180gb"), "nothing measured on b200-sxm-180gb", "4 cases left out")
-    refused(run(), "no file is given", "--measure")
-    refused(run(file, file), "is given twice")
-    refused(run(file, tmp_path / "." / "runs.yaml"), "is given twice")
+    refused(calibrated(file, device="a100"), "no device is called 'a100'", DEVICE)
+    refused(calibrated(file, device="b200-sxm-180gb"), "nothing measured on b200-sxm-180gb", "4 cases left out")
+    refused(calibrated(), "no file is given", "--measure")
+    refused(calibrated(file, file), "is given twice")
+    refused(calibrated(file, tmp_path / "." / "runs.yaml"), "is given twice")
     copy = tmp_path / "copy.yaml"
     copy.write_bytes(before)
-    refused(run(file, copy), f"{copy}: holds the same as {file}, and would count twice")
+    refused(calibrated(file, copy), f"{copy}: holds the same as {file}, and would count twice")
     binary = tmp_path / "binary.log"
     binary.write_bytes(bytes(range(256)))
-    refused(run(binary), "is not UTF-8 text")
+    refused(calibrated(binary), "is not UTF-8 text")
     nccl = collectives(tmp_path / "nccl.txt", share=0.8)
     nccl.write_text(nccl.read_text("utf-8").replace("[0x07] A100", "[0x07] NVIDIA H100 80GB HBM3"), "utf-8")
     refused(
-        run(nccl), "line 2: the test ran on 'NVIDIA H100 80GB HBM3', not on a100-sxm-80gb", "--device h100-sxm-80gb"
+        calibrated(nccl),
+        "line 2: the test ran on 'NVIDIA H100 80GB HBM3', not on a100-sxm-80gb",
+        "--device h100-sxm-80gb",
     )
     bare = products(tmp_path / "gemm.csv", share=0.9)
     bare.write_text(bare.read_text("utf-8").replace(",bf16", "").replace(",precision", ""), "utf-8")
-    refused(run(bare), "there is no column 'precision'", "--precision bf16")
-    refused(run(prose), f"{prose}: is nothing that constants can be fitted to", "nccl-tests")
-    refused(run(tmp_path / "none.yaml"), "no such file")
-    refused(run(tmp_path), "is a directory")
-    refused(run(file, "-o", file), "is one of the files to calibrate with")
-    refused(run(file, "-o", tmp_path / "none" / "overlay.yaml"), "there is no folder")
-    refused(run(file, "--cluster", "dgx-h100"), "--cluster", "is a cluster of h100-sxm-80gb")
-    refused(run(file, "--case", file), "holds 4 cases, not the one job")
+    refused(calibrated(bare), "there is no column 'precision'", "--precision bf16")
+    refused(calibrated(prose), f"{prose}: is nothing that constants can be fitted to", "nccl-tests")
+    refused(calibrated(tmp_path / "none.yaml"), "no such file")
+    refused(calibrated(tmp_path), "is a directory")
+    refused(calibrated(file, "-o", file), "is one of the files to calibrate with")
+    refused(calibrated(file, "-o", tmp_path / "none" / "overlay.yaml"), "there is no folder")
+    refused(calibrated(file, "--cluster", "dgx-h100"), "--cluster", "is a cluster of h100-sxm-80gb")
+    refused(calibrated(file, "--case", file), "holds 4 cases, not the one job")
     assert file.read_bytes() == before
 
 
-def test_a_file_that_tells_nothing_is_said_to(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_tells_nothing_is_said_to(calibrated: Run, tmp_path: Path) -> None:
     device = device_of(device_named(DEVICE))
     tiny = tmp_path / "gemm.csv"
     one = np.ones(1)
@@ -316,12 +310,12 @@ def test_a_file_that_tells_nothing_is_said_to(run: Run, tmp_path: Path) -> None:
     rate = 2 / seconds
     assert rate < device.peak(Precision.FP32)
     tiny.write_text(f"m,n,k,precision,time_s\n1,1,1,fp32,{1e5 * seconds}\n", "utf-8")
-    refused(run(tiny), "the files tell nothing of any constant", code=1)
+    refused(calibrated(tiny), "the files tell nothing of any constant", code=1)
 
 
-def test_nothing_is_written_where_the_fit_is_refused(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_written_where_the_fit_is_refused(calibrated: Run, tmp_path: Path) -> None:
     target, prose = tmp_path / "overlay.yaml", tmp_path / "notes.txt"
     prose.write_text("It took long.\n", "utf-8")
     target.write_text("kept", "utf-8")
-    refused(run(prose, "-o", target))
+    refused(calibrated(prose, "-o", target))
     assert target.read_text("utf-8") == "kept"

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from resharded_plans import given_plan, small_base
@@ -14,7 +14,6 @@ from verified_plans import DENSE, MIXTURE, golden_plan
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.cli.arguments import failure_time
-from meshwright.cli.main import main
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.planner import write_plan
@@ -186,28 +185,16 @@ def test_failure_times(text: str, seconds: float, unit: str) -> None:
     assert failure_time(text) == (pytest.approx(seconds), unit)
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["meshwright", "goodput", "plan.yaml", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def goodput_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command in a folder that has plans."""
+    monkeypatch.chdir(tmp_path)
     write_plan(golden_plan(MIXTURE), tmp_path / "plan.yaml")
-    return call
+    return lambda *words: run("goodput", "plan.yaml", *words)
 
 
-def test_the_command_gives_both(run: Run) -> None:
-    code, out, _ = run("--mtbf", "1 year/node", "--storage", "1 GB/s", "--runs", "200", "--json")
+def test_the_command_gives_both(goodput_here: Run) -> None:
+    code, out, _ = goodput_here("--mtbf", "1 year/node", "--storage", "1 GB/s", "--runs", "200", "--json")
     told = json.loads(out)
     failures = Failures(device_mtbf_s=8 * YEAR)
     found = goodput(golden_plan(MIXTURE), failures, storage_bytes_per_s=1e9, runs=200)
@@ -232,8 +219,8 @@ def test_the_command_gives_both(run: Run) -> None:
         (("--mtbf", "1 d/device", "--restart", "1ms", "--duration", "3600d"), 2, "--duration: is so long"),
     ],
 )
-def test_bad_input_is_told(run: Run, words: tuple[str, ...], code: int, told: str) -> None:
-    found, out, err = run(*words)
+def test_bad_input_is_told(goodput_here: Run, words: tuple[str, ...], code: int, told: str) -> None:
+    found, out, err = goodput_here(*words)
     assert (found, out) == (code, "")
     assert told in err.replace("\n", " ")
 

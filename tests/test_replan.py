@@ -1,13 +1,13 @@
 """Plans for what is left of a cluster: as good as can be, and what moves for them."""
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 import pytest
+from command_line import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from resharded_plans import BATCH, DEVICES, given_plan, small_base
@@ -15,7 +15,6 @@ from verified_plans import DENSE, MIXTURE, golden_plan
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
-from meshwright.cli.main import main
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.planner import Plan, check_plan, emit, load_plan, plan_of, write_plan
@@ -233,29 +232,17 @@ def test_seats_of_an_unchanged_plan_are_its_own() -> None:
     assert moved(SMALL, SMALL, left, seats(SMALL, SMALL, left)).moved_bytes == 0
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["meshwright", "replan", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def replan_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command in a folder that has plans."""
+    monkeypatch.chdir(tmp_path)
     write_plan(golden_plan(MIXTURE), tmp_path / "mixture.yaml")
     write_plan(golden_plan(DENSE), tmp_path / "box.yaml")
-    return call
+    return lambda *words: run("replan", *words)
 
 
-def test_the_command_tells_step_and_move(run: Run, tmp_path: Path) -> None:
-    code, out, _ = run(
+def test_the_command_tells_step_and_move(replan_here: Run, tmp_path: Path) -> None:
+    code, out, _ = replan_here(
         "mixture.yaml", "--lose", "gpu:17", "-o", "new.yaml", "--moves", "moves.json", "--storage", "1 GB/s", "--json"
     )
     told = json.loads(out)
@@ -294,16 +281,18 @@ def test_the_command_tells_step_and_move(run: Run, tmp_path: Path) -> None:
         (("mixture.yaml", "--lose", "node:1", "--moves", "missing/moves.json"), "there is no folder"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_written(run: Run, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+def test_bad_input_is_told_and_nothing_is_written(
+    replan_here: Run, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
-    code, out, err = run(*words, "-o", "new.yaml")
+    code, out, err = replan_here(*words, "-o", "new.yaml")
     assert (code, out) == (2, "")
     assert told in err.replace("\n", " ")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_what_fits_nowhere_is_told(run: Run) -> None:
-    code, _, err = run("mixture.yaml", "--devices", "8")
+def test_what_fits_nowhere_is_told(replan_here: Run) -> None:
+    code, _, err = replan_here("mixture.yaml", "--devices", "8")
     assert code == 4
     assert "no layout of mixtral-8x7b on 8 devices" in err
 

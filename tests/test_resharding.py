@@ -2,7 +2,6 @@
 
 import heapq
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resharded_plans import DEVICES, NODE, RACK, given_plan, small_base, small_plan
@@ -20,7 +20,6 @@ from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import find_model
 from meshwright.catalog.schedule import Schedule
-from meshwright.cli.main import main
 from meshwright.costmodels.parameters import mtp_parameters, total_parameters
 from meshwright.costmodels.transformer import Transformer, transformer_of
 from meshwright.planner import Plan, write_plan
@@ -34,7 +33,6 @@ from meshwright.planner.verification.resharding import replayed
 from meshwright.planner.verification.resharding.shards import held
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "catalog" / "models").glob("*.yaml"))
-Run = Callable[..., tuple[int, str, str]]
 BASES = {
     "megatron": small_base(),
     "fsdp": small_base(stack="fsdp2"),
@@ -362,26 +360,17 @@ def test_deepseek_v3_on_fewer_devices_holds_what_its_shards_come_to() -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["meshwright", "reshard", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def reshard_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command in a folder that has plans."""
+    monkeypatch.chdir(tmp_path)
     write_plan(OLD, tmp_path / "old.yaml")
     write_plan(NEW, tmp_path / "new.yaml")
     write_plan(golden_plan("llama-3.1-70b-on-64-h100"), tmp_path / "other.yaml")
-    return call
+    return lambda *words: run("reshard", *words)
 
 
-def test_the_command_writes_moves_that_replay(run: Run, tmp_path: Path) -> None:
-    code, out, err = run("old.yaml", "new.yaml", "-o", "moves.json", "--json")
+def test_the_command_writes_moves_that_replay(reshard_here: Run, tmp_path: Path) -> None:
+    code, out, err = reshard_here("old.yaml", "new.yaml", "-o", "moves.json", "--json")
     assert (code, err) == (0, "")
     document = json.loads((tmp_path / "moves.json").read_text("utf-8"))
     assert replayed(document, OLD, NEW) == ()
@@ -402,14 +391,14 @@ def test_the_command_writes_moves_that_replay(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_told_and_nothing_is_written(
-    run: Run,
+    reshard_here: Run,
     tmp_path: Path,
     words: tuple[str, ...],
     told: str,
 ) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     output = () if "-o" in words else ("-o", "moves.json")
-    code, out, err = run(*words, *output)
+    code, out, err = reshard_here(*words, *output)
     assert (code, out) == (2, "")
     assert told in err.replace("\n", " ")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
