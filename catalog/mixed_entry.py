@@ -22,6 +22,17 @@ class DegradeEntry(Entry):
     network: Fraction = 1.0
     missing: bool = False
 
+    @model_validator(mode="after")
+    def _takes_something_away(self) -> Self:
+        rest = {"compute": self.compute, "network": self.network}
+        if self.missing and min(rest.values()) < 1.0:
+            name = next(name for name, share in rest.items() if share < 1.0)
+            raise field_error(name, f"is {rest[name]:g} of a node that is missing", hint="give one of the two")
+        if not self.missing and min(rest.values()) == 1.0:
+            hint = "give compute or network as the share that is left (such as compute: 0.8), or missing: true"
+            raise field_error("node", f"{self.node} is listed, but nothing of it is degraded", hint=hint)
+        return self
+
 
 class GroupEntry(Entry):
     """Devices of one kind in one network.

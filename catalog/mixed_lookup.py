@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from meshwright.catalog.cluster_entry import ClusterEntry
 from meshwright.catalog.document import read_document, validate
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import device_named, find_cluster, looks_like_path
 from meshwright.catalog.mixed_entry import GroupEntry, MixedClusterEntry
-from meshwright.catalog.quantity import parse_quantity
+from meshwright.catalog.quantity import BytesPerSecond, Seconds, UsdPerGigabyte
 
-_RATES = {"Gb/s": 1.0, "Tb/s": 1e3, "Mb/s": 1e-3, "GB/s": 8.0, "MB/s": 8e-3}
+LINK = "--link"
+_QUANTITIES: dict[str, Any] = {"bandwidth": BytesPerSecond, "latency": Seconds, "price": UsdPerGigabyte}
 LINK_FORM = 'such as "100 Gb/s, 20 ms", or "old-new: 100 Gb/s, 20 ms, 0.02 USD/GB" for one of several'
 
 
@@ -37,7 +41,7 @@ def find_mixed(name: str, links: Sequence[str] = ()) -> MixedClusterEntry:
     if "+" in name and not Path(name).exists():
         return _joined(name, links)
     if links:
-        raise InputError("is for clusters joined by plus signs; a file has links of its own", path="link")
+        raise InputError("is for clusters joined by plus signs; a file has links of its own", path=LINK)
     path = Path(name)
     entry = validate(MixedClusterEntry, read_document(path), file=name)
     return written_out(entry, file=path)
@@ -58,18 +62,25 @@ def _joined(name: str, links: Sequence[str]) -> MixedClusterEntry:
         raise InputError(f"{name!r:.80} has a plus sign without a cluster on both sides", path="cluster")
     clusters = [_with_device(find_cluster(part)) for part in parts]
     names = _distinct([cluster.name for cluster in clusters])
+    if not links:
+        raise InputError(f"nothing joins {' and '.join(names)}", path=LINK, hint=f"say what does: {LINK_FORM}")
     groups = [
         {"name": own, "cluster": cluster.model_dump(mode="json")} for own, cluster in zip(names, clusters, strict=True)
     ]
     document = {
         "name": "+".join(names),
         "groups": groups,
-        "links": [link for text in links for link in _links(text, names)],
+        "links": _all_links(links, names),
         "source": "joined on the command line",
     }
-    if not links:
-        raise InputError(f"nothing joins {' and '.join(names)}", path="link", hint=f"say what does: {LINK_FORM}")
-    return validate(MixedClusterEntry, document, file="")
+    try:
+        return validate(MixedClusterEntry, document, file="")
+    except InputError as error:
+        if not error.path.startswith("links"):
+            raise
+        raise InputError(
+            error.message.removeprefix(f"{error.path}: "), path=LINK, hint=f"give one that does: {LINK_FORM}"
+        ) from None
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -80,26 +91,42 @@ def _distinct(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _links(text: str, names: Sequence[str]) -> list[dict[str, object]]:
+def _all_links(texts: Sequence[str], names: Sequence[str]) -> list[dict[str, object]]:
+    """Read several links. Raises InputError with the text that can't be read, or joins two groups again."""
+    by_pair: dict[tuple[str, str], dict[str, object]] = {}
+    for text in texts:
+        figures, pairs = _link(text, names)
+        for pair in pairs:
+            if pair in by_pair:
+                raise InputError(
+                    f"{text!r:.80} joins {pair[0]} and {pair[1]}, which another one joins already",
+                    path=LINK,
+                    hint="give each two clusters one link; without names a link is between all of them",
+                )
+            by_pair[pair] = figures | {"between": list(pair), "source": "given on the command line"}
+    return list(by_pair.values())
+
+
+def _link(text: str, names: Sequence[str]) -> tuple[dict[str, object], list[tuple[str, str]]]:
     """Read `LINK_FORM`: between two groups, or between all where none are named. Raises InputError."""
     pair, colon, rest = text.rpartition(":")
     figures = [part.strip() for part in rest.split(",")]
     if len(figures) not in (2, 3):
-        raise InputError(f"{text!r:.80} is no bandwidth and latency", path="link", hint=LINK_FORM)
+        raise InputError(f"{text!r:.80} is no bandwidth and latency", path=LINK, hint=LINK_FORM)
     pairs = [(first, second) for number, first in enumerate(names) for second in names[number + 1 :]]
     if colon:
         named = [each for each in pairs if pair.strip() in (f"{each[0]}-{each[1]}", f"{each[1]}-{each[0]}")]
         if not named:
-            raise InputError(f"{pair!r:.80} names no two of {', '.join(names)}", path="link", hint=LINK_FORM)
+            raise InputError(f"{pair!r:.80} names no two of {', '.join(names)}", path=LINK, hint=LINK_FORM)
         pairs = named
-    try:
-        parse_quantity(figures[0], _RATES)
-    except ValueError as error:
-        raise InputError(str(error), path="link.bandwidth", hint=LINK_FORM) from None
-    link: dict[str, object] = {"bandwidth": figures[0], "latency": figures[1], "source": "given on the command line"}
-    if len(figures) > 2:
-        link["price"] = figures[2]
-    return [link | {"between": list(each)} for each in pairs]
+    fields = dict(zip(("bandwidth", "latency", "price"), figures, strict=False))
+    for field, figure in fields.items():
+        try:
+            TypeAdapter(_QUANTITIES[field]).validate_python(figure)
+        except ValidationError as error:
+            told = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"the {field} of {text!r:.80}: {told}", path=LINK, hint=LINK_FORM) from None
+    return dict(fields), pairs
 
 
 def _with_device(cluster: ClusterEntry) -> ClusterEntry:

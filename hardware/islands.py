@@ -4,10 +4,11 @@ A group whose nodes aren't all alike is cut into parts that are: its whole nodes
 which its own outermost tier joins. A node passes no more into that tier than its devices do together.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
-from meshwright.catalog.cluster_entry import Topology
+from meshwright.catalog.cluster_entry import ClusterEntry, Topology
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.mixed_entry import DegradeEntry, GroupEntry, MixedClusterEntry
 from meshwright.hardware.cluster import Cluster, cluster_of
@@ -63,8 +64,8 @@ def islands_of(entry: MixedClusterEntry) -> Islands:
     for number, group in enumerate(entry.groups):
         own = list(_parts(group, number))
         parts.append(list(range(len(islands), len(islands) + len(own))))
-        islands += own
-        links += _inside(islands, parts[-1])
+        islands += [island for island, _ in own]
+        links += _inside(_cluster(group, number), own, first=parts[-1][0])
     names = [group.name for group in entry.groups]
     for link in entry.links:
         first, second = (parts[names.index(name)] for name in link.between)
@@ -81,11 +82,15 @@ def islands_of(entry: MixedClusterEntry) -> Islands:
     return Islands(name=entry.name, islands=tuple(islands), links=tuple(links))
 
 
-def _parts(group: GroupEntry, number: int) -> Iterator[Island]:
-    """Give the parts of a group whose nodes are alike, whole ones first."""
+def _cluster(group: GroupEntry, number: int) -> ClusterEntry:
     if isinstance(group.cluster, str):
         raise InputError("isn't written out", path=f"groups.{number}.cluster")
-    cluster = group.cluster
+    return group.cluster
+
+
+def _parts(group: GroupEntry, number: int) -> Iterator[tuple[Island, float]]:
+    """Give the parts of a group whose nodes are alike, whole ones first, with what is left of their network."""
+    cluster = _cluster(group, number)
     ways: dict[tuple[float, float], list[int]] = {HEALTHY: []}
     wrong: dict[int, DegradeEntry] = {each.node: each for each in group.degrade}
     for node in range(-(-cluster.devices // cluster.devices_per_node)):
@@ -97,8 +102,16 @@ def _parts(group: GroupEntry, number: int) -> Iterator[Island]:
             continue
         devices = min(len(nodes) * cluster.devices_per_node, cluster.devices)
         whole = cluster_of(cluster.model_copy(update={"devices": devices}))
-        name = group.name if way == HEALTHY else f"{group.name} at {way[0]:g}"
-        yield Island(name=name, group=group.name, nodes=tuple(nodes), cluster=_degraded(whole, *way))
+        island = Island(name=_name(group, way), group=group.name, nodes=tuple(nodes), cluster=_degraded(whole, *way))
+        yield island, way[1]
+
+
+def _name(group: GroupEntry, way: tuple[float, float]) -> str:
+    """Name a part of a group after what is left of it."""
+    compute, network = way
+    if way == HEALTHY:
+        return group.name
+    return f"{group.name} at {compute:g}" + (f", network {network:g}" if network != 1.0 else "")
 
 
 def _degraded(cluster: Cluster, compute: float, network: float) -> Cluster:
@@ -124,18 +137,21 @@ def slowed(device: Device, share: float) -> Device:
     )
 
 
-def _inside(islands: list[Island], own: list[int]) -> Iterator[Link]:
-    """Give the links between the parts of one group: what the smaller one's devices put into the outermost tier."""
-    for position, first in enumerate(own):
-        for second in own[position + 1 :]:
-            one, other = islands[first].cluster, islands[second].cluster
-            tier = max((one, other), key=lambda cluster: cluster.devices).tiers[-1]
-            rate = tier.efficiency / tier.oversubscription
-            share = min(part.devices * part.tiers[-1].bandwidth_bytes_per_s for part in (one, other))
-            fabric = min(share, min(one.devices, other.devices) * tier.bandwidth_bytes_per_s)
-            yield Link(
-                between=(first, second),
-                bandwidth_bytes_per_s=fabric * rate,
-                latency_s=tier.latency_s,
-                price_usd_per_gigabyte=0.0,
-            )
+def _inside(entry: ClusterEntry, own: Sequence[tuple[Island, float]], *, first: int) -> Iterator[Link]:
+    """Give the links between the parts of a group, the first of them numbered `first`.
+
+    Each passes what the devices of the weaker part put into the tier that joins the whole group.
+    """
+    tier = cluster_of(entry).tiers[-1]
+    sustained = tier.bandwidth_bytes_per_s * tier.efficiency / tier.oversubscription
+    rates = [
+        island.cluster.devices * sustained * (network if tier.topology is Topology.FABRIC else 1.0)
+        for island, network in own
+    ]
+    for (one, rate), (other, another) in combinations(enumerate(rates, first), 2):
+        yield Link(
+            between=(one, other),
+            bandwidth_bytes_per_s=min(rate, another),
+            latency_s=tier.latency_s,
+            price_usd_per_gigabyte=0.0,
+        )

@@ -33,6 +33,7 @@ from meshwright.planner.accuracy.left_out import left_out_estimates
 from meshwright.planner.accuracy.spread import uncertainty_of
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.layout.description import describe
+from meshwright.planner.mixed.plan_file import mixed_plan_json_schema
 from meshwright.planner.plan_file import plan_json_schema, plan_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,7 @@ MISSED = ROOT / "tests" / "missed_bars.yaml"
 UNCERTAINTY = ROOT / "catalog" / "uncertainty.yaml"
 MEASUREMENTS = ROOT / "catalog" / "measurements"
 SCHEMA = ROOT / "planner" / "plan.schema.json"
+MIXED_SCHEMA = ROOT / "planner" / "mixed" / "plan.schema.json"
 
 Generated = Iterator[tuple[Path, str]]
 
@@ -65,8 +67,9 @@ def golden() -> Generated:
 
 
 def schema() -> Generated:
-    """Give the JSON schema of plans."""
+    """Give the JSON schemas of plans, and of those of mixed clusters."""
     yield SCHEMA, json.dumps(plan_json_schema(), indent=2) + "\n"
+    yield MIXED_SCHEMA, json.dumps(mixed_plan_json_schema(), indent=2) + "\n"
 
 
 def readme() -> Generated:

@@ -86,6 +86,17 @@ def test_one_degraded_node_needs_no_list(tmp_path: Path) -> None:
     assert bandwidths[0] == bandwidths[1]
 
 
+def test_a_node_with_half_its_network_is_joined_by_half_of_it(tmp_path: Path) -> None:
+    """One of four nodes of eight NICs of 25 GB/s, which sustain 0.96; parts at 0.8 have a name each."""
+    wrong = [{"node": 1, "compute": 0.8, "network": 0.5}, {"node": 3, "compute": 0.8}]
+    groups = [document()["groups"][0] | {"degrade": wrong}, document()["groups"][1]]
+    found = islands_of(find_mixed(written(tmp_path, groups=groups)))
+    rates = {link.between: link.bandwidth_bytes_per_s for link in found.links}
+    assert rates[0, 1] == pytest.approx(0.5 * rates[0, 2])
+    assert rates[0, 2] == pytest.approx(8 * 25e9 * 0.96)
+    assert [island.name for island in found.islands] == ["old", "old at 0.8, network 0.5", "old at 0.8", "new"]
+
+
 def test_a_degraded_link_has_less_bandwidth(tmp_path: Path) -> None:
     (link,) = islands_of(find_mixed(written(tmp_path, links=[LINK | {"left": 0.25}]))).links
     assert link.bandwidth_bytes_per_s == pytest.approx(12.5e9 / 4)
@@ -111,14 +122,30 @@ def test_what_is_mixed(tmp_path: Path) -> None:
         ({"groups": [{"name": "old", "cluster": "selene", "nodes": 0}]}, "groups.0.nodes", "greater than or equal"),
         ({"groups": [], "links": []}, "groups", "at least 1"),
         (
-            {"groups": [{"name": "a", "cluster": "selene", "nodes": 2, "degrade": [{"node": 2}]}], "links": []},
+            {
+                "groups": [{"name": "a", "cluster": "selene", "nodes": 2, "degrade": [{"node": 2, "missing": True}]}],
+                "links": [],
+            },
             "groups.0.degrade.0.node",
             "is 2, but the group's nodes are 0 to 1",
         ),
         (
-            {"groups": [{"name": "a", "cluster": "selene", "degrade": [{"node": 1}, {"node": 1}]}], "links": []},
+            {"groups": [{"name": "a", "cluster": "selene", "degrade": [{"node": 1, "compute": 0.5}] * 2}], "links": []},
             "groups.0.degrade.1.node",
             "is degraded twice",
+        ),
+        (
+            {"groups": [{"name": "a", "cluster": "selene", "degrade": {"node": 1}}], "links": []},
+            "groups.0.degrade.node",
+            "1 is listed, but nothing of it is degraded",
+        ),
+        (
+            {
+                "groups": [{"name": "a", "cluster": "selene", "degrade": {"node": 1, "missing": True, "network": 0.5}}],
+                "links": [],
+            },
+            "groups.0.degrade.network",
+            "is 0.5 of a node that is missing",
         ),
     ],
 )
@@ -150,13 +177,16 @@ def test_a_group_without_a_node_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "links", "path", "words"),
     [
-        ("selene:8+dgx-h100:8", [], "link", "nothing joins selene and dgx-h100"),
-        ("selene:8+dgx-h100:8", ["fast"], "link", "no bandwidth and latency"),
-        ("selene:8+dgx-h100:8", ["100, 1 ms"], "link.bandwidth", "is not a number with one of its units"),
-        ("selene:8+dgx-h100:8", ["0 Gb/s, 1 ms"], "link.bandwidth", "is not from"),
-        ("selene:8+dgx-h100:8", ["selene-frontier: 1 Gb/s, 1 ms"], "link", "names no two of"),
+        ("selene:8+dgx-h100:8", [], "--link", "nothing joins selene and dgx-h100"),
+        ("selene:8+dgx-h100:8", ["fast"], "--link", "no bandwidth and latency"),
+        ("selene:8+dgx-h100:8", ["100, 1 ms"], "--link", "the bandwidth of '100, 1 ms': '100' is not a number"),
+        ("selene:8+dgx-h100:8", ["1 Gb/s, -3 ms"], "--link", "the latency of '1 Gb/s, -3 ms'"),
+        ("selene:8+dgx-h100:8", ["1 Gb/s, 3 ms, free"], "--link", "the price of '1 Gb/s, 3 ms, free'"),
+        ("selene:8+dgx-h100:8", ["1 Gb/s, 3 ms"] * 2, "--link", "'1 Gb/s, 3 ms' joins selene and dgx-h100, which"),
+        ("selene:8+dgx-h100:8", ["0 Gb/s, 1 ms"], "--link", "is not from"),
+        ("selene:8+dgx-h100:8", ["selene-frontier: 1 Gb/s, 1 ms"], "--link", "names no two of"),
         ("selene:8+", ["1 Gb/s, 1 ms"], "cluster", "without a cluster on both sides"),
-        ("selene:8+dgx-h100:8+dgx-h200:8", ["selene-dgx-h100: 1 Gb/s, 1 ms"], "links", "no link leads from"),
+        ("selene:8+dgx-h100:8+dgx-h200:8", ["selene-dgx-h100: 1 Gb/s, 1 ms"], "--link", "no link leads from"),
     ],
 )
 def test_what_is_wrong_with_joined_clusters_is_named(name: str, links: list[str], path: str, words: str) -> None:

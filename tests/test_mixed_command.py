@@ -38,7 +38,7 @@ def test_a_plan_is_made_shown_verified_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "path"),
     [
-        ([], "link"),
+        ([], "--link"),
         ([*LINK, "--pareto"], "--pareto"),
         ([*LINK, "--target", "torchtitan"], "--target"),
         ([*LINK, "--objective", "cost"], "objective"),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share
+from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share, shown_span
 from meshwright.planner.layout.description import describe
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedPlan
 
@@ -53,6 +53,10 @@ def _summary(plan: MixedPlan) -> Iterator[str]:
         f"{predicted.tokens_per_s:,.0f} tokens/s, MFU {shown_share(predicted.mfu)}, "
         f"step {shown_seconds(predicted.step_time_s)}"
     )
+    span = predicted.step_time_interval_s
+    yield f"{predicted.interval_level:.0%} sure: step {shown_span(span.low, span.high, shown=shown_seconds)}"
+    for reason in predicted.wider_because:
+        yield f"less sure, since {reason}"
     if inputs.job.limits:
         yield f"asked for: {' '.join(inputs.job.limits.options())}"
     if predicted.usd_per_million_tokens is not None:
@@ -85,7 +89,7 @@ def _render_islands(console: Console, plan: MixedPlan) -> None:
             continue
         layout = chain.layouts[chain.islands.index(number)]
         stages = [stage for stage in chain.stages if stage.island == number]
-        layers = sum(chunk[1] - chunk[0] + 1 for stage in stages for chunk in stage.chunks if chunk)
+        layers = sum(chunk[1] - chunk[0] + 1 for stage in stages for chunk in stage.chunks)
         peak = max(stage.peak_bytes for stage in stages)
         add_row(
             table,
@@ -130,8 +134,8 @@ def _render_stages(console: Console, plan: MixedPlan, chain: ChainSection) -> No
     console.print(table)
 
 
-def _layers(chunks: tuple[tuple[int, int] | None, ...]) -> int:
-    return sum(chunk[1] - chunk[0] + 1 for chunk in chunks if chunk)
+def _layers(chunks: tuple[tuple[int, int], ...]) -> int:
+    return sum(chunk[1] - chunk[0] + 1 for chunk in chunks)
 
 
 def _render_search(console: Console, plan: MixedPlan, *, seconds: float | None) -> None:

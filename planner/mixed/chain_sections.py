@@ -66,7 +66,7 @@ def _own(party: Party) -> tuple[tuple[MixedStageSection, ...], dict[str, float]]
         MixedStageSection(
             stage=number,
             island=party.chain[0],
-            chunks=tuple((chunk[0], chunk[-1]) if chunk else None for chunk in held.layers),
+            chunks=tuple((chunk[0], chunk[-1]) for chunk in held.layers),
             recomputed=None,
             embedding=any(held.embedding),
             head=any(held.head),

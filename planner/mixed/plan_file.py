@@ -1,6 +1,7 @@
 """Files of mixed plans: read with doubt, written whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 from meshwright.catalog.document import read_document, validate
 from meshwright.catalog.errors import InputError
@@ -34,3 +35,9 @@ def write_mixed_plan(plan: MixedPlan, path: Path) -> None:
     """Write a mixed plan as YAML, or as JSON where the name ends in .json: whole, or not at all. Raises InputError."""
     text = plan_json(plan) if path.suffix == ".json" else plan_yaml(plan)
     replace_file(path, text.encode("utf-8"))
+
+
+def mixed_plan_json_schema() -> dict[str, Any]:
+    """Give the JSON schema of mixed plans, as shipped in `mixed/plan.schema.json`."""
+    schema = MixedPlan.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema

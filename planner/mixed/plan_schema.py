@@ -13,6 +13,7 @@ from meshwright.planner.mixed.ways.allowed import Allowed
 from meshwright.planner.plan_schema import (
     ByteCount,
     Embedded,
+    IntervalSection,
     JobSection,
     LayerRange,
     LayoutSection,
@@ -25,7 +26,10 @@ Crossing = Literal["none", "data", "pipeline", "data and pipeline"]
 
 
 class IslandSection(Section):
-    """An island: its nodes of a group, its devices, and the memory that the plan may use of each."""
+    """An island: its nodes of a group, its devices, and the memory that the plan may use of each.
+
+    peak_bytes: of its fullest device, with the interval that will hold it; null where it stands idle.
+    """
 
     name: Name
     group: Name
@@ -33,6 +37,8 @@ class IslandSection(Section):
     device: Name
     devices: Count
     memory_limit_bytes: ByteCount
+    peak_bytes: ByteCount | None
+    nvidia_smi_interval_bytes: IntervalSection | None
 
 
 class MixedStageSection(Section):
@@ -45,7 +51,7 @@ class MixedStageSection(Section):
 
     stage: Natural
     island: Natural
-    chunks: Annotated[tuple[LayerRange | None, ...], Field(min_length=1)]
+    chunks: Annotated[tuple[LayerRange, ...], Field(min_length=1)]
     recomputed: tuple[Natural, ...] | None
     embedding: bool
     head: bool
@@ -114,9 +120,16 @@ class WaySection(Section):
 
 
 class MixedPredictedSection(Section):
-    """The step; mfu over the peaks of all devices, idle ones too. link_bytes: sent over links in a step."""
+    """The step; mfu over the peaks of all devices, idle ones too. link_bytes: sent over links in a step.
+
+    step_time_interval_s: holds what will be measured as often as interval_level says; wider_because: what no
+    measurement covers.
+    """
 
     step_time_s: PositiveSeconds
+    step_time_interval_s: IntervalSection
+    interval_level: Annotated[float, Field(gt=0, lt=1)]
+    wider_because: tuple[str, ...]
     tokens_per_s: Annotated[float, Field(gt=0)]
     mfu: Annotated[float, Field(gt=0)]
     link_bytes: ByteCount

@@ -13,6 +13,7 @@ from meshwright.catalog.mixed_entry import MixedClusterEntry
 from meshwright.catalog.mixed_lookup import find_mixed, written_out
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.costmodels.model_flop import model_flop
 from meshwright.hardware.islands import Islands, islands_of
 from meshwright.planner.digest import digest_of
@@ -20,7 +21,9 @@ from meshwright.planner.figures import significant, significant_bytes
 from meshwright.planner.job_inputs import inputs_of, job_of
 from meshwright.planner.layout.objective import Objective
 from meshwright.planner.mixed.chain_sections import chain_section, link_bytes
+from meshwright.planner.mixed.intervals import memory_interval, step_interval, step_reasons
 from meshwright.planner.mixed.plan_schema import (
+    ChainSection,
     Crossing,
     ExchangeSection,
     IslandSection,
@@ -158,7 +161,6 @@ def plan_of_mixed(inputs: MixedInputs) -> TimedMixedPlan:
 def _assembled(inputs: MixedInputs, asked: Mixed, result: MixedResult) -> MixedPlan:
     best = result.best
     used = {island for chain in best.shape for island in chain}
-    islands = asked.islands.islands
     exchange = None
     if best.across is not None:
         exchange = ExchangeSection(
@@ -167,22 +169,13 @@ def _assembled(inputs: MixedInputs, asked: Mixed, result: MixedResult) -> MixedP
             parameters_s=significant(best.exchange.parameters_s),
             sent_bytes=significant_bytes(best.exchange.sent_bytes),
         )
+    chains = tuple(chain_section(asked, party) for party in best.parties)
     mixed = MixedSection(
         shape=describe_shape(best.shape, asked.islands),
         crossing=crossing_of(best.shape),
-        islands=tuple(
-            IslandSection(
-                name=island.name,
-                group=island.group,
-                nodes=island.nodes,
-                device=island.cluster.device.name,
-                devices=island.cluster.devices,
-                memory_limit_bytes=limit,
-            )
-            for island, limit in zip(islands, asked.memory_limits_bytes, strict=True)
-        ),
-        idle=tuple(number for number in range(len(islands)) if number not in used),
-        chains=tuple(chain_section(asked, party) for party in best.parties),
+        islands=_islands(asked, chains),
+        idle=tuple(number for number in range(len(asked.jobs)) if number not in used),
+        chains=chains,
         exchange=exchange,
         way=_way(best.way),
     )
@@ -194,6 +187,26 @@ def _assembled(inputs: MixedInputs, asked: Mixed, result: MixedResult) -> MixedP
         search=_searched(result),
         inputs=inputs,
     )
+
+
+def _islands(asked: Mixed, chains: Sequence[ChainSection]) -> tuple[IslandSection, ...]:
+    """Give the islands, with what the fullest device of each holds."""
+    found = []
+    for number, (island, job) in enumerate(zip(asked.islands.islands, asked.jobs, strict=True)):
+        held = [stage.peak_bytes for chain in chains for stage in chain.stages if stage.island == number]
+        found.append(
+            IslandSection(
+                name=island.name,
+                group=island.group,
+                nodes=island.nodes,
+                device=island.cluster.device.name,
+                devices=island.cluster.devices,
+                memory_limit_bytes=asked.memory_limits_bytes[number],
+                peak_bytes=max(held) if held else None,
+                nvidia_smi_interval_bytes=memory_interval(job, float(max(held))) if held else None,
+            )
+        )
+    return tuple(found)
 
 
 def _way(way: Way | None) -> WaySection | None:
@@ -237,6 +250,9 @@ def _predicted(asked: Mixed, result: MixedResult) -> MixedPredictedSection:
     per_million = 1e6 / job.tokens_per_step
     return MixedPredictedSection(
         step_time_s=significant(step_s),
+        step_time_interval_s=step_interval(asked, result.best),
+        interval_level=shipped_uncertainty().level,
+        wider_because=step_reasons(asked, result.best),
         tokens_per_s=significant(job.tokens_per_step / step_s),
         mfu=significant(model_flop(job) / (step_s * peak)),
         link_bytes=significant_bytes(sent),
