@@ -106,6 +106,15 @@ def file_path(name: str) -> Path:
     return Path(name)
 
 
+def output_file(name: str) -> Path:
+    """Give the path of a file to write. Raises InputError where it can't be, before the work for it is done."""
+    from meshwright.planner.file_replacement import replaceable_file
+
+    path = file_path(name)
+    replaceable_file(path)
+    return path
+
+
 def require_distinct(files: Iterable[Path]) -> None:
     """Raise InputError where two of the files are one, by whatever path, or hold the same: it would count twice."""
     from meshwright.catalog.document import read_text

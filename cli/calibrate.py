@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, file_path, one_of, require_distinct
+from meshwright.cli.arguments import OverlayFiles, file_path, one_of, output_file, require_distinct
 
 if TYPE_CHECKING:
     from meshwright.planner.calibration.sources import Asked, Source
@@ -33,7 +33,7 @@ def calibrate_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the overlay to this file.", parser=file_path, metavar="FILE"),
+        typer.Option("-o", "--output", help="Write the overlay to this file.", parser=output_file, metavar="FILE"),
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time this machine's devices with PyTorch too.")] = False,
     trust: Annotated[

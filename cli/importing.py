@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.arguments import OverlayFiles, file_path
+from meshwright.cli.arguments import OverlayFiles, file_path, output_file
 
 
 def import_command(  # noqa: PLR0913 - one argument an option
@@ -32,7 +32,7 @@ def import_command(  # noqa: PLR0913 - one argument an option
     overlay: OverlayFiles = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the plan to this file.", parser=file_path, metavar="FILE"),
+        typer.Option("-o", "--output", help="Write the plan to this file.", parser=output_file, metavar="FILE"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, file_path, one_of
+from meshwright.cli.arguments import OverlayFiles, file_path, one_of, output_file
 
 if TYPE_CHECKING:
     from meshwright.catalog.cluster_entry import ClusterEntry
@@ -80,7 +80,7 @@ def offload_command(  # noqa: PLR0913 - one argument an option
     overlay: OverlayFiles = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the plan with its offloading.", parser=file_path, metavar="FILE"),
+        typer.Option("-o", "--output", help="Write the plan with its offloading.", parser=output_file, metavar="FILE"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, token_count
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, output_file, token_count
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
@@ -120,7 +120,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     overlay: OverlayFiles = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the plan to this file.", parser=file_path, metavar="FILE"),
+        typer.Option("-o", "--output", help="Write the plan to this file.", parser=output_file, metavar="FILE"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -138,6 +138,10 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     if pareto and time_limit is not None:
         raise InputError(
             "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
+        )
+    if pareto and offload == "auto":
+        raise InputError(
+            "--pareto is of layouts that don't offload", hint="leave out --offload auto or --pareto", path="--offload"
         )
     limits = limits_of(fix=fix or (), forbid=forbid or (), most=most or ())
     if is_mixed(cluster):
@@ -213,7 +217,8 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
     Raises MissingData and Infeasible; where offloading wasn't asked for, what is raised is what went wrong without it,
     with a word of why offloading doesn't help.
     """
-    from time import perf_counter
+    from math import inf
+    from time import monotonic, perf_counter
 
     from meshwright.catalog.errors import Infeasible, InputError, MissingData
     from meshwright.planner import TimedPlan, plan_of
@@ -223,6 +228,7 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
 
         require_offloadable(inputs)
     start = perf_counter()
+    ends = monotonic() + (inf if inputs.job.time_limit_s is None else inputs.job.time_limit_s)
     try:
         made = plan_of(inputs, watch=watch)
     except Infeasible as error:
@@ -231,7 +237,7 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
         from meshwright.planner.offload.auto import plan_offloaded
 
         try:
-            return TimedPlan(plan=plan_offloaded(inputs), search_s=perf_counter() - start)
+            return TimedPlan(plan=plan_offloaded(inputs, ends=ends), search_s=perf_counter() - start)
         except (Infeasible, InputError, MissingData) as failure:
             if offload is not None:
                 raise
@@ -239,16 +245,16 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
             raise error from None
     if offload != "auto":
         return made
-    return TimedPlan(plan=_faster(inputs, made.plan), search_s=perf_counter() - start)
+    return TimedPlan(plan=_faster(inputs, made.plan, ends), search_s=perf_counter() - start)
 
 
-def _faster(inputs: "Inputs", plan: "Plan") -> "Plan":
+def _faster(inputs: "Inputs", plan: "Plan", ends: float) -> "Plan":
     """Give the plan that offloads where it is the faster one. Raises MissingData."""
     from meshwright.catalog.errors import Infeasible
     from meshwright.planner.offload.auto import plan_offloaded
 
     try:
-        other = plan_offloaded(inputs)
+        other = plan_offloaded(inputs, ends=ends)
     except Infeasible:
         return plan
     faster = other.offload is not None and other.offload.step_time_s < plan.predicted.step_time_s

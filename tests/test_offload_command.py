@@ -321,6 +321,7 @@ def test_plan_takes_the_faster_way_where_both_fit() -> None:
         (("--objective", "memory"), "is for the objective time, not for memory"),
         (("--target", "torchtitan"), "torchtitan can't be told what is offloaded"),
         (("--offload", "always"), "no way to offload is called 'always'"),
+        (("--pareto",), "--pareto is of layouts that don't offload"),
     ],
 )
 def test_ways_of_offloading_that_a_plan_cannot_have(more: tuple[str, ...], words: str) -> None:
@@ -330,11 +331,30 @@ def test_ways_of_offloading_that_a_plan_cannot_have(more: tuple[str, ...], words
     assert words in error.message
 
 
+def test_a_plan_that_is_stopped_early_offloads_no_faster() -> None:
+    commands = ([*SMALL, "--time-limit", limit, "--json"] for limit in ("1 ms", "1 h"))
+    stopped, whole = (json.loads(CliRunner().invoke(app, command).stdout) for command in commands)
+    assert stopped["offload"]["memory_bytes"]["device"] <= stopped["predicted"]["memory_limit_bytes"]
+    assert stopped["offload"]["step_time_s"] >= whole["offload"]["step_time_s"]
+
+
+def test_an_empty_front_is_said_to_be() -> None:
+    shown = CliRunner().invoke(app, [*SMALL, "--pareto"]).stdout
+    assert "no layout fits without offloading" in " ".join(shown.split())
+
+
 def test_a_plan_is_for_what_its_launcher_can_be_told() -> None:
     """What an objective or a launcher can't do is told as what it is without offloading: nothing fits."""
     found = json.loads(CliRunner().invoke(app, [*SMALL, "--target", "deepspeed", "--json"]).stdout)
     assert found["offload"]["target"] == "deepspeed"
     assert isinstance(error_of(CliRunner().invoke(app, [*SMALL, "--target", "torchtitan"])), Infeasible)
+
+
+def test_a_plan_that_cannot_be_written_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshwright.planner.plan_of", pytest.fail)
+    error = error_of(CliRunner().invoke(app, [*SMALL, "-o", str(tmp_path / "missing" / "plan.yaml")]))
+    assert isinstance(error, InputError)
+    assert "there is no folder" in error.message
 
 
 def test_nothing_fits_is_said_with_why_offloading_does_not_help() -> None:

@@ -21,7 +21,10 @@ def choices_document(choices: Sequence[Choice]) -> list[dict[str, Any]]:
 
 
 def render_choices(console: Console, choices: Sequence[Choice]) -> None:
-    """Print a front, of layouts that are close in time and memory only the fastest."""
+    """Print a front, of layouts that are close in time and memory only the fastest; a word where nothing is on it."""
+    if not choices:
+        console.print("Time, memory or devices: no layout fits without offloading, so there is nothing to choose from.")
+        return
     shown = list(_apart(choices))
     title = f"Time, memory or devices: {len(shown)} of {len(choices)} evenly cut layouts that no other beats in all"
     table = plain_table(title, ["layout"], ["devices", "step", "memory"])

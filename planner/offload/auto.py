@@ -6,8 +6,9 @@ for as long as that lowers its bound; of the few with the lowest bounds the fast
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.costmodels.layout import Layout
@@ -59,23 +60,27 @@ def require_offloadable(inputs: Inputs) -> None:
         )
 
 
-def plan_offloaded(inputs: Inputs) -> Plan:
+def plan_offloaded(inputs: Inputs, *, ends: float | None = None) -> Plan:
     """Make the fastest plan found of those that offload.
+
+    From `ends` on, a reading of time.monotonic, the first one found is taken; by default the job's limit counts now.
 
     Raises InputError as require_offloadable does, MissingData, and Infeasible where none fits.
     """
     require_offloadable(inputs)
-    bounded = _lowest(inputs)
+    limit_s = inputs.job.time_limit_s
+    deadline = monotonic() + (math.inf if limit_s is None else limit_s) if ends is None else ends
+    bounded = _lowest(inputs, deadline)
     if not bounded:
         raise Infeasible(
             "nothing fits, even with all that can leave the devices on their hosts",
             hint="more devices share more; `meshwright offload` says of a layout how much memory would do",
         )
-    found = min(_solved(inputs, bounded), key=lambda one: one.step_time_s)
+    found = min(_solved(inputs, bounded, deadline), key=lambda one: one.step_time_s)
     return plan_with_offload(inputs, found)
 
 
-def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
+def _solved(inputs: Inputs, bounded: list[_Bounded], deadline: float) -> Iterator[OffloadPlan]:
     """Split each layout, for a target with either micro-batch, since the bounds are of what is free of targets.
 
     Raises Infeasible where the target can express no split of any.
@@ -85,8 +90,10 @@ def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
     error: Infeasible | None = None
     found = False
     for layout in dict.fromkeys((*(one.layout for one in bounded), *given)):
+        if found and monotonic() > deadline:
+            return
         try:
-            yield _split(inputs, layout, target)
+            yield _split(inputs, layout, target, improve=monotonic() <= deadline)
             found = True
         except Infeasible as failure:
             error = failure
@@ -94,11 +101,11 @@ def _solved(inputs: Inputs, bounded: list[_Bounded]) -> Iterator[OffloadPlan]:
         raise error
 
 
-def _split(inputs: Inputs, layout: Layout, target: OffloadTarget) -> OffloadPlan:
+def _split(inputs: Inputs, layout: Layout, target: OffloadTarget, *, improve: bool) -> OffloadPlan:
     """Split a layout, with the largest of its micro-batch and halves of it that the target can express a split of."""
     while True:
         try:
-            return offload_of(inputs, layout, target=target)
+            return offload_of(inputs, layout, target=target, improve=improve)
         except Infeasible:
             smaller = _halved(inputs, layout)
             if smaller is None:
@@ -106,17 +113,26 @@ def _split(inputs: Inputs, layout: Layout, target: OffloadTarget) -> OffloadPlan
             layout = smaller
 
 
-def _lowest(inputs: Inputs) -> list[_Bounded]:
+def _lowest(inputs: Inputs, deadline: float) -> list[_Bounded]:
     """Give the layouts with the lowest bounds of their linear programs, where something fits."""
-    bounded = sorted((_bounded(inputs, layout) for layout in dict.fromkeys(_layouts(inputs))), key=_bound_s)
+    bounded = sorted(_some_bounded(inputs, tuple(_layouts(inputs, deadline)), deadline), key=_bound_s)
     found: dict[Layout, _Bounded] = {}
     for one in bounded:
         lowered = _with_best_micro_batch(inputs, one)
         if math.isfinite(lowered.bound_s):
             found[lowered.layout] = lowered
-        if len(found) == SOLVED:
+        if len(found) == SOLVED or (found and monotonic() > deadline):
             break
     return sorted(found.values(), key=_bound_s)
+
+
+def _some_bounded(inputs: Inputs, layouts: Sequence[Layout], deadline: float) -> Iterator[_Bounded]:
+    """Give layouts with their bounds; after the deadline those alone that need least, until something fits."""
+    for layout in dict.fromkeys(reversed(layouts)):
+        one = _bounded(inputs, layout)
+        yield one
+        if math.isfinite(one.bound_s) and monotonic() > deadline:
+            return
 
 
 def _with_best_micro_batch(inputs: Inputs, one: _Bounded) -> _Bounded:
@@ -146,8 +162,11 @@ def _bound_s(one: _Bounded) -> float:
     return one.bound_s
 
 
-def _layouts(inputs: Inputs) -> Iterator[Layout]:
-    """Give the layouts that are fastest on devices of any memory, stage by stage of ZeRO."""
+def _layouts(inputs: Inputs, deadline: float) -> Iterator[Layout]:
+    """Give the layouts that are fastest on devices of any memory, stage by stage of ZeRO; the last needs least.
+
+    After the deadline each search stops at the first one that it finds.
+    """
     jobs = tuple(job_of(inputs, devices=number) for number in device_numbers(inputs))
     asked = inputs.job.limits
     told = limits_under(inputs.job.target, asked)
@@ -156,7 +175,10 @@ def _layouts(inputs: Inputs) -> Iterator[Layout]:
         if not all(told.allows(name, value=value) for name, value in fixed.items()):
             continue
         limits = limits_under(inputs.job.target, asked.model_copy(update={"fix": {**asked.fix, **fixed}}))
-        question = replace(question_of(inputs), memory_limit_bytes=NO_LIMIT, top=MESHES - 1, limits=limits)
+        left_s = None if math.isinf(deadline) else max(deadline - monotonic(), 0.0)
+        question = replace(
+            question_of(inputs), memory_limit_bytes=NO_LIMIT, top=MESHES - 1, limits=limits, time_limit_s=left_s
+        )
         try:
             result = search(jobs, question)
         except Infeasible:

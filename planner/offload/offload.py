@@ -98,7 +98,7 @@ def plan_offload(  # noqa: PLR0913 - one argument a field of the question
     )
 
 
-def offload_of(
+def offload_of(  # noqa: PLR0913 - one argument a choice of the caller's
     inputs: Inputs,
     layout: Layout,
     *,
@@ -108,8 +108,9 @@ def offload_of(
     target: str | OffloadTarget = OffloadTarget.FREE,
     rates: UpdateRates | None = None,
     mode: str | Mode = Mode.TRAINING,
+    improve: bool = True,
 ) -> OffloadPlan:
-    """Decide as plan_offload does, for inputs that are resolved already."""
+    """Decide as plan_offload does, for inputs that are resolved already; without improvement it takes far less time."""
     start = perf_counter()
     known = OffloadTarget(match_name(str(target), list(OffloadTarget), kind="offload target"))
     problem = offload_problem(
@@ -121,7 +122,7 @@ def offload_of(
         rates=rates,
         mode=Mode(match_name(str(mode), list(Mode), kind="mode")),
     )
-    free = solve(problem)
+    free = solve(problem, improve=improve)
     own = None if known is OffloadTarget.FREE else _expressed(problem, layout, known, free)
     chosen = free.best if own is None else own.best
     return OffloadPlan(

@@ -31,8 +31,11 @@ class Solved:
         return self.best.step_time_s / self.lower_bound_s - 1
 
 
-def solve(problem: Problem) -> Solved:
-    """Give the fastest decision found. Raises Infeasible, with the smallest memory that would do."""
+def solve(problem: Problem, *, improve: bool = True) -> Solved:
+    """Give the fastest decision found, with single classes and layers changed then if wanted.
+
+    Raises Infeasible, with the smallest memory that would do.
+    """
     import scipy.optimize  # noqa: F401, PLC0415 - slow to import, which isn't the program's time
 
     start = perf_counter()
@@ -40,7 +43,7 @@ def solve(problem: Problem) -> Solved:
     lp_s = perf_counter() - start
     if optimum is None:
         raise infeasible(problem)
-    best = rounded(problem, optimum, others=_others(problem))
+    best = rounded(problem, optimum, others=_others(problem), improve=improve)
     if best is None:
         raise infeasible(problem)
     return Solved(best=best, lower_bound_s=min(optimum.step_time_s, best.step_time_s), lp_s=lp_s)
