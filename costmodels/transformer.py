@@ -107,6 +107,7 @@ class Transformer:
     embedding_norm: bool
     positions: Positions
     max_positions: int
+    rotary_base: int
     layers: tuple[Layer, ...]
     mtp_layers: int
 
@@ -144,6 +145,7 @@ def transformer_of(entry: ModelEntry) -> Transformer:
         embedding_norm=entry.embedding_norm,
         positions=entry.positions,
         max_positions=entry.max_positions,
+        rotary_base=entry.rotary_base,
         layers=tuple(_layer(entry, index) for index in range(entry.layers)),
         mtp_layers=entry.mtp_layers,
     )

@@ -1,5 +1,6 @@
 """Attention of Llama's kind: rotary positions, grouped key and value heads, causal; cut over heads and over tokens."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -9,8 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from meshwright.costmodels.transformer import Attention
 
-ROTARY_BASE = 10_000.0
-
 
 class Core(Protocol):
     """Attention proper, of queries, keys and values of shape [sequences, heads, own tokens, channels]."""
@@ -19,12 +18,35 @@ class Core(Protocol):
         """Give what each query attends to, in the queries' shape."""
 
 
-class AttentionLayer(nn.Module):
-    """Projections around a core. first_position: of the first of this rank's tokens in the sequence."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """How the channels of heads turn with positions (arXiv 2104.09864, section 3.2).
 
-    def __init__(self, hidden: int, attention: Attention, *, core: Core, first_position: int) -> None:
+    base: the wavelength of the slowest channels over that of the fastest. first_position: of the first of this rank's
+    tokens in the sequence.
+    """
+
+    base: float
+    first_position: int
+
+    def __call__(self, heads: Tensor) -> Tensor:
+        """Turn [sequences, tokens, heads, channels] by their positions."""
+        tokens, channels = heads.shape[1], heads.shape[-1]
+        last = self.first_position + tokens
+        positions = torch.arange(self.first_position, last, device=heads.device, dtype=torch.float32)
+        steps = torch.arange(0, channels, 2, device=heads.device, dtype=torch.float32) / channels
+        angles = positions[:, None, None] * self.base**-steps
+        cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+        left, right = heads.chunk(2, dim=-1)
+        return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)
+
+
+class AttentionLayer(nn.Module):
+    """Projections around a core, which queries and keys come to turned by their positions."""
+
+    def __init__(self, hidden: int, attention: Attention, *, core: Core, rotation: Rotation) -> None:
         super().__init__()
-        self.head_dim, self.core, self.first_position = attention.head_dim, core, first_position
+        self.head_dim, self.core, self.rotation = attention.head_dim, core, rotation
         width, kv_width = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
         self.query = nn.Linear(hidden, width, bias=False)
         self.key = nn.Linear(hidden, kv_width, bias=False)
@@ -34,23 +56,12 @@ class AttentionLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens [sequences, tokens, hidden] to the same shape; heads are those that this tensor rank holds."""
         query, key, value = (self._heads(each(tokens)) for each in (self.query, self.key, self.value))
-        query, key = rotated(query, self.first_position), rotated(key, self.first_position)
-        attended = self.core(*(each.transpose(1, 2) for each in (query, key, value)))
+        turned = (self.rotation(query), self.rotation(key), value)
+        attended = self.core(*(each.transpose(1, 2) for each in turned))
         return self.output(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, self.head_dim))
-
-
-def rotated(heads: Tensor, first_position: int) -> Tensor:
-    """Turn the channels of [sequences, tokens, heads, channels] by their positions (arXiv 2104.09864, section 3.2)."""
-    tokens, channels = heads.shape[1], heads.shape[-1]
-    positions = torch.arange(first_position, first_position + tokens, device=heads.device, dtype=torch.float32)
-    steps = torch.arange(0, channels, 2, device=heads.device, dtype=torch.float32) / channels
-    angles = positions[:, None, None] * ROTARY_BASE**-steps
-    cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
-    left, right = heads.chunk(2, dim=-1)
-    return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, *, first_query: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 from meshwright.costmodels.layout import Recompute
 from meshwright.costmodels.transformer import Experts, Layer, Transformer
 from meshwright.planner.ledger.workload import Chunk
-from meshwright.runtime.attention import AttentionLayer, Core
+from meshwright.runtime.attention import AttentionLayer, Core, Rotation
 from meshwright.runtime.mixture import Mixture, Routes
 from meshwright.runtime.mlp import MlpLayer
 
@@ -17,12 +17,12 @@ class Block(nn.Module):
     """One layer; `recomputed`: its backward pass computes all of it again."""
 
     def __init__(
-        self, hidden: int, layer: Layer, *, core: Core, routes: Routes | None, first_position: int, recomputed: bool
+        self, hidden: int, layer: Layer, *, core: Core, routes: Routes | None, rotation: Rotation, recomputed: bool
     ) -> None:
         super().__init__()
         self.recomputed = recomputed
         self.attention_norm = nn.RMSNorm(hidden, eps=NORM_EPSILON)
-        self.attention = AttentionLayer(hidden, layer.attention, core=core, first_position=first_position)
+        self.attention = AttentionLayer(hidden, layer.attention, core=core, rotation=rotation)
         self.mlp_norm = nn.RMSNorm(hidden, eps=NORM_EPSILON)
         if isinstance(layer.mlp, Experts) and routes is not None:
             self.mlp: nn.Module = Mixture(hidden, layer.mlp, routes=routes)

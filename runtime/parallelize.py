@@ -10,7 +10,7 @@ from meshwright.costmodels.transformer import Experts
 from meshwright.planner.ledger.routing import first_position, rows_by_expert
 from meshwright.planner.ledger.workload import Chunk, Workload
 from meshwright.planner.ranks import RankPlan
-from meshwright.runtime.attention import Core, WholeSequence
+from meshwright.runtime.attention import Core, Rotation, WholeSequence
 from meshwright.runtime.context import ExchangedHeads, GatheredKeys
 from meshwright.runtime.initial import set_first_values
 from meshwright.runtime.meshes import Meshes
@@ -53,6 +53,8 @@ def filled_parts(
 
 def _module(workload: Workload, rank: RankPlan, chunk: Chunk, meshes: Meshes | None) -> ModelChunk:
     model = workload.model
+    first = rank.coordinates["context"] * workload.local_sequence
+    rotation = Rotation(base=model.rotary_base, first_position=first)
     blocks = {}
     for index, recompute in workload.layers_of(chunk):
         layer = model.layers[index]
@@ -61,7 +63,7 @@ def _module(workload: Workload, rank: RankPlan, chunk: Chunk, meshes: Meshes | N
             layer,
             core=_core(workload, recompute, meshes),
             routes=_routes(workload, layer.mlp, rank, meshes) if isinstance(layer.mlp, Experts) else None,
-            first_position=rank.coordinates["context"] * workload.local_sequence,
+            rotation=rotation,
             recomputed=recompute is Recompute.FULL,
         )
     return ModelChunk(model, chunk, layers=blocks)

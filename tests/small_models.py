@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from meshwright.catalog.model_entry import Norm, Positions
+from meshwright.catalog.model_entry import ROTARY_BASE, Norm, Positions
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.stages import stage_chunks
 from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp, Transformer
@@ -47,6 +47,7 @@ def small_model(*, layers: int = 4, experts: bool = False, shared: bool = False)
         embedding_norm=False,
         positions=Positions.ROTARY,
         max_positions=0,
+        rotary_base=ROTARY_BASE,
         layers=tuple(
             Layer(attention=attention, mlp=mixture if experts and index % 2 == 0 else mlp, norms=2)
             for index in range(layers)

@@ -48,6 +48,7 @@ def _model(model: Transformer, layout: Layout) -> Transformer:
         embedding_norm=False,
         positions=Positions.ROTARY,
         max_positions=0,
+        rotary_base=model.rotary_base,
         layers=tuple(Layer(attention=attention, mlp=_mlp(each.mlp, hidden, layout), norms=2) for each in model.layers),
         mtp_layers=0,
     )

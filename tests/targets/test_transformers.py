@@ -2,7 +2,8 @@
 
 Modules are made on no device, so that no weight is; configurations are written here from the catalog's dimensions, so
 that nothing is fetched. What isn't on the Hub by its own code has the architecture of what is: GPT-3, Megatron's models
-and MPT with biases and learned positions that of GPT-2. Pangu's models have no module there.
+and MPT with biases and learned positions that of GPT-2. Pangu's models have no module there. The
+reference launcher's rotations are held against its modules too.
 """
 
 import json
@@ -15,12 +16,14 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from meshwright.catalog.lookup import entry_names, find_model
 from meshwright.catalog.model_entry import ModelEntry
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.transformer import transformer_of
+from meshwright.runtime.attention import Rotation
 
 Fields = dict[str, Any]
 CONFIGS = sorted((Path(__file__).parent.parent / "hugging_face").glob("*.json"))
@@ -170,3 +173,13 @@ def test_a_configuration_of_the_hub_is_read_as_it_is_built(file: Path) -> None:
     text = document.get("text_config", document)
     text.pop("rope_scaling", None)  # rotations have no parameters
     assert counted(AutoConfig.for_model(text.pop("model_type"), **text)) == ours(find_model(str(file)))
+
+
+@pytest.mark.parametrize("base", [10_000, 500_000])
+def test_the_launcher_turns_heads_as_transformers_does(base: int) -> None:
+    heads, first = torch.rand(2, 6, 3, 8, generator=torch.Generator().manual_seed(base)), 5
+    config = LlamaConfig(hidden_size=24, num_attention_heads=3, head_dim=8, rope_theta=base)
+    positions = torch.arange(first, first + heads.shape[1])[None]
+    cosine, sine = LlamaRotaryEmbedding(config)(heads, positions)
+    expected, _ = apply_rotary_pos_emb(heads.transpose(1, 2), heads.transpose(1, 2), cosine, sine)
+    torch.testing.assert_close(Rotation(base=base, first_position=first)(heads), expected.transpose(1, 2))
