@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import duration, file_path, one_of
+from meshwright.cli.arguments import duration, file_path, of_option, one_of
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
@@ -60,7 +60,10 @@ def experts_command(  # noqa: PLR0913 - one argument an option
         typer.Option(help="The placement that is there, of any format: few weights are moved.", parser=file_path),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="Stop improving after so long: 2 s.", parser=duration, metavar="TIME")
+        float | None,
+        typer.Option(
+            help="Stop improving after so long: 2 s.", parser=of_option("--time-limit", duration), metavar="TIME"
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model, for dense layers, the size of experts and the time of a layer.")
@@ -88,6 +91,7 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.experts import place_experts
     from meshwright.planner.experts.output import even_loads, in_turn, placement_files
     from meshwright.planner.experts.placement_file import read_placement
+    from meshwright.planner.experts.routing import require_homes
     from meshwright.planner.folder_replacement import require_free, write_folder
 
     if output is not None:
@@ -96,6 +100,7 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     if cluster is not None and entry is None:
         raise InputError("says nothing without the model", path="--cluster", hint="name the model with --model")
     measured = _measured(routing, entry)
+    require_homes(measured.routing, devices, file=str(routing))
     there = None if previous is None else read_placement(previous)
     loads = measured.routing.loads
     placement = place_experts(

@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of, output_file, token_count
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of, output_file, token_count
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
@@ -55,13 +55,17 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         float | None,
         typer.Option(
             help="For the fewest devices: what all tokens may take (30d), or a step (10s).",
-            parser=duration,
+            parser=of_option("--target-time", duration),
             metavar="TIME",
         ),
     ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="Stop searching after so long (2 s), with the best so far.", parser=duration, metavar="TIME"),
+        typer.Option(
+            help="Stop searching after so long (2 s), with the best so far.",
+            parser=of_option("--time-limit", duration),
+            metavar="TIME",
+        ),
     ] = None,
     top: Annotated[int, typer.Option(help="Alternatives to show.")] = 5,
     pareto: Annotated[bool, typer.Option("--pareto", help="Show the front of time, memory and devices too.")] = False,

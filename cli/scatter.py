@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, duration, file_path, one_of
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of
 
 if TYPE_CHECKING:
     from meshwright.costmodels.layout import Layout
@@ -80,7 +80,11 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option(help='Stop improving a step after so long: "50 ms".', parser=duration, metavar="TIME"),
+        typer.Option(
+            help='Stop improving a step after so long: "50 ms".',
+            parser=of_option("--time-limit", duration),
+            metavar="TIME",
+        ),
     ] = None,
     precision: Annotated[
         str,

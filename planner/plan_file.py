@@ -44,6 +44,12 @@ def read_plan(path: str | Path) -> Plan:
     document = read_document(Path(path))
     if not isinstance(document, dict) or "version" not in document:
         raise InputError("is not a plan: it has no version", file=file, hint="`meshwright plan -o FILE` writes one")
+    if "placement" in document:
+        raise InputError(
+            "is a placement of experts, not a plan",
+            file=file,
+            hint="`meshwright emit` takes it with --target sglang or vllm, and `meshwright experts` with --previous",
+        )
     version = document["version"]
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(

@@ -379,6 +379,32 @@ def test_a_placement_is_emitted_from_the_command_line(tmp_path: Path) -> None:
     assert isinstance(again.exception, InputError)
 
 
+def test_a_placement_is_no_plan_and_a_plan_no_placement(tmp_path: Path) -> None:
+    file = written(small(), tmp_path) / "placement.json"
+    for command in (["emit", str(file), "--target", "megatron"], ["show", str(file)]):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, InputError)
+        assert result.exception.message == f"{file}: is a placement of experts, not a plan"
+        assert "--target sglang or vllm" in str(result.exception.hint)
+    plan = Path(__file__).parent / "golden" / "deepseek-v3-on-2048-h100.yaml"
+    result = CliRunner().invoke(app, ["emit", str(plan), "--target", "vllm", "-o", str(tmp_path / "serve")])
+    assert isinstance(result.exception, InputError)
+    assert "is a plan, not a placement of experts" in result.exception.message
+    assert not (tmp_path / "serve").exists()
+
+
+def test_what_is_wrong_with_an_option_or_a_file_names_it(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.npz", {"loads": np.ones((1, 4)), "tokens": np.ones((3, 4))})
+    for arguments, said in (
+        (["--devices", "2", "--time-limit", "2"], "--time-limit: "),
+        (["--devices", "2"], f"{file}: tokens: are from 3 devices, not 2"),
+    ):
+        result = CliRunner().invoke(app, ["experts", str(file), *arguments, "-o", str(tmp_path / "out")])
+        assert isinstance(result.exception, InputError)
+        assert result.exception.message.startswith(said)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_heat_map_is_drawn_as_asked_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = save(tmp_path / "a.npy", loads(2, 8, "lognormal"))
     arguments = ["experts", str(file), "--devices", "4", "--heat-map", "png"]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.planner.experts.placement import Objective, Placement
+from meshwright.planner.experts.placement import Objective, Placement, Status
 
 PURPOSES = {
     "placement.json": "the placement and its figures; --previous and `meshwright emit` read it",
@@ -55,7 +55,9 @@ def render_placement(
         add_row(
             table, "experts of a layer", f"{seconds['after'] * 1e3:.3f} ms, before {seconds['before'] * 1e3:.3f} ms"
         )
-    add_row(table, "status", f"{placement.status}, found in {placement.seconds:.2f} s: {placement.method}")
+    proven = placement.objective is not Objective.BALANCE and placement.status is Status.OPTIMAL
+    status = f"{placement.status}{' (none under its load cap crosses less)' if proven else ''}"
+    add_row(table, "status", f"{status}, found in {placement.seconds:.2f} s: {placement.method}")
     if placement.stopped:
         add_row(table, "time limit", "stopped there: without one it may be better")
     console.print(table)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.deadline import NEVER, Deadline
 
 # Exchanges to bring the groups of a layer under the cap, and further ones that gain tokens.
 MOST_EXCHANGES = 400
@@ -17,7 +18,9 @@ def assigned(gains: FloatArray, *, size: int) -> IntArray:
     return group
 
 
-def capped(home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float) -> IntArray:
+def capped(
+    home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float, deadline: Deadline = NEVER
+) -> IntArray:
     """Give homes whose groups are under the cap, or as near to it as exchanges of two experts come.
 
     Of the exchanges that relieve the heaviest group without lifting another one above the cap, or where none does
@@ -29,7 +32,7 @@ def capped(home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float
     for _ in range(MOST_EXCHANGES):
         load = np.bincount(home, weights, minlength=groups)
         heavy = int(load.argmax())
-        if load[heavy] <= cap:
+        if load[heavy] <= cap or deadline.passed():
             break
         mine, theirs = np.flatnonzero(home == heavy), np.flatnonzero(home != heavy)
         there = home[theirs]
@@ -46,7 +49,9 @@ def capped(home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float
     return home
 
 
-def exchanged(home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float) -> IntArray:
+def exchanged(
+    home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: float, deadline: Deadline = NEVER
+) -> IntArray:
     """Give homes after all exchanges of two experts that gain tokens and lift no group above the cap.
 
     Arguments as for `capped`; a group that is above the cap already may get no heavier.
@@ -54,6 +59,8 @@ def exchanged(home: IntArray, gains: FloatArray, weights: FloatArray, *, cap: fl
     home = home.copy()
     experts = np.arange(len(home))
     for _ in range(MOST_EXCHANGES):
+        if deadline.passed():
+            break
         load = np.bincount(home, weights, minlength=gains.shape[1])
         to = gains[:, home] - gains[experts, home][:, None]
         gained = to + to.T

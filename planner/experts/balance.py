@@ -4,15 +4,17 @@ Expert e of weight w_e has c_e replicas of load w_e / c_e each. Decided are the 
 them; sum of c <= P, each of the G devices holds at most S = P / G different experts; minimised is the largest device
 load. Slots are left empty only where small layers are better so; else c sums to P.
 
-    1. counts      greedily, for the least heaviest replica (`greedy_counts`)
+    1. counts      greedily, for the least heaviest replica (`greedy_counts`), then for room beside those above half of
+                   a device's load (`roomy_counts`)
     2. bound       what no placement is below (`lower_bound`)
     3. placement   heaviest replicas first, to the least loaded device (`packed`), all layers at once
     4. exchanges   between pairs of devices, until within TOLERANCE of the bound, and no worse than heaviest first with
                    experts twice on a device would be (`polished`, `packed_largest`)
     5. kicks       layers that are still above it are disturbed in some ways and exchange again; the best is kept
     6. recounts    slots move between experts where that is well above it (`recounted`); with two slots a device counts
-                   and bound are those of a linear program (`paired`)
-    7. search      small layers are searched fully, or covered exactly (`searched_layers`)
+                   and bound are those of a linear program (`paired`), of which more slots have the bound
+    7. annealing   pairs of devices of few slots share out their experts at random, ever less so (`annealed`)
+    8. search      small layers are searched fully, or covered exactly (`searched_layers`)
 
 Experts are taken in the order of their weights, so that their numbering changes nothing.
 """
@@ -22,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.annealing import annealed
+from meshwright.planner.experts.count_program import company_bound
 from meshwright.planner.experts.counts import greedy_counts
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.lower_bound import lower_bound
@@ -29,6 +33,7 @@ from meshwright.planner.experts.packing import packed, packed_largest
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.polish import device_loads, kicked, polished
 from meshwright.planner.experts.recount import recounted
+from meshwright.planner.experts.roomy import roomy_counts
 from meshwright.planner.experts.small import searched_layers
 from meshwright.planner.experts.two_slots import paired
 
@@ -37,6 +42,9 @@ ROUNDS = 150
 # Devices of two slots are paired as well as can be without.
 KICKS = 4
 KICK_ROUNDS = 60
+ANNEALING = 150
+# Above their bound by so much layers may have a better one.
+FAR = 1e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +79,12 @@ def balanced(
     order = np.argsort(-weights, axis=1, kind="stable")
     heaviest_first = np.take_along_axis(weights, order, axis=1)
     counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
-    bound = lower_bound(heaviest_first, slots=slots, devices=devices)
-    each, enough = heaviest_first / counts, np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
-    enough = np.maximum(np.minimum(enough, packed_largest(heaviest_first, counts, devices=devices)), bound)
+    bound = lower_bound(heaviest_first, slots=slots, devices=devices, deadline=deadline)
+    enough = np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
+    usual = packed_largest(heaviest_first, counts, devices=devices)
+    counts = roomy_counts(heaviest_first, counts, enough, devices=devices)
+    enough = np.maximum(np.minimum(enough, usual), bound)
+    each = heaviest_first / counts
     placed = polished(
         packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS, deadline=deadline
     )
@@ -92,12 +103,45 @@ def balanced(
         placed, largest, bound = _paired(heaviest_first, placed, largest, bound, deadline=deadline)
     elif thorough:
         placed, largest = recounted(heaviest_first, placed, largest, enough, deadline=deadline)
+        placed, largest = _annealed(heaviest_first, placed, largest, enough, deadline=deadline)
+        bound = _bounded(heaviest_first, largest, bound, slots=slots, devices=devices, deadline=deadline)
     if thorough:
         placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, aim=aim, deadline=deadline)
     rows = np.arange(len(weights))[:, None, None]
     return Balanced(
         placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)
     )
+
+
+def _annealed(
+    weights: FloatArray, placed: IntArray, largest: FloatArray, enough: FloatArray, *, deadline: Deadline
+) -> tuple[IntArray, FloatArray]:
+    """Give placement and largest loads after annealing the layers above `enough`, and exchanges."""
+    at = np.flatnonzero(largest > enough)
+    if not len(at) or deadline.passed():
+        return placed, largest
+    placed, largest = placed.copy(), largest.copy()
+    counts = np.stack([np.bincount(row.ravel(), minlength=weights.shape[1]) for row in placed[at]])
+    each = weights[at] / counts
+    again = annealed(placed[at], each, enough=enough[at], rounds=ANNEALING, deadline=deadline)
+    again = polished(again, each, enough=enough[at], rounds=KICK_ROUNDS, deadline=deadline)
+    placed[at], largest[at] = again, device_loads(again, each).max(axis=1)
+    return placed, largest
+
+
+def _bounded(
+    weights: FloatArray, largest: FloatArray, bound: FloatArray, *, slots: int, devices: int, deadline: Deadline
+) -> FloatArray:
+    """Give the bound with that of the program of counts in layers far above it."""
+    bound = bound.copy()
+    for layer in np.flatnonzero(largest > bound * (1 + FAR)) if slots > weights.shape[1] else ():
+        if deadline.passed():
+            break
+        low, high = float(bound[layer]), float(largest[layer])
+        bound[layer] = company_bound(
+            weights[layer], slots=slots, devices=devices, low=low, high=high, deadline=deadline
+        )
+    return bound
 
 
 def _paired(
@@ -110,7 +154,7 @@ def _paired(
         if deadline.passed():
             break
         counts = np.bincount(placed[layer].ravel(), minlength=weights.shape[1])
-        found = paired(weights[layer], counts, devices=devices, bound=float(bound[layer]))
+        found = paired(weights[layer], counts, devices=devices, bound=float(bound[layer]), deadline=deadline)
         row, each = weights[layer][None], (weights[layer] / found.counts)[None]
         again = packed(row, found.counts[None], devices=devices)
         again = polished(again, each, enough=np.array([found.bound]), rounds=ROUNDS, deadline=deadline)

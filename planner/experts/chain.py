@@ -53,6 +53,20 @@ def solvable(experts: int, groups: int) -> bool:
     return 0 < count <= MOST_PARTITIONS and count * count * groups * 2**groups <= MOST_WORK
 
 
+def least_largest(loads: FloatArray, *, groups: int) -> FloatArray:
+    """Give the least load that the heaviest of `groups` groups of as many experts has [layers], of all partitions.
+
+    loads: [layers, experts], for which `solvable` says yes.
+    """
+    experts = loads.shape[1]
+    if experts == groups:
+        heaviest: FloatArray = loads.max(axis=1)
+        return heaviest
+    weights = loads[:, np.array(partitions(experts, groups))].sum(axis=3)
+    least: FloatArray = weights.max(axis=2).min(axis=1)
+    return least
+
+
 def chained(
     transitions: FloatArray, loads: FloatArray, *, groups: int, cap: FloatArray, deadline: Deadline = NEVER
 ) -> IntArray | None:

@@ -4,6 +4,9 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 
+# A quotient that is whole but for rounding isn't rounded up.
+ROUNDING = 1e-12
+
 
 def greedy_counts(weights: FloatArray, *, slots: int, devices: int) -> IntArray:
     """Give replica counts [layers, experts] of `weights` [layers, experts]; each row's sum is `slots`.
@@ -12,17 +15,31 @@ def greedy_counts(weights: FloatArray, *, slots: int, devices: int) -> IntArray:
     No other counts have a lighter heaviest replica: giving any other expert the slot leaves this one where it is.
     """
     layers, experts = weights.shape
-    counts = np.ones((layers, experts), np.int64)
-    each = weights.astype(np.float64, copy=True)
     if devices == 1:
-        return counts
+        return np.ones((layers, experts), np.int64)
+    counts = _certain(weights, spare=slots - experts, devices=devices)
+    each = np.where(counts < devices, weights / counts, -1.0)
+    left = slots - counts.sum(axis=1)
     rows = np.arange(layers)
-    for _ in range(slots - experts):
-        heaviest = each.argmax(axis=1)
-        counts[rows, heaviest] += 1
-        have = counts[rows, heaviest]
-        each[rows, heaviest] = np.where(have < devices, weights[rows, heaviest] / have, -1.0)
+    for turn in range(int(left.max())):
+        at = rows if turn < left.min() else np.flatnonzero(left > turn)
+        heaviest = each[at].argmax(axis=1)
+        counts[at, heaviest] += 1
+        have = counts[at, heaviest]
+        each[at, heaviest] = np.where(have < devices, weights[at, heaviest] / have, -1.0)
     return counts
+
+
+def _certain(weights: FloatArray, *, spare: int, devices: int) -> IntArray:
+    """Give counts that each expert has at least.
+
+    Replicas of at most sum of w / spare need no more than w spare / (sum of w) + 1 each, and so no more slots than
+    there are: when those are used up, none is heavier than that.
+    """
+    most = weights.sum(axis=1, keepdims=True) / max(spare, 1)
+    most = np.where(most > 0, most, 1.0)
+    certain: IntArray = np.clip(np.ceil(weights / most * (1 - ROUNDING)), 1, devices if spare else 1).astype(np.int64)
+    return certain
 
 
 def replicas(counts: IntArray) -> IntArray:

@@ -53,6 +53,8 @@ def dispatched(routing: Routing, by_device: IntArray, *, nodes: int, rule: Dispa
 
     by_device: experts [layers, devices, slots of a device], every expert somewhere.
     """
+    if routing.tokens is None and (routing.transitions is None or routing.layers == 1):
+        return Dispatched(loads=_alike(routing.loads, by_device))
     holds = held(by_device, routing.experts)
     split = holds / holds.sum(axis=1, keepdims=True)
     tally = _Tally()
@@ -63,15 +65,23 @@ def dispatched(routing: Routing, by_device: IntArray, *, nodes: int, rule: Dispa
         ]
         scale = routing.loads.sum(axis=1) / np.maximum(routing.tokens.sum(axis=(1, 2)), 1e-300)
         out = np.stack(loads) * scale[:, None]
-    elif routing.transitions is not None and routing.layers > 1:
-        out = _chained(routing, holds, split, nodes=nodes, rule=rule, tally=tally)
     else:
-        out = (routing.loads[:, None, :] * split).sum(axis=2)
+        out = _chained(routing, holds, split, nodes=nodes, rule=rule, tally=tally)
     if not tally.total:
         return Dispatched(loads=out)
     # Rounding may make the parts larger than the whole.
     device, node = (max(0.0, 1 - kept / tally.total) for kept in (tally.on_device, tally.on_node))
     return Dispatched(loads=out, cross_device=device, cross_node=node)
+
+
+def _alike(loads: FloatArray, by_device: IntArray) -> FloatArray:
+    """Give the loads of the devices where replicas share alike."""
+    experts = loads.shape[1]
+    counts = np.stack([np.bincount(row.ravel() + 1, minlength=experts + 1)[1:] for row in by_device])
+    # Empty slots, -1, take the last column.
+    each = np.pad(loads / counts, ((0, 0), (0, 1)))
+    out: FloatArray = each[np.arange(len(each))[:, None, None], by_device].sum(axis=2)
+    return out
 
 
 def _chained(

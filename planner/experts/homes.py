@@ -30,6 +30,7 @@ from meshwright.planner.experts.spectral import first_homes
 SWEEPS = 3
 # What a group's load above the mean adds to the price of load, relative, in tokens.
 PRICE = 0.5
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,10 +77,14 @@ class Pull:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Homes:
-    """The group of each expert [layers, experts], and whether no other homes under the cap keep more tokens."""
+    """The group of each expert [layers, experts].
+
+    exact: whether no other homes under the cap keep more tokens. free: whether none above it do either.
+    """
 
     home: IntArray
     exact: bool
+    free: bool
     method: str
 
 
@@ -88,21 +93,39 @@ def homes_of(pull: Pull, *, deadline: Deadline = NEVER) -> Homes:
     layers, experts = pull.loads.shape
     moves, tokens = pull.transitions, pull.tokens
     if pull.groups == 1:
-        return Homes(home=np.zeros((layers, experts), np.int64), exact=True, method="one group")
+        return Homes(home=np.zeros((layers, experts), np.int64), exact=True, free=True, method="one group")
     if moves is not None and tokens is None and solvable(pull.size * pull.groups, pull.groups):
-        best = _chained(pull, moves, deadline)
+        best = _chained(pull, moves, pull.asked, deadline)
         if best is not None:
-            return Homes(home=best, exact=True, method="dynamic program along the layers")
+            return Homes(
+                home=best,
+                exact=True,
+                free=_is_free(pull, moves, best, deadline),
+                method="dynamic program along the layers",
+            )
     if moves is None:
-        free = np.stack([assigned(pull.gains(None, layer), size=pull.size) for layer in range(layers)])
-        home = _under_cap(pull, free)
-        return Homes(home=home, exact=bool((home == free).all()), method="assignment by layer")
-    home = _under_cap(pull, _swept(pull, moves, deadline))
+        free = _assigned(pull, deadline)
+        home = _under_cap(pull, free, deadline)
+        exact = bool((home == free).all()) and not deadline.struck
+        return Homes(home=home, exact=exact, free=exact, method="assignment by layer")
+    home = _under_cap(pull, _swept(pull, moves, deadline), deadline)
     home = shared_out(moves, pull.tokens, pull.loads, home, groups=pull.groups, cap=pull.cap, deadline=deadline)
-    return Homes(home=home, exact=False, method="sweeps of assignments")
+    return Homes(home=home, exact=False, free=False, method="sweeps of assignments")
 
 
-def _chained(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray | None:
+def _is_free(pull: Pull, moves: FloatArray, best: IntArray, deadline: Deadline) -> bool:
+    """Say whether no homes above the cap keep more tokens. Asked only where places stay empty, in which copies fit."""
+    if not np.isfinite(pull.asked).any() or pull.size * pull.groups == pull.loads.shape[1]:
+        return True
+    uncapped = _chained(pull, moves, np.full_like(pull.asked, np.inf), deadline)
+    return uncapped is not None and _staying(moves, best) >= _staying(moves, uncapped) * (1 - ROUNDING)
+
+
+def _staying(moves: FloatArray, home: IntArray) -> float:
+    return float((moves * (home[:-1, :, None] == home[1:, None, :])).sum())
+
+
+def _chained(pull: Pull, moves: FloatArray, cap: FloatArray, deadline: Deadline) -> IntArray | None:
     """Give the best homes, with places that stay empty as experts without tokens."""
     experts = pull.loads.shape[1]
     none = (0, pull.size * pull.groups - experts)
@@ -110,10 +133,21 @@ def _chained(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray | No
         np.pad(moves, ((0, 0), none, none)),
         np.pad(pull.loads, ((0, 0), none)),
         groups=pull.groups,
-        cap=pull.asked,
+        cap=cap,
         deadline=deadline,
     )
     return None if best is None else best[:, :experts]
+
+
+def _assigned(pull: Pull, deadline: Deadline) -> IntArray:
+    """Give the best homes of each layer without the cap, in turn where the time is over."""
+    layers, experts = pull.loads.shape
+    home = np.broadcast_to(np.arange(experts) % pull.groups, (layers, experts)).copy()
+    for layer in range(layers):
+        if deadline.passed():
+            break
+        home[layer] = assigned(pull.gains(None, layer), size=pull.size)
+    return home
 
 
 def _swept(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray:
@@ -136,10 +170,10 @@ def _swept(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray:
     return home
 
 
-def _under_cap(pull: Pull, home: IntArray) -> IntArray:
+def _under_cap(pull: Pull, home: IntArray, deadline: Deadline) -> IntArray:
     home = home.copy()
     for layer in map(int, np.flatnonzero(np.isfinite(pull.cap))):
         gains, weights, cap = pull.gains(home, layer), pull.loads[layer], float(pull.cap[layer])
-        under = capped(home[layer], gains, weights, cap=cap)
-        home[layer] = exchanged(under, gains, weights, cap=cap)
+        under = capped(home[layer], gains, weights, cap=cap, deadline=deadline)
+        home[layer] = exchanged(under, gains, weights, cap=cap, deadline=deadline)
     return home

@@ -23,25 +23,31 @@ import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.experts.counts import greedy_counts, replicas
+from meshwright.planner.experts.deadline import NEVER, Deadline
 
 STEPS = 44
 # A quotient that is whole but for rounding isn't rounded up.
 ROUNDING = 1e-12
 
 
-def lower_bound(weights: FloatArray, *, slots: int, devices: int) -> FloatArray:
+def lower_bound(weights: FloatArray, *, slots: int, devices: int, deadline: Deadline = NEVER) -> FloatArray:
     """Give the lower bound of the largest device load [layers] of `weights` [layers, experts].
 
-    slots: of all devices, a multiple of them, at least the experts and at most experts x devices.
+    slots: of all devices, a multiple of them, at least the experts and at most experts x devices. deadline: when to
+    stop raising the bound.
     """
     heaviest_first = -np.sort(-weights, axis=1)
     counts = greedy_counts(heaviest_first, slots=slots, devices=devices)
     mean = heaviest_first.sum(axis=1) / devices
     low: FloatArray = np.maximum(mean, (heaviest_first / counts).max(axis=1))
     at = np.flatnonzero(low > 0)
+    if deadline.passed():
+        return low
     at = at[~_possible(heaviest_first[at], low[at], slots=slots, devices=devices)]
     high = low + heaviest_first[:, 0] + mean
     for _ in range(STEPS if len(at) else 0):
+        if deadline.passed():
+            break
         middle = (low[at] + high[at]) / 2
         possible = _possible(heaviest_first[at], middle, slots=slots, devices=devices)
         low[at], high[at] = np.where(possible, low[at], middle), np.where(possible, middle, high[at])

@@ -6,7 +6,7 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.formats import eplb, megatron, sglang, vllm, vllm_ascend
-from meshwright.planner.experts.placement import EMPTY, Placement
+from meshwright.planner.experts.placement import Placement
 from meshwright.planner.experts.placement_file import placement_text
 
 PLACEMENT_FILE = "placement.json"
@@ -38,11 +38,12 @@ def even_loads(loads: FloatArray, placement: IntArray, *, devices: int) -> Float
 
     An expert that is twice on a device has there as much as its copies on two would.
     """
-    by_device = placement.reshape(len(placement), devices, -1)
-    copies = np.zeros((len(placement), devices, loads.shape[1]))
-    for slot in range(by_device.shape[2]):
-        layer, device = np.nonzero(by_device[:, :, slot] != EMPTY)
-        copies[layer, device, by_device[layer, device, slot]] += 1.0
-    share = copies / np.maximum(copies.sum(axis=1, keepdims=True), 1.0)
-    over_mean: FloatArray = (share * loads[:, None, :]).sum(axis=2) / (loads.sum(axis=1, keepdims=True) / devices)
+    experts = loads.shape[1]
+    mean = loads.sum(axis=1, keepdims=True) / devices
+    counts = np.stack([np.bincount(row + 1, minlength=experts + 1)[1:] for row in placement])
+    # Empty slots, -1, take the last column.
+    each = np.pad(loads / np.maximum(counts, 1), ((0, 0), (0, 1)))
+    over_mean: FloatArray = (
+        np.take_along_axis(each, placement, axis=1).reshape(len(placement), devices, -1).sum(axis=2) / mean
+    )
     return over_mean

@@ -1,9 +1,10 @@
-"""Replicas onto devices, heaviest first, all layers at once."""
+"""Replicas onto devices, heaviest first."""
+
+from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
-from meshwright.planner.experts.counts import replicas
 
 
 def packed(weights: FloatArray, counts: IntArray, *, devices: int) -> IntArray:
@@ -14,25 +15,14 @@ def packed(weights: FloatArray, counts: IntArray, *, devices: int) -> IntArray:
     weights, counts: [layers, experts]; the counts of a layer sum to a multiple of `devices`, none is above it.
     """
     each = weights / counts
-    expert = replicas(counts)
-    layers, slots = expert.shape
-    rows = np.arange(layers)
-    order = np.argsort(-each[rows[:, None], expert], axis=1, kind="stable")
-    expert = np.take_along_axis(expert, order, axis=1)
-    placed = np.full((layers, devices, slots // devices), -1, np.int64)
-    load, used = np.zeros((layers, devices)), np.zeros((layers, devices), np.int64)
-    holds = np.zeros((layers, weights.shape[1], devices), bool)
-    for slot in range(slots):
-        now = expert[:, slot]
-        cost = np.where(holds[rows, now] | (used == placed.shape[2]), np.inf, load)
-        device = cost.argmin(axis=1)
-        for row in np.flatnonzero(np.isinf(cost[rows, device])):
-            device[row] = _make_room(placed[row], holds[row], each[row], load[row], used[row], int(now[row]))
-        placed[rows, device, used[rows, device]] = now
-        used[rows, device] += 1
-        load[rows, device] += each[rows, now]
-        holds[rows, now, device] = True
-    return placed
+    order = np.argsort(-each, axis=1, kind="stable")
+    size = int(counts[0].sum()) // devices
+    return np.array(
+        [
+            _packed_layer(experts.tolist(), loads.tolist(), replicas.tolist(), devices=devices, size=size)
+            for experts, loads, replicas in zip(order, each, counts, strict=True)
+        ]
+    )
 
 
 def packed_largest(weights: FloatArray, counts: IntArray, *, devices: int) -> FloatArray:
@@ -41,32 +31,61 @@ def packed_largest(weights: FloatArray, counts: IntArray, *, devices: int) -> Fl
     It is what balancers reach that don't mind it, and so what a placement is to be no worse than where that can be.
     """
     each = weights / counts
-    rows = np.arange(len(weights))
-    loads = -np.sort(-each[rows[:, None], replicas(counts)], axis=1)
-    load, used = np.zeros((len(weights), devices)), np.zeros((len(weights), devices), np.int64)
-    most = loads.shape[1] // devices
-    for slot in range(loads.shape[1]):
-        device = np.where(used == most, np.inf, load).argmin(axis=1)
-        load[rows, device] += loads[:, slot]
-        used[rows, device] += 1
-    largest: FloatArray = load.max(axis=1)
-    return largest
+    size = int(counts[0].sum()) // devices
+    loads = -np.sort(-np.repeat(each.ravel(), counts.ravel()).reshape(len(weights), -1), axis=1)
+    return np.array([_largest(row.tolist(), devices=devices, size=size) for row in loads])
 
 
-def _make_room(placed: IntArray, holds: IntArray, each: FloatArray, load: FloatArray, used: IntArray, now: int) -> int:
-    """Move an expert from a full device without `now` to one with a slot left, and give the device that it left.
+def _packed_layer(
+    order: list[int], each: list[float], counts: list[int], *, devices: int, size: int
+) -> list[list[int]]:
+    """Give the experts of each device of one layer. order: of experts, the one of the heaviest replicas first."""
+    held: list[list[int]] = [[] for _ in range(devices)]
+    # Devices that have a slot left.
+    heap = [(0.0, device) for device in range(devices)]
+    for expert in order:
+        # Those that have got it aren't asked again.
+        got: list[tuple[float, int]] = []
+        for _ in range(counts[expert]):
+            if not heap:
+                _make_room(held, got, each, expert, size=size)
+                continue
+            load, device = heappop(heap)
+            held[device].append(expert)
+            got.append((load + each[expert], device))
+        for entry in got:
+            if len(held[entry[1]]) < size:
+                heappush(heap, entry)
+    return held
 
-    Each device with a slot left holds `now`, so the full one holds more experts than it: one of them isn't there.
+
+def _make_room(held: list[list[int]], got: list[tuple[float, int]], each: list[float], now: int, *, size: int) -> None:
+    """Put `now` onto a full device, and one that this holds onto a device with a slot left.
+
+    Each device with a slot left holds `now` and is in `got`, so the full one holds more experts than it: one of them
+    isn't there.
     """
-    target = int(used.argmin())
-    source = int(np.where(holds[now], np.inf, load).argmin())
-    slot = next(slot for slot, expert in enumerate(placed[source]) if not holds[expert, target])
-    moved = placed[source, slot]
-    placed[target, used[target]] = moved
-    placed[source, slot] = placed[source, -1]
-    placed[source, -1] = -1
-    for device, change in ((source, -1), (target, 1)):
-        used[device] += change
-        load[device] += change * each[moved]
-        holds[moved, device] = change > 0
-    return source
+    at = min(range(len(got)), key=lambda i: (len(held[got[i][1]]), got[i][1]))
+    load, target = got[at]
+    full = [device for device, experts in enumerate(held) if now not in experts and len(experts) == size]
+    source = min(full, key=lambda device: sum(each[expert] for expert in held[device]))
+    moved = next(expert for expert in held[source] if expert not in held[target])
+    held[target].append(moved)
+    got[at] = (load + each[moved], target)
+    held[source].remove(moved)
+    held[source].append(now)
+
+
+def _largest(loads: list[float], *, devices: int, size: int) -> float:
+    """Give the largest load of replicas [slots], the heaviest first, each onto the least loaded device with a slot."""
+    heap = [(0.0, 0)] * devices
+    heapify(heap)
+    largest = 0.0
+    for load in loads:
+        least, used = heap[0]
+        largest = max(largest, least + load)
+        if used + 1 < size:
+            heapreplace(heap, (least + load, used + 1))
+        else:
+            heappop(heap)
+    return largest

@@ -20,6 +20,7 @@ from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.names import match_name
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.balance import TOLERANCE, Balanced
+from meshwright.planner.experts.chain import least_largest, solvable
 from meshwright.planner.experts.checker import require_sound
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.dispatch import Dispatched, dispatched
@@ -27,7 +28,7 @@ from meshwright.planner.experts.homes import Homes, Pull, homes_of
 from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
 from meshwright.planner.experts.placement import EMPTY, EQUAL, Dispatch, Objective, Placement, Status
 from meshwright.planner.experts.repair import repaired
-from meshwright.planner.experts.routing import Routing, routing_of
+from meshwright.planner.experts.routing import Routing, require_homes, routing_of
 from meshwright.planner.experts.slots import by_group, copied, devices_in_nodes, slots_of
 from meshwright.planner.experts.traffic_bound import cross_bound
 from meshwright.planner.experts.two_levels import balanced_in_nodes, balanced_slots
@@ -195,8 +196,7 @@ def _question(
         raise InputError(f"{devices} devices don't divide {held} slots", path="slots", hint=f"take {near}")
     if load_cap is not None and not 1 <= load_cap < np.inf:
         raise InputError(f"{load_cap:g} isn't at least 1, the mean", path="load_cap")
-    if routing.tokens is not None and routing.tokens.shape[1] != devices:
-        raise InputError(f"are from {routing.tokens.shape[1]} devices, not {devices}", path="tokens")
+    require_homes(routing, devices)
     traffic = routing.tokens is not None or routing.transitions is not None
     named = match_name(objective, Objective, kind="objective") if objective else None
     wanted = Objective(named) if named else Objective.BOTH if traffic else Objective.BALANCE
@@ -264,7 +264,7 @@ def _near_balance(question: _Question, balance: Balanced, before: IntArray) -> I
 def _traffic(question: _Question, balance: Balanced) -> _Found:
     homes = homes_of(_pull(question, balance, groups=question.level), deadline=question.deadline)
     if question.nodes == 1:
-        return _at_home(question, homes)
+        return _at_home(question, homes, balance)
     if question.replicated:
         return _in_nodes(question, homes, balance)
     home = devices_in_nodes(
@@ -272,16 +272,21 @@ def _traffic(question: _Question, balance: Balanced) -> _Found:
     )
     # Of several devices a node only the nodes' traffic would be proven.
     exact = homes.exact and question.devices == question.nodes
-    return _at_home(question, Homes(home=home, exact=exact, method=f"nodes: {homes.method}; devices likewise"))
+    likewise = Homes(home=home, exact=exact, free=homes.free, method=f"nodes: {homes.method}; devices likewise")
+    return _at_home(question, likewise, balance)
 
 
-def _at_home(question: _Question, homes: Homes) -> _Found:
+def _at_home(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     """Give each expert in a slot of its device. Copies in slots left, and homes for more experts, aren't searched."""
-    copies = question.dispatch is not Dispatch.EQUAL_SPLIT and question.slots > question.routing.experts
+    spare = question.slots > question.routing.experts
+    # Copies may save crossings where tokens look for the nearest, and where the cap costs some.
+    copies = spare and (question.dispatch is not Dispatch.EQUAL_SPLIT or not homes.free)
+    by_device = _filled(question, homes.home)
+    under = _under_cap(question, by_device, balance)
     return _Found(
-        by_device=_filled(question, homes.home),
+        by_device=under,
         method=homes.method,
-        exact=homes.exact and not copies and not question.replicated,
+        exact=homes.exact and not copies and not question.replicated and bool((under == by_device).all()),
     )
 
 
@@ -292,7 +297,7 @@ def _both(question: _Question, balance: Balanced) -> _Found:
         )
     if not question.replicated:
         homes = homes_of(_pull(question, balance, groups=question.devices), deadline=question.deadline)
-        return _at_home(question, homes)
+        return _at_home(question, homes, balance)
     named = near_their_tokens(question.routing, balance.placed, nodes=1)
     return _Found(by_device=named, method="balanced; devices named by their tokens")
 
@@ -366,6 +371,8 @@ def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
         # Replicas share as tokens come, not alike: only the mean bounds them.
         bound = mean
     traffic = question.objective is not Objective.BALANCE
+    if traffic and question.slots == routing.experts and solvable(routing.experts, question.devices):
+        bound = np.maximum(bound, least_largest(routing.loads, groups=question.devices) * (1 - EQUAL))
     exact = found.exact if traffic else bool((largest <= bound * (1 + EQUAL)).all())
     return Placement(
         placement=found.by_device.reshape(routing.layers, -1),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from meshwright.catalog.document import parse_json, read_text, validate
+from meshwright.catalog.document import parse_json, read_document, read_text, validate
 from meshwright.catalog.entry import Count, Entry, Natural, field_error
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import IntArray
@@ -84,7 +84,9 @@ def placement_text(placement: Placement, *, at: tuple[int, ...], model_layers: i
 def load_placement_file(path: str | Path) -> PlacementFile:
     """Read `placement.json`. Raises InputError where it isn't one, or is of a newer format."""
     file = str(path)
-    document = parse_json(read_text(Path(path)), file=file)
+    document = read_document(Path(path))
+    if isinstance(document, dict) and ("layout" in document or "mixed" in document):
+        raise InputError("is a plan, not a placement of experts", file=file, hint="`meshwright experts` makes one")
     if not isinstance(document, dict) or "version" not in document:
         raise InputError(
             "is not a placement: it has no version", file=file, hint="`meshwright experts -o FOLDER` writes one"

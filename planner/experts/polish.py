@@ -4,11 +4,13 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.deadline import NEVER, Deadline
-from meshwright.planner.experts.resplit import relieve, resplit
+from meshwright.planner.experts.resplit import relieve, resplit, tries
 
 # Layers that no pair of this many rounds changed are as good as pairs make them.
 IDLE_ROUNDS = 6
 SEED = 20
+# Splits tried at once: of more, layers take turns.
+MOST_TRIED = 2**21
 
 
 def device_loads(placed: IntArray, each: FloatArray) -> FloatArray:
@@ -25,6 +27,16 @@ def polished(
     Round by round all devices of the layers that are still above `enough` [layers] share out their experts in pairs,
     the most loaded with the least loaded in turn with pairs dealt at random, alike for all layers.
     """
+    out = placed.copy()
+    _, devices, size = placed.shape
+    some = max(1, MOST_TRIED // (devices * tries(size)))
+    for first in range(0, len(placed), some):
+        part = slice(first, first + some)
+        out[part] = _polished(out[part], each[part], enough[part], rounds, deadline)
+    return out
+
+
+def _polished(placed: IntArray, each: FloatArray, enough: FloatArray, rounds: int, deadline: Deadline) -> IntArray:
     out = placed.copy()
     devices = placed.shape[1]
     half = devices // 2

@@ -41,7 +41,9 @@ def recounted(
             left -= slots * len(counts)
             if left < 0 or not len(counts):
                 break
-            again, reached = _best(weights[layer], counts, devices=placed.shape[1], enough=float(enough[layer]))
+            again, reached = _best(
+                weights[layer], counts, devices=placed.shape[1], enough=float(enough[layer]), deadline=deadline
+            )
             if reached >= largest[layer] * (1 - 1e-9):
                 break
             placed[layer], largest[layer] = again, reached
@@ -64,12 +66,18 @@ def _moves(weights: FloatArray, placed: IntArray) -> IntArray:
     return out
 
 
-def _best(weights: FloatArray, counts: IntArray, *, devices: int, enough: float) -> tuple[IntArray, float]:
+def _best(
+    weights: FloatArray, counts: IntArray, *, devices: int, enough: float, deadline: Deadline
+) -> tuple[IntArray, float]:
     """Give the lightest of the placements with each of the counts, and its largest load."""
     all_weights = np.repeat(weights[None], len(counts), axis=0)
     each = all_weights / counts
     placed = polished(
-        packed(all_weights, counts, devices=devices), each, enough=np.full(len(counts), enough), rounds=ROUNDS
+        packed(all_weights, counts, devices=devices),
+        each,
+        enough=np.full(len(counts), enough),
+        rounds=ROUNDS,
+        deadline=deadline,
     )
     reached = device_loads(placed, each).max(axis=1)
     best = int(reached.argmin())

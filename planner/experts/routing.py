@@ -86,6 +86,12 @@ def routing_of(
     return Routing(loads=counted, transitions=moved, tokens=sent)
 
 
+def require_homes(routing: Routing, devices: int, *, file: str = "") -> None:
+    """Raise InputError where `tokens` come from another number of devices than experts are placed on."""
+    if routing.tokens is not None and routing.tokens.shape[1] != devices:
+        raise InputError(f"are from {routing.tokens.shape[1]} devices, not {devices}", file=file, path="tokens")
+
+
 def _numbers(values: object, *, file: str, path: str) -> FloatArray:
     """Give an array of floats. Raises InputError where it is ragged, not of numbers, or has one that can't be."""
     try:

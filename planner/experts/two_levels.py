@@ -40,7 +40,13 @@ def balanced_slots(
     above = np.flatnonzero(largest > enough * (1 + TOLERANCE))
     fewer = (used - 1) * devices
     if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER and not deadline.passed():
-        less = balanced_slots(weights[above], slots=fewer, devices=devices, deadline=deadline)
+        less = balanced_slots(
+            weights[above],
+            slots=fewer,
+            devices=devices,
+            aim=None if aim is None else aim[above],
+            deadline=deadline,
+        )
         lighter = less.largest < largest[above] * (1 - TOLERANCE)
         at = above[lighter]
         placed[at] = EMPTY
