@@ -88,6 +88,8 @@ class StackEntry(Entry):
     softmax_batch: where attention isn't fused, its softmax is for multiples of so many score matrices, else a chain of
     kernels takes its place.
     attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
+    statistics_bytes: what its fused attention keeps for each head and token to make scores again: a log-sum-exp, or
+    maximum and sum, eight times in fp32 each (Ascend).
     fused_norm, fused_rotary, fused_activation, fused_residual: one kernel does a norm; the rotation of queries, keys;
     a gated activation; dropout and residual. Else PyTorch's operators do, one after another.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
@@ -152,6 +154,7 @@ class StackEntry(Entry):
     fused_attention_on_request: bool
     softmax_batch: Count
     attention_share: Fraction
+    statistics_bytes: Literal[4, 64]
     fused_norm: bool
     fused_rotary: bool
     fused_activation: bool

@@ -6,7 +6,8 @@ unfused attention it is their s b h (34 + 5 a s / h). Two-byte values unless sai
     norms                input and output of each                      on the held tokens
     attention            queries, keys, values; the weighted values    split by heads
       unfused            softmax output, dropout output and mask       a head's square of scores
-      fused              log-sum-exp, 4 bytes a head and token
+      fused              statistics of the softmax for each head and token: its log-sum-exp, 4 bytes; on Ascend its
+                         largest score and its sum, eight times in fp32 each
       latent             the compressed queries and keys too           on the held tokens
       linear             the values before their norm, and the gate    split by heads
     MLP                  input and output of the activation            split by width
@@ -37,7 +38,6 @@ from meshwright.costmodels.transformer import Attention, Experts, Layer, Mlp
 # Blocks of 32 values share a byte of scale in mxfp8, blocks of 16 in nvfp4.
 NARROW_BYTES = {Precision.FP8: 1.0, Precision.MXFP8: 1.0 + 1 / 32, Precision.NVFP4: 0.5 + 1 / 16}
 MASK_BYTES = 1
-LOG_SUM_EXP_BYTES = 4
 ROUTER_BYTES = 8
 
 
@@ -149,7 +149,7 @@ def _core_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> FloatAr
     tokens = tokens_of(job, layouts).computed
     heads = attention.heads / layouts.tensor_parallel
     if job.stack.fused_attention:
-        return tokens * heads * LOG_SUM_EXP_BYTES
+        return tokens * heads * job.stack.statistics_bytes
     score_bytes = ACTIVATION_BYTES + (ACTIVATION_BYTES + MASK_BYTES if job.stack.dropout else 0)
     return tokens * heads * job.sequence_length * score_bytes
 

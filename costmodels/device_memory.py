@@ -8,6 +8,7 @@ The peak is at one of two moments:
                + the larger of the loss, on the last stage, and one layer's working set
                + what ZeRO-3 has gathered, and narrow copies of weights
     step       the same states + workspace + fp32 copies of 16-bit gradients
+               + copies of master weights that are kept in halves                    workspace too
 
 The first step's backward pass runs before the moments are allocated. Then
 
@@ -29,6 +30,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.prediction import MemoryPrediction, Reading
 from meshwright.costmodels.sharding import expert_data_group
+from meshwright.costmodels.split_weights import weaving_bytes
 from meshwright.costmodels.stage_table import StageTable
 from meshwright.costmodels.state import stage_parameters, state_bytes
 
@@ -88,6 +90,7 @@ def stage_memory(job: Job, layouts: LayoutTable, stages: StageTable, *, first_st
     states["workspace"] = np.full(stages.index.shape, float(job.cluster.device.calibration.workspace))
     backward = states | backward_parts(job, layouts, stages, parameters)
     backward["step_gradients"] = np.zeros(stages.index.shape)
+    states["workspace"] = states["workspace"] + weaving_bytes(job, layouts, stages)
     if first_step:
         backward["moments"] = np.zeros(stages.index.shape)
     flat = (layouts.zero_stage >= 1) & job.stack.flat_optimizer

@@ -284,6 +284,7 @@ ROUND_STACK: dict[str, Any] = {
     "fused_attention_on_request": False,
     "softmax_batch": 4,
     "attention_share": 1.0,
+    "statistics_bytes": 4,
     "deterministic": False,
     "expert_launch": "1 ns",
     "fused_norm": True,

@@ -49,6 +49,15 @@ def test_sequence_parallelism_splits_all_as_equation_4_counts(round_job: Callabl
     assert kept == pytest.approx((34 + SCORES) / tensor, rel=1e-12)
 
 
+def test_attention_on_ascend_keeps_sixteen_statistics_a_head_and_token(round_job: Callable[..., Job]) -> None:
+    # Maximum and sum, eight times in fp32 each, where others keep one fp32 log-sum-exp: 60 bytes more.
+    plain, _ = per_token_and_channel(round_job(), Layout())
+    ascend, _ = per_token_and_channel(round_job(stack={"statistics_bytes": 64}), Layout())
+    assert ascend - plain == pytest.approx((2 * 8 * 4 - 4) * HEADS / HIDDEN, rel=1e-9)
+    unfused = [round_job(stack=OLD | {"statistics_bytes": each}) for each in (4, 64)]
+    assert per_token_and_channel(unfused[0], Layout()) == per_token_and_channel(unfused[1], Layout())
+
+
 def test_context_parallelism_splits_tokens(round_job: Callable[..., Job]) -> None:
     kept, _ = per_token_and_channel(round_job(stack=OLD), Layout(context_parallel=4))
     assert kept == pytest.approx((34 + SCORES) / 4, rel=1e-12)
