@@ -9,7 +9,7 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, gradient_bytes
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.state import StageParameters
 
@@ -26,7 +26,7 @@ def accumulation_s(job: Job, layouts: LayoutTable, parameters: StageParameters, 
         total: micro-batches of a step, [layouts].
 
     """
-    device, sum_bytes = job.cluster.device, 2 * job.stack.gradient_bytes
+    device, sum_bytes = job.cluster.device, 2 * gradient_bytes(job)
     added_bytes = sum_bytes - PARAMETER_BYTES if job.stack.fused_accumulation else sum_bytes + PARAMETER_BYTES
     dense, experts = dense_sharding(job, layouts), expert_sharding(job, layouts)
     held = parameters.dense / dense.gradients + parameters.experts / experts.gradients

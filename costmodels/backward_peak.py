@@ -13,7 +13,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, attention_products, mlp_products, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, gradient_bytes, reduced_bytes
 from meshwright.costmodels.parameters import layer_parameters
 from meshwright.costmodels.recompute import recomputed_share
 from meshwright.costmodels.schedule import held_micro_batches, micro_batches
@@ -97,7 +97,7 @@ def _products(job: Job, layer: Layer, layouts: LayoutTable) -> tuple[Matmul, ...
 
 def _largest_weight_gradient_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     gradients = [
-        (PARAMETER_BYTES * product.count + job.stack.gradient_bytes) * product.columns * product.inner
+        (PARAMETER_BYTES * product.count + gradient_bytes(job)) * product.columns * product.inner
         for product in _products(job, layer, layouts)
     ]
     return np.asarray(np.max(gradients, axis=0))
@@ -129,7 +129,7 @@ def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, paramete
         (parameters.experts, expert_sharding(job, layouts)),
     ):
         held_bytes = np.where(sharding.parameters > 1, 2 * PARAMETER_BYTES, 0)
-        held_bytes = held_bytes + np.where(sharding.gradients > 1, job.stack.reduce_bytes, 0)
+        held_bytes = held_bytes + np.where(sharding.gradients > 1, reduced_bytes(job), 0)
         each = count / layers
         if job.stack.gathers_per_layer > 1:
             largest = [_largest_weight(job, layer, layouts) for layer in job.model.layer_kinds]

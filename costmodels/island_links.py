@@ -28,7 +28,7 @@ import numpy as np
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray
 from meshwright.costmodels.overlap import exposed_s
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, reduced_bytes
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.hardware.islands import Link
 
@@ -99,7 +99,8 @@ def exchange_of(
 
     """
     count = total_parameters(job.model)
-    gradients, parameters = count * job.stack.reduce_bytes * gradient_share, count * float(PARAMETER_BYTES)
+    gradients = count * reduced_bytes(job) * gradient_share
+    parameters = count * float(PARAMETER_BYTES)
     latency_s = 2.0 * sum(edge.latency_s for edge in tree)
     rates = [edge.bandwidth_bytes_per_s for edge in tree]
     if across is Across.COPIES:

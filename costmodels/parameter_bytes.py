@@ -2,7 +2,9 @@
 
 16-bit training   the parameter 2, fp32 master weights 4, Adam's two moments 8 (arXiv 1710.03740; 1910.02054, 3.1)
 fp32 training     the parameter 4, its moments 8
-gradient          2 or 4, as the software accumulates it; 6 where the 16-bit form stays beside the fp32 sum
+gradient          2 or 4, as the software accumulates it, in fp16 perhaps fewer than in bf16; 6 where the 16-bit form
+                  stays beside the fp32 sum
+wire              what the software reduces in, but no more than what it accumulates in fp16, and 4 in fp32
 step_gradient     a 16-bit gradient is copied to fp32 for the update: 4 bytes while the optimizer steps
 """
 
@@ -27,16 +29,32 @@ class ParameterBytes:
     step_gradient: int
 
 
+def gradient_bytes(job: Job) -> int:
+    """Give the bytes of one accumulated gradient."""
+    if job.precision is Precision.FP32:
+        return MASTER_BYTES
+    return job.stack.fp16_gradient_bytes if job.precision is Precision.FP16 else job.stack.gradient_bytes
+
+
+def reduced_bytes(job: Job) -> int:
+    """Give the bytes of one gradient on the wire: of fp16, whose sums are narrower, those of a sum at most."""
+    if job.precision is Precision.FP32:
+        return MASTER_BYTES
+    if job.precision is Precision.FP16:
+        return min(job.stack.reduce_bytes, gradient_bytes(job))
+    return job.stack.reduce_bytes
+
+
 def parameter_bytes(job: Job) -> ParameterBytes:
     """Give the bytes of one parameter of a job.
 
     Where the software keeps no 16-bit copy beside the master weights (FSDP), the parameter is its own fp32 shard.
     """
     stack = job.stack
-    gradient = stack.fp16_gradient_bytes if job.precision is Precision.FP16 else stack.gradient_bytes
+    gradient = gradient_bytes(job)
     if job.precision is Precision.FP32:
         return ParameterBytes(
-            parameter=MASTER_BYTES, gradient=MASTER_BYTES, master=0, moments=MOMENTS_BYTES, step_gradient=0
+            parameter=MASTER_BYTES, gradient=gradient, master=0, moments=MOMENTS_BYTES, step_gradient=0
         )
     copied = gradient == PARAMETER_BYTES and stack.master_bytes > 0
     if stack.keeps_narrow_gradients and gradient > PARAMETER_BYTES:

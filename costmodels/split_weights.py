@@ -14,7 +14,7 @@ import numpy as np
 
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import attention_products, mlp_products
-from meshwright.costmodels.layout import FloatArray, LayoutTable
+from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.parameter_bytes import MASTER_BYTES, PARAMETER_BYTES, parameter_bytes
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
@@ -36,7 +36,7 @@ def weaving_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatAr
     )
 
 
-def _copied_bytes(largest: FloatArray, shards: FloatArray) -> FloatArray:
+def _copied_bytes(largest: FloatArray, shards: IntArray) -> FloatArray:
     whole = MASTER_BYTES * largest
     return np.where(shards > 1, np.where(largest > 0, BLOCKS * BLOCK_BYTES, 0.0), whole)
 

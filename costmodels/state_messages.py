@@ -28,7 +28,7 @@ import numpy as np
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, reduced_bytes
 from meshwright.costmodels.sharding import Sharding, dense_sharding, expert_sharding
 from meshwright.costmodels.state import StageParameters
 
@@ -116,7 +116,7 @@ def _reduced_s(job: Job, group: Group, count: FloatArray, pieces: FloatArray) ->
         outside = Group(size=group.size // inside, stride=group.stride * inside)
         seconds = seconds + _exchanged_s(job, outside, count / inside, pieces)
     else:
-        seconds = pieces * reduce_scatter_s(job.cluster, group, job.stack.reduce_bytes * count / pieces)
+        seconds = pieces * reduce_scatter_s(job.cluster, group, reduced_bytes(job) * count / pieces)
     return np.where(count > 0, seconds, 0.0)
 
 
@@ -131,7 +131,7 @@ def _added_s(job: Job, group: Group, count: FloatArray, pieces: FloatArray) -> F
     """Give the seconds of adding up `count` gradients over their copies."""
     if group.size.max(initial=1) == 1:
         return np.zeros(count.shape)
-    seconds = pieces * all_reduce_s(job.cluster, group, job.stack.reduce_bytes * count / pieces)
+    seconds = pieces * all_reduce_s(job.cluster, group, reduced_bytes(job) * count / pieces)
     return np.where(count > 0, seconds, 0.0)
 
 

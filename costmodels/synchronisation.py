@@ -20,7 +20,13 @@ from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
-from meshwright.costmodels.parameter_bytes import MASTER_BYTES, MOMENTS_BYTES, PARAMETER_BYTES
+from meshwright.costmodels.parameter_bytes import (
+    MASTER_BYTES,
+    MOMENTS_BYTES,
+    PARAMETER_BYTES,
+    gradient_bytes,
+    reduced_bytes,
+)
 from meshwright.costmodels.schedule.codes import DUAL_PIPE, FOLDED, SPLIT_BACKWARD
 from meshwright.costmodels.sharding import dense_sharding, expert_sharding
 from meshwright.costmodels.stage_table import StageTable
@@ -131,7 +137,7 @@ def tied_embedding_s(job: Job, layouts: LayoutTable) -> FloatArray:
         size=np.minimum(layouts.pipeline_parallel, 2), stride=pipeline_stride(layouts) * layouts.pipeline_parallel / 2
     )
     word_table = job.model.hidden * local_vocabulary(job, layouts)
-    seconds = all_reduce_s(job.cluster, pair, job.stack.gradient_bytes * word_table)
+    seconds = all_reduce_s(job.cluster, pair, gradient_bytes(job) * word_table)
     apart = ~np.isin(layouts.schedule, (*FOLDED, DUAL_PIPE)) & (layouts.vocabulary_parallel == 0)
     return np.where(apart & job.model.tied_embeddings, seconds, 0.0)
 
@@ -144,7 +150,7 @@ def mirrored_copies_s(job: Job, layouts: LayoutTable, parameters: StageParameter
     pair = Group(size=np.full((len(layouts), 1), 2), stride=pipeline_stride(layouts)[:, np.newaxis])
     count = parameters.dense / dense_sharding(job, layouts).optimizer
     count = count + parameters.experts / expert_sharding(job, layouts).optimizer
-    seconds = all_reduce_s(job.cluster, pair, job.stack.reduce_bytes * count)
+    seconds = all_reduce_s(job.cluster, pair, reduced_bytes(job) * count)
     return np.where((layouts.schedule == DUAL_PIPE)[:, np.newaxis], seconds, 0.0)
 
 
@@ -155,9 +161,9 @@ def optimizer_s(job: Job, layouts: LayoutTable, parameters: StageParameters) -> 
     weights, and writes the parameter: all bound by memory bandwidth.
     """
     device = job.cluster.device
-    gradient_bytes = job.stack.gradient_bytes
-    update_bytes = gradient_bytes + 2 * (MOMENTS_BYTES + MASTER_BYTES) + PARAMETER_BYTES
-    clip_bytes = 3 * gradient_bytes
+    each_bytes = gradient_bytes(job)
+    update_bytes = each_bytes + 2 * (MOMENTS_BYTES + MASTER_BYTES) + PARAMETER_BYTES
+    clip_bytes = 3 * each_bytes
     total = np.zeros(parameters.dense.shape)
     for count, sharding in (
         (parameters.dense, dense_sharding(job, layouts)),

@@ -131,6 +131,15 @@ def test_a_step_on_one_device(round_job: Callable[..., Job]) -> None:
     assert found["bubble"] == found["pipeline_communication"] == found["gradient_communication"] == 0.0
 
 
+def test_gradients_of_fp16_are_added_up_in_16_bits(round_job: Callable[..., Job]) -> None:
+    # The round stack adds fp16 gradients up in 2 bytes: 2 more a parameter where products do it, 6 where a pass does.
+    parameters = 8 * (12 * HIDDEN**2 + 2 * HIDDEN) + 2 * 51200 * HIDDEN + HIDDEN
+    for fused, moved_bytes in ((True, 2), (False, 6)):
+        job = round_job(precision=Precision.FP16, stack={"fused_accumulation": fused})
+        found = breakdown(job, Layout())["gradient_accumulation"]
+        assert found == pytest.approx(parameters * 15 * moved_bytes / 500e9)
+
+
 def test_embedding_gathers_rows(round_job: Callable[..., Job]) -> None:
     # 3 passes over 2 s h bytes forward, 4 backward, at 500 GB/s; tensor ranks add up their parts of the vocabulary,
     # and copy the own quarter at 0.4 of its time on the link.

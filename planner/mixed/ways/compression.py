@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from meshwright.costmodels.island_links import Across, Edge, Exchange, exchange_of
 from meshwright.costmodels.job import Job
+from meshwright.costmodels.parameter_bytes import reduced_bytes
 from meshwright.costmodels.parameters import embedding_parameters, layer_parameters, total_parameters
 from meshwright.planner.mixed.ways.allowed import Allowed
 from meshwright.planner.mixed.ways.knapsack import BITS, least_bits
@@ -77,7 +78,7 @@ def layer_bits(job: Job) -> tuple[int, ...]:
 
 def _sent(job: Job, parties: int, tree: Sequence[Edge], *, sent_bytes: float, moved_bytes: float) -> Exchange:
     """Give the exchange of gradients of so many bytes each, for which devices move so many bytes of memory each."""
-    plain = exchange_of(job, parties, tree, Across.COPIES, gradient_share=min(sent_bytes / job.stack.reduce_bytes, 1.0))
+    plain = exchange_of(job, parties, tree, Across.COPIES, gradient_share=min(sent_bytes / reduced_bytes(job), 1.0))
     device = job.cluster.device
     rate = device.calibration.streaming * device.memory_bandwidth_bytes_per_s * job.cluster.devices
     making_s = total_parameters(job.model) * moved_bytes / rate

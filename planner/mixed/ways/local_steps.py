@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from meshwright.costmodels.island_links import Across, Edge, Exchange, exchange_of
 from meshwright.costmodels.job import Job
+from meshwright.costmodels.parameter_bytes import reduced_bytes
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.planner.mixed.ways.allowed import Allowed
 from meshwright.planner.mixed.ways.way import Way
@@ -52,8 +53,8 @@ def diloco(job: Job, tree: Sequence[Edge], *, local_steps: int, step_s: float) -
             "delay_steps": delay,
             "bytes_a_value": QUANTISED_BYTES,
             "fragment_s": each_s,
-            "bytes_below_synchronous": local_steps * job.stack.reduce_bytes / QUANTISED_BYTES,
-            "peak_rate_below_synchronous": fragments * max(delay, 1) * job.stack.reduce_bytes / QUANTISED_BYTES,
+            "bytes_below_synchronous": local_steps * reduced_bytes(job) / QUANTISED_BYTES,
+            "peak_rate_below_synchronous": fragments * max(delay, 1) * reduced_bytes(job) / QUANTISED_BYTES,
         },
         trades=f"islands drift apart for {local_steps} steps, and meet by 4-bit differences {delay} steps late",
         source="arXiv 2311.08105, 2501.18512",
