@@ -108,6 +108,17 @@ def test_every_field_that_is_changed_is_found(plans: dict[str, MixedPlan], name:
     assert missed <= SAID_ONCE | OF_WAYS
 
 
+def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
+    # Megatron-Core adds them up in fp16: 2 bytes of 8.03 billion parameters each way over the link.
+    job = JOB | {"precision": "fp16"}
+    plan = plan_mixed(
+        "llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, links=["400 Gb/s, 0.1 ms, 0.01 USD/GB"], **job
+    )
+    assert holds(plan.model_dump(mode="json"))
+    assert plan.mixed.exchange is not None
+    assert plan.mixed.exchange.sent_bytes == pytest.approx(2 * 2 * 8.03e9, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "path", "value", "told"),
     [

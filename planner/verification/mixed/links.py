@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from meshwright.catalog.cluster_entry import Topology
+from meshwright.catalog.precision import Precision
 from meshwright.planner.mixed.plan_schema import ChainSection, ExchangeSection, MixedPlan
 from meshwright.planner.verification.check import Found, same
 from meshwright.planner.verification.mixed.islands import Part, parts_of
@@ -129,9 +130,17 @@ def widest_tree(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way
     return tree
 
 
+def _reduce_bytes(plan: MixedPlan) -> int:
+    """Give the bytes of a gradient on the wire: fp32 ones are whole, those of fp16 have no more than their sums."""
+    stack = plan.inputs.stack.entry
+    if plan.inputs.job.precision is Precision.FP16:
+        return min(stack.reduce_bytes, stack.fp16_gradient_bytes)
+    return 4 if plan.inputs.job.precision is Precision.FP32 else stack.reduce_bytes
+
+
 def _exchanged(plan: MixedPlan, exchange: ExchangeSection, tree: list[tuple[int, int, Way]]) -> Failures:
     """Check the seconds of an exchange in full: by how many parameters the bytes are of, and the tree's edges."""
-    reduce_bytes = plan.inputs.stack.entry.reduce_bytes
+    reduce_bytes = _reduce_bytes(plan)
     latency_s = sum(way.latency_s for _, _, way in tree)
     narrowest = min(way.bytes_per_s for _, _, way in tree)
     larger = max(_larger_side(tree, edge) / (len(tree) + 1) / edge[2].bytes_per_s for edge in tree)
