@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from eplb_baseline import eplb_global, largest_loads
 from expert_brute_force import least_largest
 from expert_instances import loads
 from hypothesis import given, settings
@@ -123,3 +124,20 @@ def test_counts_are_those_of_one_slot_at_a_time() -> None:
             for _ in range(slots - experts):
                 have[np.where(have < devices, row / have, -1.0).argmax()] += 1
         assert (greedy_counts(weights, slots=slots, devices=devices) == counts).all()
+
+
+def test_greedy_counts_are_kept_where_others_are_heavier() -> None:
+    """Layers in which counts with more room end above what the balancer of engines reaches."""
+    for experts, devices, slots, seed in ((16, 24, 72, 9), (48, 24, 72, 0)):
+        weights = loads(6, experts, "dirichlet", spread=5.0, seed=seed)
+        found = place_experts(weights, devices=devices, slots=slots)
+        theirs = eplb_global(weights, slots=slots, devices=devices)
+        once = (np.diff(np.sort(theirs, axis=2), axis=2) != 0).all(axis=(1, 2))
+        reached = largest_loads(weights, theirs) * devices / weights.sum(axis=1)
+        assert (found.max_over_mean <= reached * (1 + 1e-9))[once].all()
+
+
+def test_linear_programs_keep_the_time_limit() -> None:
+    found = place_experts(loads(1, 512, "lognormal", spread=0.8), devices=512, slots=1024, time_limit_s=0.2)
+    assert found.stopped
+    assert found.seconds < 1.0

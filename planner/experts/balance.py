@@ -82,12 +82,9 @@ def balanced(
     bound = lower_bound(heaviest_first, slots=slots, devices=devices, deadline=deadline)
     enough = np.maximum(bound, 0.0 if aim is None else aim) * (1 + TOLERANCE)
     usual = packed_largest(heaviest_first, counts, devices=devices)
-    counts = roomy_counts(heaviest_first, counts, enough, devices=devices)
     enough = np.maximum(np.minimum(enough, usual), bound)
+    counts, placed = _first(heaviest_first, counts, enough, devices=devices, deadline=deadline)
     each = heaviest_first / counts
-    placed = polished(
-        packed(heaviest_first, counts, devices=devices), each, enough=enough, rounds=ROUNDS, deadline=deadline
-    )
     largest = device_loads(placed, each).max(axis=1)
     left = np.flatnonzero(largest > enough) if slots > 2 * devices else np.empty(0, np.int64)
     if len(left) and not deadline.passed():
@@ -111,6 +108,27 @@ def balanced(
     return Balanced(
         placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)
     )
+
+
+def _first(
+    weights: FloatArray, greedy: IntArray, enough: FloatArray, *, devices: int, deadline: Deadline
+) -> tuple[IntArray, IntArray]:
+    """Give the counts and the placement after exchanges, of `greedy` counts where others are no lighter."""
+    counts = roomy_counts(weights, greedy, enough, devices=devices)
+
+    def placed_by(at: IntArray, tried: IntArray) -> tuple[IntArray, FloatArray]:
+        each = weights[at] / tried
+        placed = packed(weights[at], tried, devices=devices)
+        placed = polished(placed, each, enough=enough[at], rounds=ROUNDS, deadline=deadline)
+        return placed, device_loads(placed, each).max(axis=1)
+
+    placed, largest = placed_by(np.arange(len(weights)), counts)
+    left = np.flatnonzero((counts != greedy).any(axis=1) & (largest > enough))
+    if len(left):
+        usual, reached = placed_by(left, greedy[left])
+        lighter = reached < largest[left]
+        counts[left[lighter]], placed[left[lighter]] = greedy[left[lighter]], usual[lighter]
+    return counts, placed
 
 
 def _annealed(

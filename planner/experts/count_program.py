@@ -23,7 +23,7 @@ import numpy as np
 
 from meshwright.catalog.errors import SolverFailed
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
-from meshwright.planner.experts.deadline import NEVER, Deadline
+from meshwright.planner.experts.deadline import NEVER, Deadline, TimeIsOver
 
 # Counts from the least possible that the program knows first.
 FIRST = 3
@@ -42,10 +42,11 @@ def company_bound(
         if high <= low * (1 + BOUND_NEAR) or deadline.passed():
             break
         most = (low + high) / 2
-        if priced(weights, most, known, slots=slots, deadline=deadline) is None:
-            low = most
-        else:
-            high = most
+        try:
+            possible = priced(weights, most, known, slots=slots, deadline=deadline)
+        except TimeIsOver:
+            break
+        low, high = (most, high) if possible is None else (low, most)
     return low
 
 
@@ -68,7 +69,7 @@ def priced(weights: FloatArray, most: float, known: BoolArray, *, slots: int, de
     """Solve the program for a largest load of `most`, all counts considered; None where that is impossible.
 
     weights: of one layer's experts [experts]; known: the counts that the program knows, to which it adds
-    [experts, devices + 1].
+    [experts, devices + 1]. Raises TimeIsOver.
     """
     devices = known.shape[1] - 1
     least = _least(weights, most)
@@ -79,8 +80,10 @@ def priced(weights: FloatArray, most: float, known: BoolArray, *, slots: int, de
     for more in range(FIRST):
         known[rows, np.minimum(least + more, devices)] = True
     while True:
-        found = _solved(weights, most, known & (np.arange(devices + 1) >= least[:, None]), slots=slots)
-        if found.excess <= TINY * devices or deadline.passed():
+        found = _solved(
+            weights, most, known & (np.arange(devices + 1) >= least[:, None]), slots=slots, deadline=deadline
+        )
+        if found.excess <= TINY * devices:
             return found
         cost, count = _cheapest(weights, most, found, np.minimum(least + spare, devices))
         if cost.sum() > found.limits @ found.prices * (1 + TINY):
@@ -91,7 +94,7 @@ def priced(weights: FloatArray, most: float, known: BoolArray, *, slots: int, de
         known[rows, count] = True
 
 
-def _solved(weights: FloatArray, most: float, known: BoolArray, *, slots: int) -> Program:
+def _solved(weights: FloatArray, most: float, known: BoolArray, *, slots: int, deadline: Deadline) -> Program:
     """Solve the program of the counts `known` [experts, counts] for a largest load of `most`."""
     from scipy.optimize import linprog  # noqa: PLC0415 - slow to import, and few placements need it
     from scipy.sparse import csc_matrix  # noqa: PLC0415
@@ -117,7 +120,10 @@ def _solved(weights: FloatArray, most: float, known: BoolArray, *, slots: int) -
         b_ub=limits,
         bounds=(0, None),
         method="highs-ds",
+        options={} if deadline.at == np.inf else {"time_limit": deadline.left_s},
     )
+    if deadline.passed():
+        raise TimeIsOver
     if end.x is None:
         raise SolverFailed(f"the program of counts: {end.message}", hint="please report it with the routing")
     shares: FloatArray = end.x[:columns] * count

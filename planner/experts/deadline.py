@@ -5,6 +5,10 @@ from math import inf
 from time import perf_counter
 
 
+class TimeIsOver(Exception):
+    """The time to stop came within a step that gives nothing until its end."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Deadline:
     """A time to stop at, which everything that improves on a first answer asks for between its steps.

@@ -13,7 +13,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.count_program import TINY, priced
 from meshwright.planner.experts.counts import replicas
-from meshwright.planner.experts.deadline import NEVER, Deadline
+from meshwright.planner.experts.deadline import NEVER, Deadline, TimeIsOver
 
 # Bisection ends where bound and possible load are this near; linear programs of a layer are that many at most.
 NEAR = 5e-4
@@ -51,7 +51,10 @@ def paired(weights: FloatArray, counts: IntArray, *, devices: int, bound: float,
         if high <= low * (1 + NEAR):
             continue
         most = low + (high - low) * share
-        found = priced(weights, most, known, slots=2 * devices, deadline=deadline)
+        try:
+            found = priced(weights, most, known, slots=2 * devices, deadline=deadline)
+        except TimeIsOver:
+            break
         if found is None:
             low = most
             continue
