@@ -11,6 +11,7 @@ from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from meshwright.catalog.errors import MeshwrightError
 from meshwright.planner.ledger.transfers import Kind, Transfer
 
 Arguments = tuple[Any, ...]
@@ -65,7 +66,9 @@ def _transfer(namespace: str, name: str, args: Arguments) -> Transfer:
         group = next(_resolve_process_group(each) for each in reversed(args) if isinstance(each, str))
         size = _bytes(args[0]) * (group.size() if kind is Kind.ALL_GATHER else 1)
     else:
-        raise NotImplementedError(f"the launcher is not meant to run the collective {namespace}::{name}")
+        raise MeshwrightError(
+            f"the launcher ran {namespace}::{name}, a collective that it can't count", hint="please report it"
+        )
     return Transfer(kind=kind, ranks=tuple(sorted(get_process_group_ranks(group))), count=1, payload_bytes=size)
 
 
