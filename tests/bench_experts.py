@@ -87,6 +87,9 @@ def balances() -> Iterator[Line]:
             yield balance(name, deepseek, slots=288, devices=32, bar=0.1, seconds=0.3)
             yield balance(name, deepseek, slots=288, devices=72, bar=0.3, seconds=2)
             yield balance(name, deepseek, slots=320, devices=64, bar=0.3, seconds=2)
+        skewed = loads(58, 256, "dirichlet", spread=0.3, seed=seed)
+        name = f"DeepSeek-V3 58x256 dirichlet 0.3 seed {seed}"
+        yield balance(name, skewed, slots=288, devices=72, bar=0.3, seconds=2)
     for kind, spread in (("lognormal", 0.6), ("dirichlet", 5.0)):
         qwen = loads(94, 128, kind, spread=spread)
         for devices in (8, 16, 32, 64):

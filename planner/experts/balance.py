@@ -101,7 +101,8 @@ def balanced(
     elif thorough:
         placed, largest = recounted(heaviest_first, placed, largest, enough, deadline=deadline)
         placed, largest = _annealed(heaviest_first, placed, largest, enough, deadline=deadline)
-        bound = _bounded(heaviest_first, largest, bound, slots=slots, devices=devices, deadline=deadline)
+        if aim is None:
+            bound = _bounded(heaviest_first, largest, bound, slots=slots, devices=devices, deadline=deadline)
     if thorough:
         placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, aim=aim, deadline=deadline)
     rows = np.arange(len(weights))[:, None, None]

@@ -156,7 +156,7 @@ def _swept(pull: Pull, moves: FloatArray, deadline: Deadline) -> IntArray:
     mean = pull.loads.sum(axis=1, keepdims=True) / pull.groups
     capped_ = np.isfinite(pull.cap)
     price = np.zeros((layers, pull.groups))
-    home[:] = first_homes(moves, pull.loads[0], groups=pull.groups, size=pull.size)
+    home[:] = first_homes(moves, pull.loads[0], groups=pull.groups, size=pull.size, deadline=deadline)
     for sweep in range(-1, SWEEPS):
         for layer in range(layers - 1, -1, -1) if sweep % 2 == 0 else range(layers):
             if sweep < 0 and layer == 0:

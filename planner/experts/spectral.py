@@ -13,6 +13,7 @@ import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.assignment import assigned
+from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.products import product
 
 SEED = 6
@@ -22,19 +23,26 @@ NEAR = 12
 TINY = 1e-9
 
 
-def first_homes(transitions: FloatArray, loads: FloatArray, *, groups: int, size: int) -> IntArray:
-    """Give the group of each expert of the first layer [experts].
+def first_homes(
+    transitions: FloatArray, loads: FloatArray, *, groups: int, size: int, deadline: Deadline = NEVER
+) -> IntArray:
+    """Give the group of each expert of the first layer [experts], in turn where the time is over.
 
     transitions: [layers - 1, experts, experts]; loads: of the first layer [experts]; size: the most experts of a group.
     """
     from scipy.linalg import qr  # noqa: PLC0415 - slow to import, and most placements do without
 
+    home = np.arange(len(loads)) % groups
+    if deadline.passed():
+        return home
     basis = _basis(_deviations(transitions[:NEAR]), groups - 1)
     weight = np.maximum(loads / loads.sum(), TINY)
     spread = np.concatenate([basis, np.sqrt(weight)[:, None]], axis=1)
     points = spread / np.sqrt(weight)[:, None]
     centres = points[qr(spread.T, pivoting=True, mode="economic")[2][:groups]]
     for _ in range(ROUNDS):
+        if deadline.passed():
+            break
         far = ((points[:, None] - centres) ** 2).sum(axis=2)
         home = assigned(-far * weight[:, None], size=size)
         inside = weight[:, None] * (home[:, None] == np.arange(groups))
