@@ -11,7 +11,6 @@ from meshwright.planner.sequences import Mode, SequenceScatterer, uniform_costs
 from meshwright.planner.sequences.batch import batch_of
 from meshwright.planner.sequences.differencing import differenced, differenced_split
 from meshwright.planner.sequences.split import joined, lockstep_s
-from meshwright.planner.sequences.topping import topped_up
 
 
 def test_two_groups_by_hand() -> None:
@@ -48,29 +47,6 @@ def test_single_ranks_are_balanced_closely() -> None:
         degrees=np.array([1]),
     )  # fmt: skip
     assert differenced_split(tight, batch_of(tight, np.sort(lengths)[::-1]), 1) is None
-
-
-def test_a_micro_batch_is_filled_up_but_no_longer() -> None:
-    costs = uniform_costs(ranks=4, node_ranks=4, tokens_a_rank=100, square_s=0.0, token_s=1.0, fixed_s=5.0)
-    own, others = batch_of(costs, [100, 90]), batch_of(costs, [50, 10, 8, 3])
-    start = differenced_split(
-        uniform_costs(
-            ranks=4, node_ranks=4, tokens_a_rank=100, square_s=0.0, token_s=1.0, fixed_s=5.0, degrees=np.array([1])
-        ),
-        own,
-        1,
-    )
-    assert start is not None
-    # Groups of one rank of 100 and 90 tokens take 105 and 95 s; two ranks are idle.
-    filled, taken = topped_up(costs, own, start, others)
-    assert (
-        lockstep_s(filled, costs.sums_s(filled.degree, filled.group, np.zeros(6), np.array([100, 90, 50, 10, 8, 3])))
-        == 105.0
-    )
-    assert taken.tolist() == [0, 1, 2, 3]
-    tokens = np.bincount(filled.group, [100, 90, 50, 10, 8, 3])
-    # Each to the group that is the fullest of those it fits into: 10 beside 90, the rest beside 50.
-    assert sorted(tokens.tolist()) == [61, 100, 100]
 
 
 def test_parts_of_a_batch_are_joined_by_index() -> None:

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequence_brute_force import shortest_free_step_s, shortest_step_s
+from sequence_oracle import least_free_step_s, least_step_s
 
 from meshwright.catalog.errors import Infeasible, InputError, SolverFailed
 from meshwright.costmodels.layout import Layout
 from meshwright.planner import SequenceScatterer, scatter_sequences
 from meshwright.planner.sequences import GroupCosts, Mode, Scattered, uniform_costs
+from meshwright.planner.sequences.batch import batch_of
 from meshwright.planner.sequences.checker import faults, require_sound
+from meshwright.planner.sequences.packing import packed, packed_part
 
 LENGTHS = [900, 500, 500, 300, 200, 100, 100, 100, 40, 8]
 
@@ -95,6 +98,33 @@ def test_bounds_and_answers_enclose_the_shortest_step_without_barriers(seed: int
     found = SequenceScatterer(costs=costs, mode=Mode.FREE, certify=True)(lengths)
     assert found.lower_bound_s <= shortest_s * (1 + 1e-9)
     assert shortest_s * (1 - 1e-9) <= found.step_time_s <= 1.35 * shortest_s
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_and_answers_enclose_what_integer_programs_find(seed: int) -> None:
+    """Seven sequences on eight ranks, more than every split can be tried of."""
+    draw = np.random.default_rng(seed)
+    lengths = np.exp(draw.uniform(3, 7.3, 7)).astype(int).tolist()
+    costs = costs_of(8, int(draw.choice([500, 2000])), fixed_s=float(draw.choice([0.02, 0.1])))
+    found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP, certify=True)(lengths)
+    least_s = min(least_step_s(costs, lengths, micro_batches) for micro_batches in (1, 2))
+    assert found.lower_bound_s <= least_s * (1 + 1e-6)
+    assert least_s * (1 - 1e-6) <= found.step_time_s <= 1.15 * least_s
+    free = SequenceScatterer(costs=costs, mode=Mode.FREE, certify=True)(lengths)
+    least_s = least_free_step_s(costs, lengths, 2)
+    assert free.lower_bound_s <= least_s * (1 + 1e-6)
+    assert free.step_time_s <= 1.15 * least_s
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_integer_programs_find_what_every_split_does(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    lengths = np.exp(draw.uniform(3, 7, 5)).astype(int).tolist()
+    costs = costs_of(4, 600)
+    assert min(least_step_s(costs, lengths, count) for count in (1, 2, 3)) == pytest.approx(
+        shortest_step_s(costs, lengths)
+    )
+    assert least_free_step_s(costs, lengths, 2) == pytest.approx(shortest_free_step_s(costs, lengths))
 
 
 def test_most_small_batches_are_solved_to_the_optimum() -> None:
@@ -179,6 +209,30 @@ def faults_of(found: Scattered, sequences: list[list[list[int]]], *, shift: int 
     )
 
 
+def test_ranks_have_equally_many_micro_batches() -> None:
+    lengths = [2000, 900, 300, 300, 200, 5]
+    for mode in Mode:
+        split = SequenceScatterer(costs=costs_of(), mode=mode)(lengths)
+        turns = [split.turns_of_rank(rank) for rank in range(8)]
+        assert {len(own) for own in turns} == {len(split.micro_batches)}
+        assert [tuple(group for group in own if group is not None) for own in turns] == [
+            split.of_rank(rank) for rank in range(8)
+        ]
+        full = SequenceScatterer(costs=costs_of(), mode=mode, no_empty_rank=True)(lengths)
+        assert all(None not in full.turns_of_rank(rank) for rank in range(8))
+
+
+def test_the_checker_finds_ranks_without_a_group() -> None:
+    found = list(
+        faults(
+            [[(0, 1, [0], 1.0), (1, 1, [1], 1.0)], [(0, 1, [2], 1.0)]],
+            lengths=[5, 5, 5], ranks=2, node_ranks=2, most_tokens={1: 5}, step_time_s=2.0, lockstep=True,
+            every_rank=True,
+        )
+    )  # fmt: skip
+    assert found == ["micro-batch 1: rank 1 has no group"]
+
+
 def test_the_checker_finds_places_and_memory() -> None:
     found = solved(LENGTHS, Mode.LOCKSTEP)
     sequences = [[group.sequences.tolist() for group in groups] for groups in found.micro_batches]
@@ -254,17 +308,30 @@ def test_costs_of_nothing_give_an_answer() -> None:
 
 
 def test_micro_batches_may_be_of_unlike_times() -> None:
-    # Long sequences beside a crowd of short ones, which memory has no room for at once: micro-batches of equal times
-    # come to 1.042 times the bound.
-    rng = np.random.default_rng(5)
-    lengths = [*rng.integers(60_000, 90_000, 40).tolist(), *rng.integers(500, 4000, 400).tolist()]
-    costs = uniform_costs(
-        ranks=256, node_ranks=8, tokens_a_rank=7600, square_s=4e-8, token_s=9e-4, fixed_s=0.7, outside_s=6e-4
-    )
-    found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP)(lengths)
+    # One sequence of which memory asks all ranks, 1.589 s, and eight of 0.11 s, one a rank; with each micro-batch
+    # 0.02 s. Equal times would come to 3.218 s.
+    costs = costs_of(inside_s=0.0, outside_s=0.0, tokens_a_rank=390)
+    found = SequenceScatterer(costs=costs, mode=Mode.LOCKSTEP)([*[100] * 8, 3100])
     longest_s = [max(group.time_s for group in groups) for groups in found.micro_batches]
-    assert min(longest_s) < 0.5 * max(longest_s)
-    assert found.gap < 0.03
+    assert longest_s == pytest.approx([(3.1**2 + 3.1) / 8 + 0.02, 0.11 + 0.02])
+
+
+@pytest.mark.parametrize(("fill", "beside"), [(True, [500]), (False, [])])
+def test_groups_are_filled_up_with_the_longest_that_fit(fill: bool, beside: list[int]) -> None:
+    # On four ranks 2000 tokens take 1.57 s; of the 0.23 s left 600 tokens would take 0.255, 500 take 0.2.
+    costs, lengths = costs_of(tokens_a_rank=2000), np.array([2000, 600, 500, 120, 120, 120])
+    groups = packed(costs, batch_of(costs, lengths), 1.8, fill=fill)
+    assert groups is not None
+    assert costs.degrees[groups.degree[groups.group[0]]] == 4
+    assert lengths[1:][groups.group[1:] == groups.group[0]].tolist() == beside
+
+
+def test_what_has_no_room_is_left_out() -> None:
+    # 1.57 s hold 2000 tokens on four ranks and 800 (0.64 + 0.8 s) on each of the other four; 300 (0.39 s) nowhere.
+    costs, lengths = costs_of(tokens_a_rank=2000), np.array([2000, *[800] * 4, 300, 50])
+    groups = packed_part(costs, batch_of(costs, lengths), 1.58)
+    assert np.flatnonzero(groups.group < 0).tolist() == [5]
+    assert groups.degree[groups.group[[0, 1, 2, 3, 4]]].tolist() == [2, 0, 0, 0, 0]
 
 
 def test_zero_stage_3_has_barriers() -> None:

@@ -13,8 +13,9 @@ load and fixed part of each degree's first piece,
 
     one micro-batch    y[d] <= n[d] (T - fixed(d)); sum of d n[d] <= ranks; n whole: T is found by halving, each time
                        asking a MILP whether there is such a split
-    several, M >= 2    sum of d n[d] <= ranks M; sum of d y[d] <= ranks (T - M least fixed part); T' - (M - 1) least
-                       fixed part in the place of T in y[d] <= n[d] (...); M whole: one MILP for the least T
+    several, M >= 2    sum of d n[d] <= ranks M; sum of d (y[d] + (fixed(d) - least fixed part) n[d]) <= ranks (T -
+                       M least fixed part), as each rank has a group or waits for one in each micro-batch; T' - (M - 1)
+                       least fixed part in the place of T in y[d] <= n[d] (...); M whole: one MILP for the least T
     no barrier         sum of d (y[d] + fixed(d) n[d]) <= ranks T, with n whole, which counts groups in turn on the
                        same ranks; sum of d y[d] <= ranks (T - least fixed part), as ranks that work have a group; and
                        sum of d (y[d] + fixed(d) n[d] + sum over i of lost(i, d) x[i, d]) <= ranks T
@@ -276,7 +277,7 @@ def _several_s(costs: GroupCosts, batch: Batch, classes: _Classes, known_s: floa
     return _least(
         costs,
         program,
-        _Prices(y=costs.degrees.astype(float)),
+        _Prices(y=costs.degrees.astype(float), n=costs.degrees * (costs.fixed_s - least_s)),
         fixed_s=least_s,
         fewest=fewest,
         limit_s=known_s,

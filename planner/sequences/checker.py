@@ -20,10 +20,12 @@ def faults(
     most_tokens: dict[int, int],
     step_time_s: float,
     lockstep: bool,
+    every_rank: bool = False,
 ) -> Iterator[str]:
     """Give what is wrong with a split, a sentence each; nothing where all is right.
 
-    most_tokens: that the memory of a group of each degree holds.
+    most_tokens: that the memory of a group of each degree holds. every_rank: whether each rank has to have a group in
+    each micro-batch, and so all of them as many.
     """
     seen = [0] * len(lengths)
     done_s = [0.0] * ranks
@@ -51,6 +53,8 @@ def faults(
             end_s = max(done_s[first : first + size], default=0.0) + seconds
             done_s[first : first + size] = [end_s] * size
             longest_s = max(longest_s, seconds)
+        if every_rank and not all(taken):
+            yield f"micro-batch {turn}: rank {taken.index(0)} has no group"
         barrier_s += longest_s
     for sequence, times in enumerate(seen):
         if times != 1:
@@ -79,6 +83,7 @@ def require_sound(
     most_tokens: dict[int, int],
     step_time_s: float,
     lockstep: bool,
+    every_rank: bool = False,
 ) -> None:
     """Raise SolverFailed where a split isn't one."""
     for fault in faults(
@@ -89,5 +94,6 @@ def require_sound(
         most_tokens=most_tokens,
         step_time_s=step_time_s,
         lockstep=lockstep,
+        every_rank=every_rank,
     ):
         raise SolverFailed(f"the split found is wrong: {fault}", hint="please report it with the lengths")

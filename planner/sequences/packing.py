@@ -7,7 +7,9 @@ length are one problem with as many times the ranks: descending powers of two le
 """
 
 from bisect import bisect_right, insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.group_costs import GroupCosts
 
 # Groups looked at for one that has room for the tokens too, before a larger degree is.
-MOST_LOOKED_AT = 48
+MOST_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,22 +42,41 @@ class _Open:
 
 
 def packed(
-    costs: GroupCosts, batch: Batch, limit_s: float, *, micro_batches: int = 1, degrees: BoolArray | None = None
+    costs: GroupCosts,
+    batch: Batch,
+    limit_s: float,
+    *,
+    micro_batches: int = 1,
+    degrees: BoolArray | None = None,
+    fill: bool = False,
 ) -> Groups | None:
     """Give groups that each take at most `limit_s`, None where they aren't found.
 
     micro_batches: of so many micro-batches together; which one each group is in isn't said yet (all 0).
-    degrees: which may be used [degrees]; all by default.
+    degrees: which may be used [degrees]; all by default. fill: whether groups are filled up with sequences that want
+    smaller ones before those are given groups of their own.
     """
+    wanted = _wanted(batch, limit_s, degrees)
+    if (wanted < 0).any():
+        return None
+    return _Packer(costs, batch, limit_s, micro_batches=micro_batches, degrees=degrees).run(wanted, fill=fill)
+
+
+def packed_part(costs: GroupCosts, batch: Batch, limit_s: float) -> Groups:
+    """Give groups of one micro-batch, of at most `limit_s` each, of as much of a batch as they have room for.
+
+    The longest sequences go first; those that are left out have -1 for their group.
+    """
+    wanted = _wanted(batch, limit_s, None)
+    return _Packer(costs, batch, limit_s, micro_batches=1, degrees=None).run_part(wanted)
+
+
+def _wanted(batch: Batch, limit_s: float, degrees: BoolArray | None) -> IntArray:
+    """Give the least degree at which each sequence alone ends in time, -1 where there is none."""
     fits = batch.alone_s <= limit_s
     if degrees is not None:
         fits &= degrees[:, np.newaxis]
-    if not fits.any(axis=0).all():
-        return None
-    wanted = fits.argmax(axis=0)
-    load_s = batch.load_s[wanted, np.arange(len(batch))]
-    order = np.lexsort((-batch.tokens, -load_s, -wanted))
-    return _Packer(costs, batch, limit_s, micro_batches=micro_batches, degrees=degrees).run(order, wanted)
+    return np.asarray(np.where(fits.any(axis=0), fits.argmax(axis=0), -1))
 
 
 class _Packer:
@@ -88,19 +109,72 @@ class _Packer:
             if work > first[0] or token > first[1] or fixed > first[2]
         ]
 
-    def run(self, order: IntArray, wanted: IntArray) -> Groups | None:
-        tokens, work = self.batch.tokens[order].tolist(), self.batch.work_s[order].tolist()
-        loads = self.batch.load_s[:, order].T.tolist()
-        group = []
-        for load, count, attention, degree in zip(loads, tokens, work, wanted[order].tolist(), strict=True):
-            place = self._place(degree, load, count, attention)
+    def run(self, wanted: IntArray, *, fill: bool) -> Groups | None:
+        group = [-1] * len(wanted)
+        for item, place in self._places(wanted, fill=fill):
             if place is None:
                 return None
-            group.append(place)
-        of_sequence = np.empty(len(group), dtype=np.int64)
-        of_sequence[order] = group
+            group[item] = place
+        return self._groups(group)
+
+    def run_part(self, wanted: IntArray) -> Groups:
+        group = [-1] * len(wanted)
+        for item, place in self._places(wanted, fill=True):
+            if place is not None:
+                group[item] = place
+        return self._groups(group)
+
+    def _places(self, wanted: IntArray, *, fill: bool) -> Iterator[tuple[int, int | None]]:
+        """Give each sequence's group, None where there is no room for it; none of those that want no degree (-1)."""
+        batch = self.batch
+        tokens, work = batch.tokens.tolist(), batch.work_s.tolist()
+        left = wanted >= 0
+        for degree in self.used_degrees[::-1]:
+            mine = np.flatnonzero(left & (wanted == degree))
+            if not len(mine):
+                continue
+            mine = mine[np.lexsort((-batch.tokens[mine], -batch.load_s[degree, mine]))]
+            loads = batch.load_s[:, mine].T.tolist()
+            for item, load in zip(mine.tolist(), loads, strict=True):
+                yield item, self._place(degree, load, tokens[item], work[item])
+            left[mine] = False
+            smaller = np.flatnonzero(left)
+            if fill and len(smaller):
+                for item, place in self._fill(degree, smaller):
+                    left[item] = False
+                    yield item, place
+
+    def _fill(self, degree: int, items: IntArray) -> Iterator[tuple[int, int]]:
+        """Fill the groups of a degree up, each with the longest that it has time for, and give those with its number.
+
+        What groups of more ranks exchange costs long sequences less than it does short ones, for the time they take.
+        """
+        batch, room_s, most = self.batch, self.room[degree], self.most_tokens[degree]
+        items = items[np.argsort(batch.load_s[degree, items], kind="stable")]
+        loads, numbers = batch.load_s[degree, items].tolist(), items.tolist()
+        tokens, work = batch.tokens[items].tolist(), batch.work_s[items].tolist()
+        filled = []
+        for old, group in self.open[degree].loads:
+            load, place = old, len(loads)
+            looked = 0
+            while loads and looked < MOST_LOOKED_AT:
+                place = min(bisect_right(loads, room_s - load), place) - 1
+                if place < 0:
+                    break
+                looked += 1
+                count, attention = self.tokens[group] + tokens[place], self.work[group] + work[place]
+                if count > most or not self._within(degree, attention, count):
+                    continue
+                self.tokens[group], self.work[group] = count, attention
+                load += loads.pop(place)
+                del tokens[place], work[place]
+                yield numbers.pop(place), group
+            filled.append((load, group))
+        self.open[degree].loads = sorted(filled)
+
+    def _groups(self, group: list[int]) -> Groups:
         of_group = np.array(self.degree, dtype=np.int64)
-        return Groups(degree=of_group, group=of_sequence, micro_batch=np.zeros(len(of_group), dtype=np.int64))
+        return Groups(degree=of_group, group=np.array(group), micro_batch=np.zeros(len(of_group), dtype=np.int64))
 
     def _place(self, wanted: int, load: list[float], count: int, attention: float) -> int | None:
         for degree in self.used_degrees:
@@ -127,7 +201,10 @@ class _Packer:
     def _best_fit(self, degree: int, load: float, count: int, attention: float) -> int | None:
         loads = self.open[degree].loads
         at = bisect_right(loads, (self.room[degree] - load, len(self.degree)))
-        for place in range(at - 1, max(at - 1 - MOST_LOOKED_AT, -1), -1):
+        # The fullest first; where memory is what lacks, the emptiest.
+        fullest = range(at - 1, max(at - 1 - MOST_LOOKED_AT, -1), -1)
+        emptiest = range(min(at - len(fullest), MOST_LOOKED_AT))
+        for place in chain(fullest, emptiest):
             old, number = loads[place]
             tokens = self.tokens[number] + count
             if tokens > self.most_tokens[degree] or not self._within(degree, self.work[number] + attention, tokens):

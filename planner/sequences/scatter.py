@@ -203,6 +203,7 @@ class SequenceScatterer:
             most_tokens=dict(zip(self.costs.degrees.tolist(), self.costs.most_tokens.tolist(), strict=True)),
             step_time_s=answer.step_time_s,
             lockstep=answer.mode is Mode.LOCKSTEP,
+            every_rank=self.no_empty_rank,
         )
 
 

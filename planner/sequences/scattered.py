@@ -70,13 +70,18 @@ class Scattered:
 
     def of_rank(self, rank: int) -> tuple[RankGroup, ...]:
         """Give a rank's groups, in turn. Raises InputError where there is no such rank."""
+        return tuple(group for group in self.turns_of_rank(rank) if group is not None)
+
+    def turns_of_rank(self, rank: int) -> tuple[RankGroup | None, ...]:
+        """Give a rank's group in each micro-batch, None where it has none: as many of every rank.
+
+        Raises InputError where there is no such rank.
+        """
         if not 0 <= whole(rank, path="rank") < self.ranks:
             raise InputError(f"there is no rank {rank}: they are 0 to {self.ranks - 1}", path="rank")
         return tuple(
-            group
+            next((group for group in groups if group.first_rank <= rank < group.first_rank + group.degree), None)
             for groups in self.micro_batches
-            for group in groups
-            if group.first_rank <= rank < group.first_rank + group.degree
         )
 
     def document(self) -> dict[str, Any]:

@@ -7,12 +7,12 @@ lowest bound on, and left out where that bound is above what is known.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice
 from time import perf_counter
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray, IntArray
+from meshwright.costmodels.layout import BoolArray
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.degrees import is_chain
 from meshwright.planner.sequences.differencing import MOST_CELLS, differenced, differenced_split
@@ -24,13 +24,15 @@ from meshwright.planner.sequences.homogeneous import best_homogeneous
 from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.packing import packed
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
+from meshwright.planner.sequences.shelf_search import Shelves
 from meshwright.planner.sequences.shelves import shelved
-from meshwright.planner.sequences.split import Split, joined, step_s
-from meshwright.planner.sequences.topping import topped_up
+from meshwright.planner.sequences.split import Split, step_s
 
 # By how much the first try is above the bound, and by how much further each next one is until one succeeds.
 FIRST_EXCESS = 5e-3
-GROWTH = 3.0
+GROWTH = 4.0
+# By how much a try is above the bound at most.
+MOST_EXCESS = 0.5
 # A floor but the first is tried only where its bound is further than this below what is known.
 WORTHWHILE = 2e-2
 # Where halving ends, relative to the time.
@@ -40,13 +42,6 @@ EFFORT = 24_000
 FEWEST_TRIES = 22
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
-# One of so many tries is kept for more micro-batches.
-RESERVED = 3
-# Shares of the tokens that the longer ones of two runs may have; of how many ways to cut runs splits are looked for,
-# and how many for each run.
-CUTS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
-MOST_CUTS = 2
-TRIES_OF_A_RUN = 12
 
 
 @dataclass(slots=True)
@@ -65,7 +60,7 @@ class Best:
     mode: Mode
     until: float = float("inf")
     full: bool = False
-    tries: int = field(init=False)
+    tries: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.tries = max(EFFORT // (len(self.batch) + self.costs.ranks), FEWEST_TRIES)
@@ -137,15 +132,10 @@ def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
         if fewest == 1:
             _search_lockstep(best, Mode.FREE, 1)
         return
+    _search_lockstep(best, modes[0], fewest, floors=1)
+    _search_shelves(best, modes[0])
     for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
-        # What one number of micro-batches doesn't do isn't to leave nothing for the next one.
-        kept = 0 if micro_batches == fewest + MORE_MICRO_BATCHES else best.tries // RESERVED
-        best.tries -= kept
         _search_lockstep(best, modes[0], micro_batches)
-        best.tries += kept
-        if micro_batches > 1 and not best.late:
-            for edges in _edges(best, micro_batches):
-                _search_runs(best, modes[0], edges)
 
 
 def _search_differences(best: Best, mode: Mode, fewest: int) -> None:
@@ -166,61 +156,22 @@ def _search_differences(best: Best, mode: Mode, fewest: int) -> None:
             return
 
 
-def _edges(best: Best, micro_batches: int) -> Iterator[IntArray]:
-    """Give where runs of the batch by length, the longest first, are cut into micro-batches.
+def _search_shelves(best: Best, mode: Mode) -> None:
+    """Look for micro-batches of unlike times."""
 
-    Runs of about equal tokens, or of two others of unlike ones: those of the least bounds.
-    """
-    ends = np.cumsum(best.batch.tokens)
-    ways = [np.searchsorted(ends, ends[-1] * np.arange(1, micro_batches) / micro_batches)]
-    if micro_batches == 2:
-        cuts = np.unique(np.searchsorted(ends, ends[-1] * np.array(CUTS)))
-        ways += [np.array([cut]) for cut in cuts.tolist()]
-    bounds = [sum(quick_bound_s(best.costs, run, micro_batches=1) for run in _runs(best.batch, way)) for way in ways]
-    for at in np.argsort(bounds, kind="stable").tolist()[:MOST_CUTS]:
-        if bounds[at] * (1 + WORTHWHILE) < best.seconds:
-            yield ways[at]
+    def spend(sequences: int) -> bool:
+        if best.late:
+            return False
+        best.tries -= sequences / len(best.batch)
+        return True
 
-
-def _runs(batch: Batch, edges: IntArray) -> list[Batch]:
-    ends = [0, *edges.tolist(), len(batch)]
-    return [batch.part(slice(first, end)) for first, end in pairwise(ends) if end > first]
-
-
-def _search_runs(best: Best, mode: Mode, edges: IntArray) -> None:
-    """Give each micro-batch a run of the batch, the longest sequences the first, and split each on its own.
-
-    Micro-batches have then sequences of about equal lengths, and each its own time; what is left of it is filled up
-    with sequences of the next ones.
-    """
-    costs, batch = best.costs, best.batch
-    splits: list[tuple[Split, IntArray]] = []
-    left = np.ones(len(batch), dtype=bool)
-    for end in [*edges.tolist(), len(batch)]:
-        index = np.flatnonzero(left[:end])
-        if not len(index):
-            continue
-        split = _split_of_run(best, batch.part(index))
-        if split is None:
-            return
-        left[index] = False
-        later = np.flatnonzero(left)
-        if len(later) and split.micro_batch.max() == 0:
-            split, taken = topped_up(costs, batch.part(index), split, batch.part(later))
-            left[later[taken]] = False
-            index = np.concatenate([index, later[taken]])
-        splits.append((split, index))
-    best.offer(joined(splits), mode)
-
-
-def _split_of_run(best: Best, run: Batch) -> Split | None:
-    start = best_homogeneous(best.costs, run, Mode.LOCKSTEP)
-    if start is None:
-        return None
-    found = Best(costs=best.costs, batch=run, seconds=start[0], split=start[1], mode=Mode.LOCKSTEP, until=best.until)
-    found.tries = TRIES_OF_A_RUN
-    _search_lockstep(found, Mode.LOCKSTEP, fewest_micro_batches(best.costs, run))
-    return found.split
+    Shelves(
+        costs=best.costs,
+        batch=best.batch,
+        offer=lambda split: best.offer(split, mode),
+        known_s=lambda: best.seconds,
+        spend=spend,
+    ).search()
 
 
 def _search_free(best: Best) -> None:
@@ -241,14 +192,21 @@ def _search_free(best: Best) -> None:
         _halve(best, attempt, bound_s)
 
 
-def _search_lockstep(best: Best, mode: Mode, micro_batches: int) -> None:
+def _search_lockstep(best: Best, mode: Mode, micro_batches: int, *, floors: int | None = None) -> None:
+    """Look for micro-batches of equal times, under so many floors, those with the lowest bounds."""
     costs, batch = best.costs, best.batch
-    for floor, bound_s in _floors(best, micro_batches=micro_batches):
+    for floor, bound_s in islice(_floors(best, micro_batches=micro_batches), floors):
+        ways = [True, False]
 
-        def attempt(limit_s: float, allowed: BoolArray = floor) -> float | None:
-            best.tries -= 1
-            groups = packed(costs, batch, limit_s / micro_batches, micro_batches=micro_batches, degrees=allowed)
-            return None if groups is None else best.offer(shelved(costs, batch, groups, micro_batches), mode)
+        def attempt(limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways) -> float | None:
+            each_s = limit_s / micro_batches
+            for fill in ways:
+                best.tries -= 1
+                groups = packed(costs, batch, each_s, micro_batches=micro_batches, degrees=allowed, fill=fill)
+                if groups is not None:
+                    ways[:] = [fill]  # what succeeded is what is halved on with
+                    return best.offer(shelved(costs, batch, groups, micro_batches), mode)
+            return None
 
         _halve(best, attempt, bound_s)
 
@@ -269,7 +227,9 @@ def _halve(best: Best, attempt: Callable[[float], float | None], bound_s: float)
     excess = FIRST_EXCESS
     while True:
         high = bound_s * (1 + excess)
-        if high >= best.seconds or best.late:
+        if excess > MOST_EXCESS or best.late:
+            return
+        if high >= best.seconds:
             high = best.seconds
             break
         if attempt(high) is not None:
