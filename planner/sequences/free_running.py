@@ -85,7 +85,9 @@ def blocks_split(costs: GroupCosts, batch: Batch, wanted: IntArray, block: IntAr
     first[group_of] = np.arange(len(batch))
     degree = wanted[first]
     first_rank = block[first] * costs.degrees[degree]
-    return Split(degree=degree, first_rank=first_rank, micro_batch=_turns(costs, degree, first_rank), group=group_of)
+    return Split(
+        degree=degree, first_rank=first_rank, micro_batch=turns_of_blocks(costs, degree, first_rank), group=group_of
+    )
 
 
 def _cut(keys: list[int], tokens: list[int], most_tokens: list[int]) -> list[int]:
@@ -104,7 +106,7 @@ def _cut(keys: list[int], tokens: list[int], most_tokens: list[int]) -> list[int
     return found
 
 
-def _turns(costs: GroupCosts, degree: IntArray, first_rank: IntArray) -> IntArray:
+def turns_of_blocks(costs: GroupCosts, degree: IntArray, first_rank: IntArray) -> IntArray:
     """Give each group its turn: behind all of larger degrees on its ranks, and behind its block's before it."""
     turn = np.zeros(len(degree), dtype=np.int64)
     next_turn = np.zeros(costs.ranks, dtype=np.int64)

@@ -23,6 +23,7 @@ from meshwright.planner.sequences.group_costs import GroupCosts
 from meshwright.planner.sequences.homogeneous import best_homogeneous
 from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.packing import packed
+from meshwright.planner.sequences.polishing import polished
 from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
 from meshwright.planner.sequences.shelf_search import Shelves
 from meshwright.planner.sequences.shelves import shelved
@@ -38,7 +39,7 @@ WORTHWHILE = 2e-2
 # Where halving ends, relative to the time.
 PRECISION = 2e-3
 # Sequences and ranks of all tries together, and how many there are at least.
-EFFORT = 24_000
+EFFORT = 20_000
 FEWEST_TRIES = 22
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
@@ -123,14 +124,21 @@ def halved(costs: GroupCosts, batch: Batch) -> GroupCosts | None:
 
 
 def _search_all(best: Best, modes: tuple[Mode, ...]) -> None:
+    _search_ways(best, modes)
+    if not best.full and (best.mode is Mode.LOCKSTEP or is_chain(best.costs.degrees)) and perf_counter() < best.until:
+        best.offer(polished(best.costs, best.batch, best.split, best.mode), best.mode)
+
+
+def _search_ways(best: Best, modes: tuple[Mode, ...]) -> None:
     fewest = fewest_micro_batches(best.costs, best.batch)
     if len(best.costs.degrees) == 1:
         _search_differences(best, modes[0], fewest)
     nested = is_chain(best.costs.degrees) and not best.full
     if Mode.FREE in modes and nested:
+        _search_free(best, floors=1)
+        _search_lockstep(best, Mode.FREE, fewest, floors=1)
+        _search_shelves(best, Mode.FREE)
         _search_free(best)
-        if fewest == 1:
-            _search_lockstep(best, Mode.FREE, 1)
         return
     _search_lockstep(best, modes[0], fewest, floors=1)
     _search_shelves(best, modes[0])
@@ -174,9 +182,9 @@ def _search_shelves(best: Best, mode: Mode) -> None:
     ).search()
 
 
-def _search_free(best: Best) -> None:
+def _search_free(best: Best, *, floors: int | None = None) -> None:
     costs, batch = best.costs, best.batch
-    for floor, bound_s in _floors(best, micro_batches=None):
+    for floor, bound_s in islice(_floors(best, micro_batches=None), floors):
         ways = [True, False]
 
         def attempt(limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways) -> float | None:
