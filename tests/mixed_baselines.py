@@ -10,7 +10,7 @@ import numpy as np
 
 from meshwright.costmodels.island_links import Across, exchange_of, joined_edges, widest_tree
 from meshwright.planner.mixed.alone import alone
-from meshwright.planner.mixed.chain_configs import configurations
+from meshwright.planner.mixed.chain_configs import configurations, members_of
 from meshwright.planner.mixed.chain_cut import Known, best_chain_cut
 from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import shapes_of
@@ -39,14 +39,15 @@ def even_stages_s(asked: Mixed, below_s: float) -> float:
     best = below_s
     known: Known = {}
     links = asked.islands.link_of
+    members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
     for shape in shapes_of(asked.islands):
         if len(shape) > 1 or len(shape[0]) < len(asked.jobs):
             continue
         (chain,) = shape
         crossed = [links[frozenset(pair)] for pair in itertools.pairwise(chain)]
-        jobs = [asked.jobs[island] for island in chain]
         limits = [asked.memory_limits_bytes[island] for island in chain]
-        for found in configurations(chain, jobs, crossed, asked.limits, share=float(asked.batch), below_s=below_s):
+        own = [members[island] for island in chain]
+        for found in configurations(own, crossed, share=float(asked.batch), below_s=below_s):
             bounds_s = found.bound_s(np.ceil(asked.batch / found.sequences))
             for row in np.argsort(bounds_s, kind="stable")[:CUTS]:
                 if bounds_s[row] >= best:

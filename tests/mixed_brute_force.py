@@ -22,7 +22,7 @@ from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.space import space_of
-from meshwright.planner.mixed.chain_configs import configurations
+from meshwright.planner.mixed.chain_configs import configurations, members_of
 from meshwright.planner.mixed.chain_cut import Known, Stages, stages_of, steps_of
 from meshwright.planner.mixed.question import Mixed
 
@@ -105,10 +105,11 @@ def best_across_s(asked: Mixed) -> float:
     best = LARGE
     known: Known = {}
     for chain in ((0, 1), (1, 0)):
-        jobs = [asked.jobs[island] for island in chain]
         links = [asked.islands.link_of[frozenset(chain)]]
         limits = [asked.memory_limits_bytes[island] for island in chain]
-        for found in configurations(chain, jobs, links, asked.limits, share=float(asked.batch), below_s=LARGE):
+        members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
+        own = [members[island] for island in chain]
+        for found in configurations(own, links, share=float(asked.batch), below_s=LARGE):
             for row in range(len(found)):
                 total = -(-asked.batch // int(found.sequences[row]))
                 stages = stages_of(found, row, total=total, memory_limits_bytes=limits, below_s=LARGE, known=known)

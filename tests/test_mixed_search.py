@@ -15,13 +15,15 @@ from meshwright.costmodels.island_links import Across, Edge, exchange_of, widest
 from meshwright.costmodels.layout import LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.hardware.islands import islands_of
-from meshwright.planner.mixed.chain_configs import configurations
+from meshwright.planner.mixed.chain_configs import configurations, members_of
 from meshwright.planner.mixed.chain_cut import best_chain_cut
+from meshwright.planner.mixed.chain_weights import weighted_bound_s
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.planning import asked_of, mixed_inputs
 from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.search import search_mixed
 from meshwright.planner.mixed.shapes import shapes_of
+from meshwright.planner.verification.mixed.passes import one_forward_one_backward
 
 JOB = {"sequence_length": 2048, "precision": "bf16", "objective": "time", "top": 0, "memory_headroom": 0.05}
 
@@ -67,18 +69,62 @@ def test_pipelines_are_cut_as_brute_force_cuts_them(small: Callable[..., Mixed])
     asked = small(link="20 Gb/s, 1 ms", batch=16, layers=6, limits={"max": {"context_parallel": 1}})
     (link_,) = asked.islands.links
     best, known = np.inf, dict[Any, Any]()
+    members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
     for chain in ((0, 1), (1, 0)):
-        jobs = [asked.jobs[island] for island in chain]
         limits = [asked.memory_limits_bytes[island] for island in chain]
-        for found in configurations(chain, jobs, [link_], asked.limits, share=16.0, below_s=np.inf):
+        own = [members[island] for island in chain]
+        for found in configurations(own, [link_], share=16.0, below_s=np.inf):
             for row in range(len(found)):
                 total = -(-16 // int(found.sequences[row]))
                 solved = best_chain_cut(found, row, total=total, memory_limits_bytes=limits, below_s=1e6, known=known)
                 assert solved.cut is not None
-                bound_s = float(found.bound_s(np.ceil(16 / found.sequences))[row])
+                totals = np.ceil(16 / found.sequences)
+                bound_s = float(found.bound_s(totals)[row])
                 assert bound_s <= solved.cut.step_time_s * (1 + 1e-9)
+                weighted_s = float(weighted_bound_s([found.weighed(np.array([row]), totals)])[0])
+                assert weighted_s <= solved.cut.step_time_s * (1 + 1e-9)
                 best = min(best, solved.cut.step_time_s)
     assert best == pytest.approx(best_across_s(asked), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.04, 0.06, 0.1])
+def test_bounds_hold_where_memory_is_short(small: Callable[..., Mixed], share: float) -> None:
+    """Configurations that are left out for memory have no cut that fits, and the others none below their bounds."""
+    asked = small(link="100 Gb/s, 1 ms", batch=16, layers=6, limits={"max": {"context_parallel": 1}})
+    limits = [round(share * limit) for limit in asked.memory_limits_bytes]
+    (link,) = asked.islands.links
+    best = []
+    for given in (asked.memory_limits_bytes, limits):
+        steps_s, known = [np.inf], dict[Any, Any]()
+        for found in configurations(members_of(asked.jobs, asked.limits, given), [link], share=16.0, below_s=np.inf):
+            totals = np.ceil(16 / found.sequences)
+            every = np.arange(len(found))
+            bounds_s = np.maximum(found.bound_s(totals), weighted_bound_s([found.weighed(every, totals)]))
+            for row in range(len(found)):
+                solved = best_chain_cut(
+                    found, row, total=int(totals[row]), memory_limits_bytes=limits, below_s=1e6, known=known
+                )
+                if solved.cut is not None:
+                    steps_s.append(solved.cut.step_time_s)
+                    assert bounds_s[row] <= solved.cut.step_time_s * (1 + 1e-9)
+        best.append(min(steps_s))
+    assert best[0] == pytest.approx(best[1])
+    assert np.isfinite(best[1]) == (share > 0.04)
+
+
+def test_weights_of_chains_hold_for_every_order_of_events() -> None:
+    """Each chain of passes that a bound weighs is no longer than the simulated step, whatever the passes take."""
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        stages, total = int(draw.integers(1, 9)), int(draw.integers(1, 14))
+        forward_s, backward_s = draw.exponential(1.0, stages), draw.exponential(2.0, stages)
+        both_s = forward_s + backward_s
+        step_s = one_forward_one_backward(forward_s.tolist(), backward_s.tolist(), total) * (1 + 1e-9)
+        for turn in range(stages):
+            before_s, behind_s = both_s[:turn].sum(), both_s[turn + 1 :].sum()
+            assert before_s + total * both_s[turn] <= step_s
+            if turn >= stages - total:
+                assert before_s + (total - stages + 1 + turn) * both_s[turn] + 2 * behind_s <= step_s
 
 
 def test_two_halves_of_one_cluster_are_as_fast_as_the_cost_model_says_of_the_whole(
@@ -86,7 +132,8 @@ def test_two_halves_of_one_cluster_are_as_fast_as_the_cost_model_says_of_the_who
 ) -> None:
     asked = small("selene:8+selene:8", link="1600 Gb/s, 5 us", batch=64, layers=8)
     (link,) = asked.islands.links
-    found = configurations((0, 1), list(asked.jobs), [link], asked.limits, share=64.0, below_s=np.inf)[0]
+    members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
+    found = configurations(members, [link], share=64.0, below_s=np.inf)[0]
     job = replace(asked.jobs[0], cluster=replace(asked.jobs[0].cluster, devices=16))
     for row in range(0, len(found), 7):
         total = 64 // int(found.sequences[row])

@@ -178,7 +178,8 @@ def _fastest(job: Job, branches: LayoutTable, batch: int, bound_s: FloatArray) -
 
 def _laws(job: Job, layouts: LayoutTable, *, share: float, rest_s: float, fastest: float, exchange: Exchange) -> Alone:
     """Give the laws of some layouts, each through its times at two numbers of micro-batches."""
-    near, far = (replace(job, global_batch=max(round(share * way), 1)) for way in (1.0, FARTHER))
+    usual = max(round(share), 1)
+    near, far = (replace(job, global_batch=batch) for batch in (usual, max(round(share * FARTHER), usual + 1)))
     sequences = layouts.data_parallel * layouts.micro_batch
     if len(layouts):
         times = [predict_time(each, layouts).step_time_s for each in (near, far)]

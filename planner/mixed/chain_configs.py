@@ -9,17 +9,24 @@ is like a stage between two others that holds no layers and takes a message's ti
 more micro-batch in flight, and the message only slows the passes beside it (overlap.py).
 
 Bound: with c_s the seconds of a layer on stage s, of the kind of which L layers take most of all kinds, and x_s what
-else it has for each micro-batch (messages that it waits for, embedding, head), a stage that is done with a micro-batch
-by t seconds has floor((t - x_s) / c_s) of them at most. The least t by which all are done, and each stage has a layer,
-is what the busiest stage takes at least. If it takes t, all stages together take S(t) at least: the x_s, and those
-layers where they are shortest, as many as (t - x_s) / c_s says. Of the 1F1B schedule with M micro-batches
+else it has for each micro-batch (messages that it waits for, embedding, head), n of them take x_s + n c_s. Of R_s bytes
+that a device has, such a layer takes a_s, states and what it keeps of the micro-batches in flight, so that of more than
+R_s / a_s some are computed again, each of which frees d_s bytes in f_s seconds:
+
+    x_s + n c_s + max(n a_s - R_s, 0) f_s / d_s      and     n <= R_s / (a_s - d_s)
+
+By t seconds a stage is done with so many whole layers at most. The least t by which all are done, and each stage has a
+layer, is what the busiest stage takes at least. If it takes t, all stages together take S(t) at least: the x_s, and
+those layers where they are shortest, as many as fit in t. Of the 1F1B schedule with M micro-batches
 (planner/layout/bound.py),
 
     T >= max( M t,  (M - P - 1) t + 2 S(t) where M > P + 1,  k S(t) ) + overhead
     k  = (M + P - 1) / P where M > P, else 2 / (2 - (1 - 1 / M)^(P - M + 1))
 
 of which the least over all t counts. S falls with t and the rest rises, so that between two points of a grid the lower
-t and the S of the higher one are a bound.
+t and the S of the higher one are a bound. Another is that of chain_weights.py, by weights of the chains of passes. An
+end of a step takes no less than the optimizer's o_s seconds a layer where layers are dealt as is best for that alone,
+L / (sum over s of 1 / o_s).
 """
 
 from collections.abc import Sequence
@@ -33,36 +40,64 @@ from meshwright.catalog.axis_order import AxisOrder
 from meshwright.costmodels.island_links import message_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES
-from meshwright.costmodels.layout import AXIS_ORDERS, FloatArray, IntArray, LayoutTable, numbered
+from meshwright.costmodels.layout import (
+    AXIS_ORDERS,
+    RECOMPUTES,
+    FloatArray,
+    IntArray,
+    LayoutTable,
+    Recompute,
+    numbered,
+)
 from meshwright.costmodels.pipeline_bubble import LayerSeconds
 from meshwright.costmodels.pipeline_messages import message_s as message_inside_s
 from meshwright.costmodels.predict import layer_times
+from meshwright.costmodels.state import layer_on_rank
+from meshwright.costmodels.synchronisation import optimizer_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.hardware.islands import Link
 from meshwright.planner.layout.dominance import is_dominated, settings_of
 from meshwright.planner.layout.limits import Limits
+from meshwright.planner.layout.needs import layer_needs, room_bytes
 from meshwright.planner.layout.space import space_of, taken
 from meshwright.planner.mixed.alone import RICH
-from meshwright.planner.mixed.shapes import Chain
+from meshwright.planner.mixed.chain_weights import StageSeconds, Weighed
 
 LARGEST_MICRO_BATCH = 8
 LARGEST_CONTEXT = 8
-# Choices of expert and sequence parallelism to look at, of each island's other degrees.
-ALIKE = 3
-BISECTIONS = 40
+# Choices of expert and sequence parallelism to look at, of each island's other degrees: those of which no
+# quicker one needs less memory, the quickest of them.
+ALIKE = 4
+BISECTIONS = 24
+TINY_S = 1e-12
 GRID = (1.0, 1.01, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 3.0)
 ROUNDING = 1e-9
 FOREVER = 1e15
+BY_ROW = (
+    "layer_s",
+    "shortest_s",
+    "embedding_s",
+    "head_s",
+    "message_s",
+    "again_s",
+    "room_bytes",
+    "state_bytes",
+    "kept_bytes",
+    "least_bytes",
+    "optimizer_s",
+)
 SHARED = ("data_parallel", "context_parallel", "context_method", "micro_batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """An island (by number) of a chain and its side of all configurations: its rows of the table, [configurations].
+    """An island (by number) and its choices of degrees, [rows], or its side of a chain's configurations.
 
     layer_s, shortest_s, embedding_s, head_s: seconds both ways of a layer of the kind that takes most in all, of which
-    the model has `counted`, of its shortest layer, of the embedding and of the head, for one
-    micro-batch. message_s: a message between its stages.
+    the model has `counted`, of its shortest layer, of the embedding and of the head, for one micro-batch; again_s: of
+    computing a layer again; optimizer_s: of its states' update. message_s: a message between its stages. room_bytes:
+    what a device has for layers; state_bytes, kept_bytes, least_bytes: a layer's states, and what it keeps of a
+    micro-batch, wholly or computed again.
     """
 
     island: int
@@ -74,23 +109,22 @@ class Member:
     embedding_s: FloatArray
     head_s: FloatArray
     message_s: FloatArray
+    again_s: FloatArray
+    room_bytes: FloatArray
+    state_bytes: FloatArray
+    kept_bytes: FloatArray
+    least_bytes: FloatArray
+    optimizer_s: FloatArray
 
     @property
     def stages(self) -> IntArray:
-        """Stages of the island, [configurations]."""
+        """Stages of the island, [rows]."""
         return self.layouts.pipeline_parallel
 
     def take(self, rows: IntArray) -> Self:
-        """Give some configurations."""
-        return replace(
-            self,
-            layouts=self.layouts.take(rows),
-            layer_s=self.layer_s[rows],
-            shortest_s=self.shortest_s[rows],
-            embedding_s=self.embedding_s[rows],
-            head_s=self.head_s[rows],
-            message_s=self.message_s[rows],
-        )
+        """Give some rows."""
+        values = {name: getattr(self, name)[rows] for name in BY_ROW}
+        return replace(self, layouts=self.layouts.take(rows), **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +133,8 @@ class Configurations:
 
     crossing_s: a message over the link behind each island but the last, [links, n]. buffered: it runs beside passes.
     busiest_s: what the busiest stage may take for a micro-batch, ascending from the least, [n, points]; the last is
-    infinite. together_s: what all stages take together then, at least, [n, points].
+    infinite. together_s: what all stages take together then, at least, [n, points]. seconds: of the stages one by one;
+    end_s: of the end of a step at least, [n].
     """
 
     members: tuple[Member, ...]
@@ -107,6 +142,8 @@ class Configurations:
     buffered: bool
     busiest_s: FloatArray
     together_s: FloatArray
+    seconds: StageSeconds
+    end_s: FloatArray
 
     def __len__(self) -> int:
         return len(self.busiest_s)
@@ -123,63 +160,105 @@ class Configurations:
         layouts = self.members[0].layouts
         return layouts.data_parallel * layouts.micro_batch
 
+    def passes(self, total: FloatArray) -> FloatArray:
+        """Give k of above, how often a step of so many micro-batches takes what all stages take together, [n]."""
+        stages = self.stages
+        left = (1.0 - 1.0 / total) ** np.maximum(stages - total + 1, 0)
+        return np.where(total > stages, (total + stages - 1) / stages, 2.0 / (2.0 - left))
+
     def bound_s(self, total: FloatArray) -> FloatArray:
         """Give the least seconds of a step of so many micro-batches, [configurations]."""
         m, p = total[:, np.newaxis], self.stages[:, np.newaxis]
         low_s, sum_s = self.busiest_s[:, :-1], self.together_s[:, 1:]
-        left = (1.0 - 1.0 / m) ** np.maximum(p - m + 1, 0)
-        passes = np.where(m > p, (m + p - 1) / p, 2.0 / (2.0 - left))
         turned_s = np.where(m > p + 1, np.maximum(m - p - 1, 0) * low_s + 2.0 * sum_s, 0.0)
-        seconds: FloatArray = np.maximum(np.maximum(m * low_s, passes * sum_s), turned_s).min(axis=1)
-        return seconds + self.members[0].job.stack.step_overhead
+        passes_s = self.passes(total)[:, np.newaxis] * sum_s
+        seconds: FloatArray = np.maximum(np.maximum(m * low_s, passes_s), turned_s).min(axis=1)
+        return seconds + self.end_s + self.members[0].job.stack.step_overhead
+
+    def weighed(self, rows: IntArray, total: FloatArray) -> Weighed:
+        """Give what a bound by weights of the chains of passes takes of some rows."""
+        return Weighed(
+            seconds=self.seconds.take(rows),
+            total=total[rows],
+            width=self.stages[rows],
+            layers=self.members[0].counted,
+            beside_s=self.end_s[rows] + self.members[0].job.stack.step_overhead,
+        )
 
 
 def configurations(
-    chain: Chain, jobs: Sequence[Job], links: Sequence[Link], limits: Limits, *, share: float, below_s: float
+    members: Sequence[Member], links: Sequence[Link], *, share: float, below_s: float, in_full: bool = True
 ) -> tuple[Configurations, ...]:
-    """Give the configurations of a chain of jobs on an island each, with messages that are waited for, and buffered.
+    """Give the configurations of a chain, with messages that are waited for, and buffered.
 
     Software that starts no messages between stages beside compute can't buffer them. Configurations are left out where
-    it is plain that they take longer than `below_s` for a share of the batch.
+    it is plain that they don't fit, or take longer than `below_s` for a share of the batch.
+
+    Args:
+        members: the chain's islands in order, with all of their choices.
+        links: between each two that follow one another.
+        share: sequences of a step.
+        below_s: a step time that is of no use any more.
+        in_full: bounds are asked for no fewer sequences than the share.
+
     """
-    rows = [_rows(job, limits) for job in jobs]
-    keys = [list(zip(*(own[name].tolist() for name in SHARED), strict=True)) for own in rows]
-    by_key: list[dict[tuple[int, ...], list[int]]] = []
-    for own in keys:
-        found: dict[tuple[int, ...], list[int]] = {}
-        for number, key in enumerate(own):
-            found.setdefault(key, []).append(number)
-        by_key.append(found)
-    joint = [key for key in by_key[0] if all(key in own for own in by_key[1:])]
-    picked = np.array([each for key in joint for each in product(*(own[key] for own in by_key))], dtype=np.int64)
-    picked = picked.reshape(-1, len(jobs))
-    stages = np.sum([own["pipeline_parallel"][picked[:, i]] for i, own in enumerate(rows)], axis=0)
+    jobs = [member.job for member in members]
+    picked = _joint(members)
+    stages = np.sum([member.stages[picked[:, i]] for i, member in enumerate(members)], axis=0)
     picked = picked[stages <= len(jobs[0].model.layers)]
-    kind = _longest_kind(jobs[0], space_of(_rich(jobs[0]), limits).table(rows[0]))
-    members = tuple(
-        _member(island, job, space_of(_rich(job), limits).table(taken(own, picked[:, position])), kind)
-        for position, (island, job, own) in enumerate(zip(chain, jobs, rows, strict=True))
-    )
-    layouts, job = members[0].layouts, jobs[0]
-    sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * layouts.data_parallel * layouts.micro_batch
+    own = tuple(member.take(picked[:, position]) for position, member in enumerate(members))
+    layouts, job = own[0].layouts, jobs[0]
+    sequences = layouts.data_parallel * layouts.micro_batch
+    sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * sequences
     crossing_s = np.array([[message_s(link, float(each)) for each in sent] for link in links])
     crossing_s = crossing_s.reshape(len(links), len(picked))
     made = []
     for buffered in (False, True) if job.stack.overlap_pipeline else (False,):
-        sequences = layouts.data_parallel * layouts.micro_batch
-        kept = np.flatnonzero(share / sequences * _mean_s(members, crossing_s, buffered=buffered) < below_s)
-        held, crossed_s = tuple(member.take(kept) for member in members), crossing_s[:, kept]
-        busiest_s, together_s = _bounds_s(held, crossed_s, buffered=buffered)
+        least_s = share / sequences * _mean_s(own, crossing_s, buffered=buffered)
+        kept = np.flatnonzero(least_s < below_s)
+        held, crossed_s = tuple(member.take(kept) for member in own), crossing_s[:, kept]
+        total = np.ceil(share / sequences[kept]) if in_full else np.ones(len(kept))
+        seconds = _stage_seconds(held, crossed_s, np.maximum(total, 1.0), buffered=buffered)
+        busiest_s, together_s = _bounds_s(seconds, layers=members[0].counted)
+        fits = np.flatnonzero(np.isfinite(busiest_s[:, 0]))
         made.append(
             Configurations(
-                members=held,
-                crossing_s=crossed_s,
+                members=tuple(member.take(fits) for member in held),
+                crossing_s=crossed_s[:, fits],
                 buffered=buffered,
-                busiest_s=busiest_s,
-                together_s=together_s,
+                busiest_s=busiest_s[fits],
+                together_s=together_s[fits],
+                seconds=seconds.take(fits),
+                end_s=_end_s([member.take(fits) for member in held], layers=members[0].counted),
             )
         )
     return tuple(made)
+
+
+def _joint(members: Sequence[Member]) -> IntArray:
+    """Give the rows of each member that go together, which are alike in what all stages share, [n, members]."""
+    by_key: list[dict[tuple[int, ...], list[int]]] = []
+    for member in members:
+        found: dict[tuple[int, ...], list[int]] = {}
+        columns = (getattr(member.layouts, name).tolist() for name in SHARED)
+        for number, key in enumerate(zip(*columns, strict=True)):
+            found.setdefault(key, []).append(number)
+        by_key.append(found)
+    joint = [key for key in by_key[0] if all(key in own for own in by_key[1:])]
+    picked = np.array([each for key in joint for each in product(*(own[key] for own in by_key))], dtype=np.int64)
+    return picked.reshape(-1, len(members))
+
+
+def members_of(jobs: Sequence[Job], limits: Limits, memory_limits_bytes: Sequence[int]) -> tuple[Member, ...]:
+    """Give the choices of degrees of each island that a chain may pass, numbered in order."""
+    tables = [space_of(_rich(job), limits).table(_rows(job, limits)) for job in jobs]
+    kind = _longest_kind(jobs[0], tables[0])
+    found = []
+    for island, (job, table, limit) in enumerate(zip(jobs, tables, memory_limits_bytes, strict=True)):
+        member = _member(island, job, table, kind, limit)
+        fits = np.flatnonzero(member.state_bytes + member.least_bytes <= member.room_bytes)
+        found.append(_frontier(member.take(fits)))
+    return tuple(found)
 
 
 def _longest_kind(job: Job, layouts: LayoutTable) -> int:
@@ -209,28 +288,36 @@ def _rows(job: Job, limits: Limits) -> dict[str, IntArray]:
     if not kept.any():
         return dict(rows)
     dominated = is_dominated(job, space.table(rows), settings_of(rows))
-    rows = taken(rows, np.flatnonzero(~dominated))
-    return dict(taken(rows, _quickest(job, space.table(rows))))
+    return dict(taken(rows, np.flatnonzero(~dominated)))
 
 
-def _quickest(job: Job, layouts: LayoutTable) -> IntArray:
-    """Give the rows with the quickest layers among those that differ in expert and sequence parallelism alone."""
-    kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
-    counts = [job.model.kind_of_layer.count(kind) for kind in range(len(kinds))]
-    all_s = np.sum(
-        [count * (kind.forward_s + kind.backward_s) for count, kind in zip(counts, kinds, strict=True)], axis=0
-    )
+def _frontier(member: Member) -> Member:
+    """Keep, of rows that differ in expert and sequence parallelism alone, those that no quicker one beats in memory.
+
+    Memory is that of a layer's states and of what it keeps of a micro-batch; of very many the quickest are kept.
+    """
+    layouts = member.layouts
     group = np.zeros(len(layouts), dtype=np.int64)
     for name in (*SHARED, "tensor_parallel", "pipeline_parallel"):
         _, group = numbered(group * (getattr(layouts, name).max(initial=0) + 1) + getattr(layouts, name))
-    order = np.lexsort([np.broadcast_to(all_s, len(layouts)), group])
-    first = np.searchsorted(group[order], group[order], side="left")
-    return np.sort(order[np.arange(len(order)) - first < ALIKE])
+    held = member.state_bytes + member.kept_bytes
+    kept: list[int] = []
+    least, number, last = np.inf, 0, -1
+    for row in np.lexsort([held, member.layer_s, group]).tolist():
+        if group[row] != last:
+            least, number, last = np.inf, 0, int(group[row])
+        if held[row] < least and number < ALIKE:
+            kept.append(row)
+            least, number = float(held[row]), number + 1
+    return member.take(np.array(sorted(kept), dtype=np.int64))
 
 
-def _member(island: int, job: Job, layouts: LayoutTable, kind: int) -> Member:
+def _member(island: int, job: Job, layouts: LayoutTable, kind: int, limit: int) -> Member:
     kinds = [LayerSeconds.of(time) for time in layer_times(job, layouts)]
     each_s = [np.broadcast_to(own.forward_s + own.backward_s, len(layouts)) for own in kinds]
+    sharded = _sharded(layouts)
+    need = list(layer_needs(job, sharded))[kind]
+    again = RECOMPUTES.index(Recompute.FULL)
     return Member(
         island=island,
         job=job,
@@ -241,6 +328,23 @@ def _member(island: int, job: Job, layouts: LayoutTable, kind: int) -> Member:
         embedding_s=np.add(*embedding_s(job, layouts)),
         head_s=np.add(*head_s(job, layouts)),
         message_s=message_inside_s(job, layouts),
+        again_s=need.again_s[again],
+        room_bytes=room_bytes(job, sharded, limit),
+        state_bytes=need.state_bytes,
+        kept_bytes=need.kept_bytes[RECOMPUTES.index(Recompute.NONE)],
+        least_bytes=need.kept_bytes[again],
+        optimizer_s=optimizer_s(job, sharded, layer_on_rank(job, job.model.layer_kinds[kind], sharded))[:, 0],
+    )
+
+
+def _sharded(layouts: LayoutTable) -> LayoutTable:
+    """Give layouts as a chain runs them, the optimizer sharded over the replicas, with an end elsewhere."""
+    ranks = layouts.data_parallel * layouts.context_parallel
+    return replace(
+        layouts,
+        zero_stage=np.where(ranks > 1, 1, 0),
+        zero_shard=ranks,
+        pipeline_parallel=np.maximum(layouts.pipeline_parallel, 2),
     )
 
 
@@ -266,47 +370,55 @@ def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
     return np.asarray(held / rate)
 
 
-def _bounds_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> tuple[FloatArray, FloatArray]:
-    """Give points of what the busiest stage takes, and the least that all take together then, [n, points]."""
-    layers = members[0].counted
-    each_s, extra_s, shortest_s = _stage_seconds(members, crossing_s, buffered=buffered)
-    used = np.isfinite(each_s)
-    least = (extra_s + shortest_s).max(axis=1, initial=0.0)
-    low, high = least, least + layers * np.where(used, each_s, 0.0).max(axis=1, initial=0.0)
+def _bounds_s(stages: StageSeconds, *, layers: int) -> tuple[FloatArray, FloatArray]:
+    """Give points of what the busiest stage takes, and the least that all take together then, [n, points].
+
+    Points are infinite where the layers don't fit.
+    """
+    least = (stages.extra_s + stages.shortest_s).max(axis=1, initial=0.0)
+    steps = np.where(stages.holds, stages.each_s + stages.again_s, 0.0)
+    low, high = least, least + layers * steps.max(axis=1, initial=0.0)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        held = np.floor((middle[:, np.newaxis] - extra_s) / each_s * (1 + ROUNDING))
-        enough = np.where(used, held, 0.0).sum(axis=1) >= layers
+        enough = np.floor(stages.layers_by(middle) * (1 + ROUNDING)).sum(axis=1) >= layers
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    fits = np.floor(np.minimum(stages.most, layers) * (1 + ROUNDING)).sum(axis=1) >= layers
+    low = np.where(fits, low, np.inf)
     busiest_s = np.column_stack([*(low * way for way in GRID), np.full(len(low), np.inf)])
+    each_s = np.concatenate([stages.each_s, stages.each_s + stages.again_s], axis=1)
     order = np.argsort(each_s, axis=1, kind="stable")
-    each_s, extra_s = (np.take_along_axis(values, order, axis=1) for values in (each_s, extra_s))
+    each_s = np.take_along_axis(each_s, order, axis=1)
     together_s = np.empty(busiest_s.shape)
     for point in range(busiest_s.shape[1]):
-        room = np.clip((np.minimum(busiest_s[:, point : point + 1], FOREVER) - extra_s) / each_s, 0.0, layers)
+        room = np.clip(stages.layers_by(np.minimum(busiest_s[:, point], FOREVER)), 0.0, layers)
+        kept = np.minimum(room, stages.kept)
+        room = np.take_along_axis(np.concatenate([kept, room - kept], axis=1), order, axis=1)
         own = np.diff(np.minimum(np.cumsum(room, axis=1), layers), axis=1, prepend=0.0)
-        together_s[:, point] = extra_s.sum(axis=1) + (own * np.where(own > 0, each_s, 0.0)).sum(axis=1)
+        together_s[:, point] = stages.extra_s.sum(axis=1) + (own * np.where(own > 0, each_s, 0.0)).sum(axis=1)
     return busiest_s, together_s
 
 
 def _stage_seconds(
-    members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Give the seconds of a layer on each stage, of all else there, and of the shortest layer, [n, stages].
-
-    Links that are like stages, and padding, have layers of infinite length; padding has nothing else.
-    """
+    members: Sequence[Member], crossing_s: FloatArray, total: FloatArray, *, buffered: bool
+) -> StageSeconds:
+    """Give what stages of configurations take."""
     count = len(members[0].layouts)
-    total = np.sum([member.stages for member in members], axis=0) + (len(crossing_s) if buffered else 0)
-    stage, rows = np.arange(int(total.max(initial=1))), np.arange(count)
-    each_s, extra_s = np.full((count, len(stage)), np.inf), np.zeros((count, len(stage)))
-    shortest_s = np.zeros((count, len(stage)))
+    width = np.sum([member.stages for member in members], axis=0) + (len(crossing_s) if buffered else 0)
+    stage, rows = np.arange(int(width.max(initial=1))), np.arange(count)
+    in_flight = np.clip(width[:, np.newaxis] - stage, 1.0, total[:, np.newaxis])
+    each_s, again_s = np.ones((count, len(stage))), np.zeros((count, len(stage)))
+    kept, most = np.zeros((count, len(stage))), np.zeros((count, len(stage)))
+    extra_s, shortest_s = np.zeros((count, len(stage))), np.zeros((count, len(stage)))
+    holds = np.zeros((count, len(stage)), dtype=bool)
     begin = np.zeros(count, dtype=np.int64)
     for number, member in enumerate(members):
         end = begin + member.stages
         own = (stage >= begin[:, np.newaxis]) & (stage < end[:, np.newaxis])
+        holds |= own
         each_s = np.where(own, member.layer_s[:, np.newaxis], each_s)
         shortest_s = np.where(own, member.shortest_s[:, np.newaxis], shortest_s)
+        for values, found in zip((again_s, kept, most), _memory(member, in_flight), strict=True):
+            np.copyto(values, found, where=own)
         between = own & (stage > begin[:, np.newaxis])
         extra_s = extra_s + np.where(between, member.message_s[:, np.newaxis], 0.0)
         before_end = own & (stage < end[:, np.newaxis] - 1)
@@ -321,7 +433,30 @@ def _stage_seconds(
             extra_s[rows, end] = 2.0 * crossing_s[number]
             end = end + 1
         begin = end
-    rows = np.arange(count)
     extra_s[rows, 0] += members[0].embedding_s
-    extra_s[rows, total - 1] += members[-1].head_s
-    return each_s, extra_s, shortest_s
+    extra_s[rows, width - 1] += members[-1].head_s
+    return StageSeconds(
+        holds=holds,
+        each_s=each_s,
+        again_s=again_s,
+        kept=kept,
+        most=most,
+        extra_s=extra_s,
+        shortest_s=shortest_s,
+    )
+
+
+def _end_s(members: Sequence[Member], *, layers: int) -> FloatArray:
+    """Give the seconds of the optimizer at the end of a step at least, [n]."""
+    rates = np.sum([member.stages / np.maximum(member.optimizer_s, TINY_S) for member in members], axis=0)
+    return np.asarray(layers / rates)
+
+
+def _memory(member: Member, in_flight: FloatArray) -> tuple[FloatArray, ...]:
+    """Give what a layer beyond memory takes more, how many are kept whole, and how many fit, [n, stages]."""
+    room, state = member.room_bytes[:, np.newaxis], member.state_bytes[:, np.newaxis]
+    whole = state + in_flight * member.kept_bytes[:, np.newaxis]
+    least = state + in_flight * np.minimum(member.least_bytes, member.kept_bytes)[:, np.newaxis]
+    freed = whole - least
+    again_s = np.divide(whole * member.again_s[:, np.newaxis], freed, out=np.zeros(whole.shape), where=freed > 0)
+    return again_s, room / whole, room / least

@@ -27,6 +27,20 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """A step function: what is done by a time, [points], by ascending times; per_s: at least that many a second."""
+
+    time_s: FloatArray
+    done: FloatArray
+    per_s: float
+
+    def by(self, time_s: float) -> float:
+        """Give what is done by a time, at most."""
+        point = int(np.searchsorted(self.time_s, time_s, side="right")) - 1
+        return max(float(self.done[point]) if point >= 0 else 0.0, self.per_s * time_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Laws:
     """The layouts of a party, arrays of shape [layouts].
 
@@ -34,7 +48,8 @@ class Laws:
     fixed_s, each_s: a and c of the law; exposed_s: of a, what of the exchange isn't hidden.
     tails_s: what a last micro-batch of a half, a quarter, ... takes, [halvings, layouts]; infinite where there is none.
     share: the sequences at which layouts were compared; rest_s: what any layout that isn't here takes for those at
-    least, infinite where none is left. fastest: sequences a second that no layout exceeds.
+    least, infinite where none is left. fastest: sequences a second that no layout exceeds. steps: what layouts that
+    aren't here have done by a time at most, where that is known otherwise.
     """
 
     sequences: IntArray
@@ -46,6 +61,7 @@ class Laws:
     share: float
     rest_s: float
     fastest: float
+    steps: Rest | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -92,6 +108,8 @@ class Laws:
         Before rest_s, no more than the share in proportion, as seconds a sequence don't rise with their number; after
         it, what the fastest rate adds.
         """
+        if self.steps is not None:
+            return min(self.steps.by(time_s), time_s * self.fastest)
         if not np.isfinite(self.rest_s):
             return 0.0
         return self.share * min(time_s / self.rest_s, 1.0) + max(time_s - self.rest_s, 0.0) * self.fastest
@@ -119,7 +137,7 @@ def best_shares(parties: Sequence[Laws], *, batch: int, sizes: Sequence[IntArray
 
     """
     time_s = _least(lambda t: sum(own.done(t) for own in parties), batch)
-    bound_s = _least(lambda t: sum(max(own.done(t), own.rest(t)) for own in parties), batch)
+    bound_s = least_s(parties, batch=batch)
     done = [own.sequences_done(time_s) for own in parties]
     picked = [int(np.lexsort([own.fixed_s, own.quantum, -count])[0]) for own, count in zip(parties, done, strict=True)]
     rows = list(zip(parties, sizes, done, picked, strict=True))
@@ -134,6 +152,11 @@ def best_shares(parties: Sequence[Laws], *, batch: int, sizes: Sequence[IntArray
     took = [own.takes_s(row, each, int(size[row])) for each, (own, size, _, row) in zip(busiest, rows, strict=True)]
     shares = Shares(layout=tuple(picked), sequences=tuple(dealt), busiest=tuple(busiest), step_time_s=max(took))
     return shares, min(bound_s, max(took))
+
+
+def least_s(parties: Sequence[Laws], *, batch: int) -> float:
+    """Give a bound of all steps of all layouts of some parties."""
+    return _least(lambda t: sum(max(own.done(t), own.rest(t)) for own in parties), batch)
 
 
 def _least(done: Callable[[float], float], batch: int) -> float:

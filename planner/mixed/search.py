@@ -21,8 +21,9 @@
 Equals: the shape that comes first in shapes.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import numpy as np
@@ -40,9 +41,11 @@ from meshwright.costmodels.island_links import (
 )
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.planner.mixed.alone import Alone, alone
-from meshwright.planner.mixed.chain_configs import Configurations, configurations
+from meshwright.planner.mixed.chain_choices import choices
+from meshwright.planner.mixed.chain_configs import Configurations, Member, configurations, members_of
 from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
-from meshwright.planner.mixed.laws import best_shares
+from meshwright.planner.mixed.chain_weights import weighted_bound_s
+from meshwright.planner.mixed.laws import best_shares, least_s
 from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
 from meshwright.planner.mixed.sides import NARROWEST, Side, chain_laws, most_done, windows_needed
@@ -56,6 +59,11 @@ FIRST_WINDOW = 0.01
 CUTS = 240
 CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
+# Configurations that get their bounds by weights at once.
+REFINED = 512
+
+_Waiting = tuple[float, bool, Shape, int, int]
+"""The bound of a configuration, whether it is by weights, its shape, way of messages, and row."""
 
 
 def search_mixed(asked: Mixed) -> MixedResult:
@@ -71,6 +79,7 @@ class _Search:
         self.best: Solution | None = None
         self.known: dict[tuple[int, int, float, Exchange, int, int], Alone] = {}
         self.figures: Known = {}
+        self.members: tuple[Member, ...] | None = None
         self.bound_s: dict[Shape, float] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
         self.first = tuple(
@@ -131,7 +140,7 @@ class _Search:
     def _cut_pipelines(self, shapes: Sequence[Shape], steps_s: dict[Shape, float]) -> None:
         """Cut configurations of all pipelines across links, best bound first, as long as one may be the best."""
         batch, left = self.asked.batch, self._left
-        waiting: list[tuple[float, Shape, int, int]] = []
+        waiting: list[_Waiting] = []
         every: dict[Shape, tuple[Configurations, ...]] = {}
         for shape in shapes:
             if self.bound_s[shape] * left >= self.bar_s * (1 - ROUNDING):
@@ -140,14 +149,19 @@ class _Search:
             every[shape] = self._configurations(shape[0], batch * left)
             for way, found in enumerate(every[shape]):
                 bounds_s = left * found.bound_s(np.ceil(batch / found.sequences))
-                waiting += [(float(bound), shape, way, row) for row, bound in enumerate(bounds_s)]
-        waiting.sort()
-        for done, (bound_s, shape, way, row) in enumerate(waiting):
+                waiting += [(float(bound), False, shape, way, row) for row, bound in enumerate(bounds_s)]
+        heapify(waiting)
+        done = 0
+        while waiting:
+            bound_s, refined, shape, way, row = heappop(waiting)
             if bound_s >= self.bar_s * (1 - ROUNDING) or done == CUTS:
-                for later_s, other, _, _ in reversed(waiting[done:]):
+                for later_s, _, other, _, _ in ((bound_s, refined, shape, way, row), *waiting):
                     self.bound_s[other] = min(self.bound_s[other], later_s)
                 break
-            found = every[shape][way]
+            if not refined:
+                self._refine(waiting, (bound_s, refined, shape, way, row), every)
+                continue
+            found, done = every[shape][way], done + 1
             total = -(-batch // int(found.sequences[row]))
             limits = self._limits_of(shape[0])
             solved = best_chain_cut(
@@ -158,6 +172,29 @@ class _Search:
                 self._take(self._piped(shape, solved.cut), steps_s)
             if left < 1.0 and not found.buffered:
                 self._take(self._skipped(shape, found, row, total), steps_s)
+
+    def _refine(
+        self, waiting: list[_Waiting], first: _Waiting, every: Mapping[Shape, tuple[Configurations, ...]]
+    ) -> None:
+        """Give the next of those that wait, and that may be the best, their bounds by weights."""
+        taken: list[_Waiting] = [first]
+        again: list[_Waiting] = []
+        while waiting and len(taken) < REFINED and waiting[0][0] < self.bar_s:
+            each = heappop(waiting)
+            (again if each[1] else taken).append(each)
+        by_kind: dict[tuple[Shape, int], list[_Waiting]] = {}
+        for each in taken:
+            by_kind.setdefault((each[2], each[3]), []).append(each)
+        weighed = [
+            found.weighed(np.array([each[4] for each in own]), np.ceil(self.asked.batch / found.sequences))
+            for (shape, way), own in by_kind.items()
+            for found in (every[shape][way],)
+        ]
+        bounds_s = self._left * weighted_bound_s(weighed)
+        ordered = [each for own in by_kind.values() for each in own]
+        again += [(max(each[0], float(bound)), True, *each[2:]) for each, bound in zip(ordered, bounds_s, strict=True)]
+        for each in again:
+            heappush(waiting, each)
 
     def _piped(self, shape: Shape, cut: ChainCut) -> Solution:
         """Give a pipeline through islands that has no replicas elsewhere."""
@@ -246,12 +283,14 @@ class _Search:
             low, high = (low, middle) if done(middle) >= self.asked.batch else (middle, high)
         return low
 
-    def _configurations(self, chain: Chain, share: float) -> tuple[Configurations, ...]:
+    def _configurations(self, chain: Chain, share: float, *, in_full: bool = True) -> tuple[Configurations, ...]:
         """Give what of a chain may take less than the best step for a share of the batch."""
-        asked = self.asked
-        links = [asked.islands.link_of[frozenset(pair)] for pair in pairwise(chain)]
-        jobs = [asked.jobs[island] for island in chain]
-        return configurations(chain, jobs, links, asked.limits, share=share, below_s=self.bar_s)
+        if self.members is None:
+            asked = self.asked
+            self.members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
+        links = [self.asked.islands.link_of[frozenset(pair)] for pair in pairwise(chain)]
+        own = [self.members[island] for island in chain]
+        return configurations(own, links, share=share, below_s=self.bar_s, in_full=in_full)
 
     def _limits_of(self, chain: Chain) -> list[int]:
         return [self.asked.memory_limits_bytes[island] for island in chain]
@@ -292,6 +331,14 @@ class _Search:
         cut_over = len(shape) if across is Across.SHARDS else 1
         best: Solution | None = None
         windows, bound_s = [NARROWEST] * len(shape), 0.0
+        if np.isfinite(self.bar_s) and max(map(len, shape)) > 1:
+            sides = [
+                self._side(*each, exchange, parties=cut_over, way=way, cuts=0)
+                for each in zip(shape, shares, windows, strict=True)
+            ]
+            bound_s = least_s([side.laws for side in sides], batch=self.asked.batch)
+            if bound_s >= self.bar_s * (1 - ROUNDING):
+                return None, bound_s
         for _ in range(ROUNDS):
             sides = [
                 self._side(*each, exchange, parties=cut_over, way=way)
@@ -328,7 +375,15 @@ class _Search:
         return min(every, key=lambda each: each[1].gradients_s + each[1].parameters_s)
 
     def _side(
-        self, chain: Chain, share: float, window: float, exchange: Exchange, *, parties: int, way: Way | None
+        self,
+        chain: Chain,
+        share: float,
+        window: float,
+        exchange: Exchange,
+        *,
+        parties: int,
+        way: Way | None,
+        cuts: int = CUTS_OF_SHARES,
     ) -> Side:
         """Give the laws of a chain; those of islands alone know that the optimizer's states are cut over parties."""
         if len(chain) == 1:
@@ -343,42 +398,40 @@ class _Search:
                 layouts=found.layouts,
                 cuts=(),
             )
-        return self._chain_side(chain, share, exchange, way)
+        return self._chain_side(chain, share, exchange, way, most=cuts)
 
-    def _chain_side(self, chain: Chain, share: float, exchange: Exchange, way: Way | None) -> Side:
-        """Give the laws of a chain's best configurations at a share of the batch."""
-        every = self._configurations(chain, share)
-        waiting = sorted(
-            (float(bound), kind, row)
-            for kind, found in enumerate(every)
-            for row, bound in enumerate(found.bound_s(np.maximum(share / found.sequences, 1.0)))
-        )
+    def _chain_side(self, chain: Chain, share: float, exchange: Exchange, way: Way | None, *, most: int) -> Side:
+        """Give the laws of a chain's best configurations at a share of the batch, of which `most` are cut."""
+        bar_s, job = self.bar_s, self.asked.jobs[chain[0]]
+        every = self._configurations(chain, share, in_full=False)
+        ahead = choices(every, share=share, batch=self.asked.batch, exchange=exchange, below_s=bar_s)
         cuts: list[ChainCut] = []
-        rest_s, best, limits = np.inf, np.inf, self._limits_of(chain)
+        best, limits = np.inf, self._limits_of(chain)
         if way is not None:
             jobs = [self.asked.jobs[island] for island in chain]
             devices = sum(job.cluster.devices for job in jobs)
             kept = round(way.state_bytes * total_parameters(jobs[0].model) / devices)
             limits = [limit - kept for limit in limits]
-        for done, (bound_s, kind, row) in enumerate(waiting):
-            rest_s = min(rest_s, bound_s)
-            if bound_s >= best or done == CUTS_OF_SHARES:
+        bounds: list[tuple[int, float]] = []
+        for place in range(min(most, len(ahead))):
+            if ahead.share_s[place] >= min(best, bar_s):
                 break
-            found = every[kind]
+            found, row = every[int(ahead.kind[place])], int(ahead.row[place])
             sequences = int(found.sequences[row])
             total = max(-(-round(share) // sequences), 1)
             solved = best_chain_cut(
-                found, row, total=total, memory_limits_bytes=limits, below_s=2.0 * self.bar_s, known=self.figures
+                found, row, total=total, memory_limits_bytes=limits, below_s=2.0 * bar_s, known=self.figures
             )
+            bounds.append((total, solved.bound_s))
             if solved.cut is not None:
                 cuts.append(solved.cut)
                 best = min(best, solved.cut.step_time_s * share / (total * sequences))
         fastest = sum(self.first[island].fastest for island in chain)
         exposed_s = exposed_exchange_s(
-            self.asked.jobs[chain[0]],
+            job,
             exchange,
             forward_s=np.array([sum(cut.forward_s) for cut in cuts]),
             backward_s=np.array([sum(cut.backward_s) for cut in cuts]),
         )
-        laws = chain_laws(cuts, share, rest_s, fastest, exposed_s)
-        return Side(chain=chain, job=self.asked.jobs[chain[0]], laws=laws, layouts=None, cuts=tuple(cuts))
+        laws = chain_laws(cuts, share, ahead.rest(bounds), fastest, exposed_s)
+        return Side(chain=chain, job=job, laws=laws, layouts=None, cuts=tuple(cuts))

@@ -9,7 +9,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.planner.mixed.chain_cut import ChainCut
-from meshwright.planner.mixed.laws import Laws
+from meshwright.planner.mixed.laws import Laws, Rest
 from meshwright.planner.mixed.shapes import Chain
 from meshwright.planner.mixed.solution import Party
 
@@ -76,8 +76,11 @@ def most_done(laws: Laws, time_s: float) -> float:
     return laws.share * min(time_s / least_s, 1.0) + max(time_s - least_s, 0.0) * laws.fastest
 
 
-def chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: float, exposed_s: FloatArray) -> Laws:
-    """Give the laws of cuts: their step, and one more micro-batch of the busiest stage."""
+def chain_laws(cuts: Sequence[ChainCut], share: float, steps: Rest, fastest: float, exposed_s: FloatArray) -> Laws:
+    """Give the laws of cuts: their step, and one more micro-batch of the busiest stage.
+
+    steps: what configurations that weren't cut have done by a time at most.
+    """
     busy = np.array([max(np.add(cut.forward_s, cut.backward_s)) for cut in cuts])
     totals = np.array([cut.total for cut in cuts], dtype=np.int64)
     return Laws(
@@ -88,6 +91,7 @@ def chain_laws(cuts: Sequence[ChainCut], share: float, rest_s: float, fastest: f
         exposed_s=exposed_s,
         tails_s=np.zeros((0, len(cuts))),
         share=share,
-        rest_s=rest_s,
+        rest_s=float(steps.time_s[0]) if len(steps.time_s) else np.inf,
         fastest=fastest,
+        steps=steps,
     )

@@ -20,7 +20,7 @@ def passes(plan: MixedPlan) -> Found:
                 continue
             total = max(replica.micro_batches + (replica.last_micro_batch > 0) for replica in chain.replicas)
             forward_s, backward_s = _with_links(chain)
-            took = _one_forward_one_backward(forward_s, backward_s, total)
+            took = one_forward_one_backward(forward_s, backward_s, total)
             said = chain.time_breakdown_s.get("passes", 0.0) + chain.time_breakdown_s.get("bubble", 0.0)
             words.append(f"{took:.6g} s simulated, {said:.6g} s predicted")
             if plan.mixed.way is not None and plan.mixed.way.name == "skip-stages":
@@ -61,7 +61,7 @@ def _with_links(chain: ChainSection) -> tuple[list[float], list[float]]:
     return forward_s, backward_s
 
 
-def _one_forward_one_backward(forward_s: list[float], backward_s: list[float], total: int) -> float:
+def one_forward_one_backward(forward_s: list[float], backward_s: list[float], total: int) -> float:
     """Give the seconds until the last pass ends: each stage runs its passes in order, each when its input is there."""
     stages = len(forward_s)
     orders = []
