@@ -18,6 +18,7 @@ from meshwright.planner.experts.packing import packed
 from meshwright.planner.experts.polish import device_loads
 from meshwright.planner.experts.resplit import MOST_SQUARE, resplit
 from meshwright.planner.experts.roomy import roomy_counts
+from meshwright.planner.experts.two_slots import paired
 
 
 @settings(deadline=None, max_examples=60)
@@ -141,3 +142,18 @@ def test_linear_programs_keep_the_time_limit() -> None:
     found = place_experts(loads(1, 512, "lognormal", spread=0.8), devices=512, slots=1024, time_limit_s=0.2)
     assert found.stopped
     assert found.seconds < 1.0
+
+
+def test_the_pairs_that_counts_are_chosen_by_are_those_that_they_are_placed_in() -> None:
+    """In order, the replicas in the middle may be of one expert, which no device may hold twice."""
+    for seed in range(12):
+        weights = -np.sort(-loads(1, 24, "dirichlet", spread=0.3, seed=seed)[0])
+        counts = greedy_counts(weights[None], slots=64, devices=32)[0]
+        found = paired(weights, counts, devices=32, bound=float(weights.sum()) / 32)
+        placed = packed(weights[None], found.counts[None], devices=32)
+        assert device_loads(placed, weights[None] / found.counts).max() == pytest.approx(found.largest)
+
+
+def test_two_slots_of_skewed_experts_come_near_the_bound() -> None:
+    found = place_experts(loads(2, 48, "dirichlet", spread=0.3), devices=96, slots=192)
+    assert found.gap.max() <= 0.03

@@ -2,7 +2,8 @@
 
 The program (`count_program`) of pairs is exact but for fractions of counts, of which there are few: T is bisected, and
 counts rounded from them are made to sum to the slots, which then move one at a time, for the least excess of pairs over
-T. The heaviest replica goes with the lightest, the next with the next: no pairs of them are lighter.
+T. The heaviest replica goes with the lightest, the next with the next: no pairs of them are lighter, but for experts in
+the middle that would be paired with themselves.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ ABOVE = (0.3, 0.6, 0.9)
 # Experts whose counts are tried both ways, and moves of a slot after rounding.
 MOST_FRACTIONAL = 3
 MOST_MOVES = 6
-MOST_TAKERS = 16
+MOST_TAKERS, MOST_DONORS = 16, 96
+# At last, from the best counts: moves, and experts that may give or take a slot.
+MOST_CLIMBS = 24
+MOST_CLIMBERS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,10 @@ def paired(weights: FloatArray, counts: IntArray, *, devices: int, bound: float,
         if reached < largest:
             best, largest = tried, reached
             high = min(high, largest)
+    if largest > low * (1 + NEAR) and not deadline.passed():
+        tried = _climbed(weights, best, low, devices=devices, deadline=deadline)
+        reached = _largest(weights, tried)
+        best, largest = (tried, reached) if reached < largest else (best, largest)
     return Paired(counts=best, largest=largest, bound=min(low, largest))
 
 
@@ -113,6 +121,34 @@ def _moved(weights: FloatArray, counts: IntArray, most: float, *, devices: int) 
     return counts
 
 
+def _climbed(weights: FloatArray, counts: IntArray, most: float, *, devices: int, deadline: Deadline) -> IntArray:
+    """Give the counts of the lightest pairs of those met while slots move, of all that may, for the least excess."""
+    best, largest = counts, _largest(weights, counts)
+    now = float(_excess_and_largest(weights, counts[None], most)[0][0])
+    for _ in range(MOST_CLIMBS):
+        if deadline.passed():
+            break
+        lighter = np.argsort(weights / np.maximum(counts - 1, 1), kind="stable")
+        donors = lighter[counts[lighter] > 1][:MOST_CLIMBERS]
+        heavier = np.argsort(-weights / counts, kind="stable")
+        takers = heavier[counts[heavier] < devices][:MOST_CLIMBERS]
+        taker, donor = (part.ravel() for part in np.meshgrid(takers, donors, indexing="ij"))
+        taker, donor = taker[taker != donor], donor[taker != donor]
+        if not len(taker):
+            break
+        tries = np.repeat(counts[None], len(taker), axis=0)
+        tries[np.arange(len(taker)), taker] += 1
+        tries[np.arange(len(taker)), donor] -= 1
+        excess, heaviest = _excess_and_largest(weights, tries, most)
+        lightest, least = int(heaviest.argmin()), int(excess.argmin())
+        if heaviest[lightest] < largest:
+            best, largest = tries[lightest], float(heaviest[lightest])
+        if excess[least] >= now * (1 - 1e-6):
+            break
+        counts, now = tries[least], float(excess[least])
+    return best
+
+
 def _trades(weights: FloatArray, counts: IntArray, most: float, *, devices: int) -> tuple[IntArray, IntArray]:
     """Give who gets a slot from whom: the experts of the pairs above `most`, from all that have more than one."""
     expert = replicas(counts[None])[0]
@@ -121,7 +157,8 @@ def _trades(weights: FloatArray, counts: IntArray, most: float, *, devices: int)
     above = np.flatnonzero(each + each[::-1] > most)
     above = above[np.argsort(-(each + each[::-1])[above], kind="stable")][:MOST_TAKERS]
     takers = np.unique(expert[above])
-    takers, donors = takers[counts[takers] < devices], np.flatnonzero(counts > 1)
+    lighter = np.argsort(weights / np.maximum(counts - 1, 1), kind="stable")
+    takers, donors = takers[counts[takers] < devices], lighter[counts[lighter] > 1][:MOST_DONORS]
     taker, donor = (part.ravel() for part in np.meshgrid(takers, donors, indexing="ij"))
     return taker[taker != donor], donor[taker != donor]
 
@@ -131,9 +168,20 @@ def _largest(weights: FloatArray, counts: IntArray) -> float:
 
 
 def _excess_and_largest(weights: FloatArray, counts: IntArray, most: float) -> tuple[FloatArray, FloatArray]:
-    """Give what pairs of the heaviest with the lightest weigh above `most` in all, and the heaviest pair [tries]."""
-    slots = int(counts[0].sum())
+    """Give what pairs of the heaviest with the lightest weigh above `most` in all, and the heaviest pair [tries].
+
+    An expert whose replicas would be paired with one another has them exchanged with the next ones.
+    """
+    half = int(counts[0].sum()) // 2
     each = np.take_along_axis(weights / counts, replicas(counts), axis=1)
     each.sort(axis=1)
-    pairs = each[:, : slots // 2] + each[:, : slots // 2 - 1 : -1]
+    light, heavy = each[:, half - 1 :: -1], each[:, half:].copy()
+    at = np.flatnonzero(light[:, 0] == heavy[:, 0])
+    if len(at):
+        middle = heavy[at, :1]
+        above, below = (heavy[at] == middle).sum(axis=1)[:, None], (light[at] == middle).sum(axis=1)[:, None]
+        place = np.arange(half)
+        apart = np.where(place < below, place + above, np.where(place < below + above, place - below, place))
+        heavy[at] = np.take_along_axis(heavy[at], np.minimum(apart, half - 1), axis=1)
+    pairs = heavy + light
     return np.maximum(pairs - most, 0.0).sum(axis=1), pairs.max(axis=1)
