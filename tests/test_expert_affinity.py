@@ -248,6 +248,13 @@ def test_tokens_of_home_devices_are_an_assignment_problem() -> None:
     assert found.cross_device == pytest.approx(1 - best / tokens.sum())
 
 
+def test_loads_are_those_given_where_tokens_are_of_another_sample() -> None:
+    # Tokens say where, 1 of 2 of each expert's from each device, and loads how much: 3 and 1.
+    placed = place_experts([[3.0, 1.0]], devices=2, tokens=np.ones((1, 2, 2)), objective="balance")
+    assert placed.max_over_mean.tolist() == pytest.approx([1.5])
+    assert placed.cross_device == pytest.approx(0.5)
+
+
 def test_dispatches_worked_out_by_hand() -> None:
     # Two nodes of two devices; expert 0 on devices 0 and 2, expert 1 on device 1, expert 2 on device 3.
     by_device = np.array([[[0], [1], [0], [2]]])

@@ -59,12 +59,12 @@ def dispatched(routing: Routing, by_device: IntArray, *, nodes: int, rule: Dispa
     split = holds / holds.sum(axis=1, keepdims=True)
     tally = _Tally()
     if routing.tokens is not None:
-        loads = [
-            _sent(sent, here, nodes=nodes, rule=rule, tally=tally).sum(axis=1)
-            for sent, here in zip(routing.tokens, holds, strict=True)
-        ]
-        scale = routing.loads.sum(axis=1) / np.maximum(routing.tokens.sum(axis=(1, 2)), 1e-300)
-        out = np.stack(loads) * scale[:, None]
+        out = np.stack(
+            [
+                _split(_sent(sent, here, nodes=nodes, rule=rule, tally=tally), here, load)
+                for sent, here, load in zip(routing.tokens, holds, routing.loads, strict=True)
+            ]
+        )
     else:
         out = _chained(routing, holds, split, nodes=nodes, rule=rule, tally=tally)
     if not tally.total:
@@ -93,11 +93,19 @@ def _chained(
     for moved, here, load in zip(routing.moves, holds[1:], routing.loads[1:], strict=True):
         share = arrived / np.maximum(arrived.sum(axis=0), 1e-300)
         arrived = _sent(product(share, moved), here, nodes=nodes, rule=rule, tally=tally)
-        # Loads may be in another unit than transitions: each expert's is split as its transitions are.
-        came = arrived.sum(axis=0)
-        even = here / here.sum(axis=0)
-        loads.append((np.where(came > 0, arrived / np.maximum(came, 1e-300), even) * load).sum(axis=1))
+        loads.append(_split(arrived, here, load))
     return np.stack(loads)
+
+
+def _split(arrived: FloatArray, holds: BoolArray, load: FloatArray) -> FloatArray:
+    """Give the load of each device [devices] of one layer, each expert's split as the tokens that arrived.
+
+    Loads may be in another unit than those, or of other tokens; what gets none is split alike.
+    """
+    came = arrived.sum(axis=0)
+    even = holds / holds.sum(axis=0)
+    split: FloatArray = (np.where(came > 0, arrived / np.maximum(came, 1e-300), even) * load).sum(axis=1)
+    return split
 
 
 def _sent(tokens: FloatArray, holds: BoolArray, *, nodes: int, rule: Dispatch, tally: _Tally) -> FloatArray:
