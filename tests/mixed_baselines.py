@@ -10,8 +10,9 @@ import numpy as np
 
 from meshwright.costmodels.island_links import Across, exchange_of, joined_edges, widest_tree
 from meshwright.planner.mixed.alone import alone
-from meshwright.planner.mixed.chain_configs import configurations, members_of
+from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import Known, best_chain_cut
+from meshwright.planner.mixed.chain_members import members_of
 from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import shapes_of
 

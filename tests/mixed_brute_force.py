@@ -22,8 +22,9 @@ from meshwright.costmodels.stage_table import stage_table
 from meshwright.costmodels.state import stage_parameters
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.space import space_of
-from meshwright.planner.mixed.chain_configs import configurations, members_of
+from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import Known, Stages, stages_of, steps_of
+from meshwright.planner.mixed.chain_members import members_of
 from meshwright.planner.mixed.question import Mixed
 
 LARGE = 1e9

@@ -15,8 +15,9 @@ from meshwright.costmodels.island_links import Across, Edge, exchange_of, widest
 from meshwright.costmodels.layout import LayoutTable
 from meshwright.costmodels.predict import predict_time
 from meshwright.hardware.islands import islands_of
-from meshwright.planner.mixed.chain_configs import configurations, members_of
+from meshwright.planner.mixed.chain_configs import configurations
 from meshwright.planner.mixed.chain_cut import best_chain_cut
+from meshwright.planner.mixed.chain_members import members_of
 from meshwright.planner.mixed.chain_weights import weighted_bound_s
 from meshwright.planner.mixed.laws import Laws, best_shares
 from meshwright.planner.mixed.planning import asked_of, mixed_inputs
@@ -125,6 +126,40 @@ def test_weights_of_chains_hold_for_every_order_of_events() -> None:
             assert before_s + total * both_s[turn] <= step_s
             if turn >= stages - total:
                 assert before_s + (total - stages + 1 + turn) * both_s[turn] + 2 * behind_s <= step_s
+
+
+@pytest.mark.parametrize(
+    ("limits", "piped"),
+    [
+        ({"fix": {"zero_stage": 3}}, False),
+        ({"fix": {"schedule": "gpipe"}}, False),
+        ({"fix": {"recompute": "none"}}, True),
+        ({"fix": {"recompute": "full"}}, True),
+        ({"fix": {"split": "even"}}, True),
+        ({"max": {"recompute_layers": 1}}, True),
+    ],
+)
+def test_pipelines_across_keep_what_is_asked(
+    small: Callable[..., Mixed], limits: dict[str, dict[str, object]], piped: bool
+) -> None:
+    """GPipe and ZeRO-3 don't cross links; what is computed again, and the split, is as asked on every stage."""
+    asked = small(link="100 Gb/s, 0.1 ms", batch=16, layers=8, limits=limits)
+    short = [round(0.08 * limit) for limit in asked.memory_limits_bytes]
+    members, cuts = members_of(asked.jobs, asked.limits, short), []
+    for found in configurations(members, asked.islands.links, share=16.0, below_s=np.inf):
+        for row in range(len(found)):
+            total = -(-16 // int(found.sequences[row]))
+            solved = best_chain_cut(found, row, total=total, memory_limits_bytes=short, below_s=1e6, known={})
+            cuts += [] if solved.cut is None else [solved.cut]
+    assert bool(cuts) == piped
+    for cut in cuts:
+        again, layers = cut.recomputed, cut.layers
+        if "recompute" in asked.limits.fix:
+            assert all(again) if asked.limits.fix["recompute"] == "full" else not any(again)
+        if "split" in asked.limits.fix:
+            assert max(layers) - min(layers) <= 1
+        if asked.limits.max:
+            assert max(again) <= 1
 
 
 def test_two_halves_of_one_cluster_are_as_fast_as_the_cost_model_says_of_the_whole(

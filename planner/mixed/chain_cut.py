@@ -15,14 +15,15 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.stack_entry import RecomputeBy
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import layer_times
 from meshwright.costmodels.schedule import StageTimes, alike, waiting_s
+from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import rounded
 from meshwright.planner.mixed.chain_configs import Configurations, slowed_s
+from meshwright.planner.mixed.chain_members import chain_layout
 from meshwright.planner.stages.figures import Figures, figures_of
 from meshwright.planner.stages.lower_bounds import least_costs_s
 from meshwright.planner.stages.options import Options
@@ -189,13 +190,14 @@ def stages_of(
     skipped: float = 0.0,
 ) -> Stages | None:
     """Give what the stages of a configuration may hold; None where no split can take less than `below_s`."""
-    own = tuple(_layout(member.layouts.row(row)) for member in found.members)
+    own = tuple(chain_layout(member.layouts.row(row)) for member in found.members)
     layers, pipeline = len(found.members[0].job.model.layers), int(found.stages[row])
     crossing = tuple(float(each) for each in found.crossing_s[:, row])
     island = _islands([layout.pipeline_parallel for layout in own], buffered=found.buffered)
     holding = int((island >= 0).sum())
     shortest_s = min(float(member.shortest_s[row]) for member in found.members)
     longest = int(min(below_s / (total * shortest_s), layers - holding + 1))
+    even = even or found.members[0].limits.fixes_split
     if even:
         longest = min(longest, -(-layers // holding))
     if longest * holding < layers:
@@ -208,7 +210,8 @@ def stages_of(
         key = (member.island, replace(layout, pipeline_parallel=pipeline), total, longest, limit)
         if key not in known:
             batch = total * layout.data_parallel * layout.micro_batch
-            known[key] = _figures(replace(member.job, global_batch=batch), key[1], segments, limit, below_s)
+            job = replace(member.job, global_batch=batch)
+            known[key] = _figures(job, key[1], segments, limit, below_s, limits=member.limits)
         figures, again = known[key]
         rows = island == position
         for name, value in figures.items():
@@ -264,24 +267,8 @@ def _waits_s(found: Configurations, row: int, island: IntArray) -> tuple[FloatAr
     return into_s, back_s
 
 
-def _layout(layout: Layout) -> Layout:
-    """Give the layout of an island's stages: 1F1B, the optimizer sharded over the replicas, recomputation as needed."""
-    ranks = layout.data_parallel * layout.context_parallel
-    return replace(
-        layout,
-        schedule=Schedule.ONE_F_ONE_B,
-        zero_stage=1 if ranks > 1 else 0,
-        zero_shard=ranks,
-        gradient_shard=None,
-        parameter_shard=None,
-        backward_shard=None,
-        recompute=Recompute.FULL,
-        recompute_layers=None,
-    )
-
-
 def _figures(
-    job: Job, layout: Layout, segments: Segments, limit: int, below_s: float
+    job: Job, layout: Layout, segments: Segments, limit: int, below_s: float, *, limits: Limits
 ) -> tuple[dict[str, FloatArray], IntArray]:
     """Give the figures of each stage and run where it recomputes the least that fits, [stages, runs], and how many.
 
@@ -294,13 +281,20 @@ def _figures(
         numbers = np.stack([np.zeros_like(most), most], axis=2)
     kinds = layer_times(job, LayoutTable.of([layout]))
     figures = figures_of(job, layout, kinds, segments, numbers, below_s=below_s)
-    fits = rounded(figures.peak_bytes) <= limit
+    fits = (rounded(figures.peak_bytes) <= limit) & _asked_again(numbers, limits)
     least = np.where(fits.any(axis=2), fits.argmax(axis=2), fits.shape[2] - 1)
     stage, run = np.indices(least.shape)
     chosen = figures.at(stage, run, least)
     values = {item.name: getattr(chosen, item.name) for item in fields(chosen)}
     values["peak_bytes"] = np.where(fits.any(axis=2), values["peak_bytes"], np.inf)
     return values, numbers[stage, run, least]
+
+
+def _asked_again(numbers: IntArray, limits: Limits) -> BoolArray:
+    """Give which numbers of layers may be computed again by what is asked of that."""
+    counts = limits.recompute_counts(int(numbers.max(initial=0)))
+    allowed = np.isin(numbers, counts) & limits.allows("recompute", value=Recompute.FULL)
+    return np.where(numbers == 0, limits.allows("recompute", value=Recompute.NONE), allowed)
 
 
 def _options(segments: Segments, figures: dict[str, FloatArray], recomputed: IntArray, *, holds: BoolArray) -> Options:

@@ -1,15 +1,26 @@
-"""The fastest way to train on islands, with a bound that no way of this space is below.
+"""The fastest way to train on islands, with a bound that no way of this space is below: an integer program.
 
-    minimise     the step
+    minimise     t
     over         shape      which islands pass a pipeline on, which train replicas, which stand idle  (shapes.py)
                  across     islands' optimizer states: copies, or a share each                        (island_links.py)
-                 layouts    of an island alone: the uniform search's space                            (alone.py)
-                            of a chain: degrees of each island                                        (chain_configs.py)
-                 layers     of each stage of a chain, and how many of them are computed again         (chain_cut.py)
-                 shares     sequences of each replica, which sum up to the global batch               (laws.py)
-    subject to   tensor, context and expert groups inside an island; memory of each island's devices
+                 z[p, j]    0 or 1: party p, an island or a chain of them, runs with layout j         (alone.py,
+                            that of an island alone is of the uniform search's space                   chain_members.py)
+                 m[p, j]    whole: its micro-batches; u[p, j, h], 0 or 1: a smaller last one          (laws.py)
+                 y[s, i, n] 0 or 1: stage s of a chain holds n layers from layer i on                 (chain_cut.py)
+                 r[s]       whole: how many of them are computed again                                (chain_cut.py)
+    subject to
+      one layout     sum over j of z[p, j] = 1                                                        _side
+      groups         tensor, context and expert groups of j inside an island                          members_of, alone
+      done           a_j z[p, j] + c_j m[p, j] + sum over h of d_jh u[p, j, h] <= t                   Laws.micro_batches
+      batch          sum over p, j of q_j m[p, j] + q_j / 2^h u[p, j, h] >= global batch              best_shares
+      one segment    sum over i, n of y[s, i, n] = 1                                                  stages_of
+      cover          sum over i + n = e of y[s, i, n] = sum over n of y[s + 1, e, n]                  splits_below
+      memory         y[s, i, n] = 0 where no r[s] fits in the island's devices                        _figures
+      passes         every chain of passes of 1F1B, linear in y, takes a_j + c_j m at most            least_costs_s
+      exchange       a_j has what the party doesn't hide of what parties send one another             exposed_exchange_s
 
-    step = max over chains (own step + what it doesn't hide of the exchange between chains)
+It is solved by its structure. The tests solve both halves as they stand, the split of a chain and the share of a batch,
+by HiGHS (tests/mixed_integer_program.py), and hold what is found here to that.
 
 1  each island alone at a share by its peak, which gives its rate, and by the rates its share (alone.py)
 2  every shape gets a bound by what its islands can do by a time at most; shapes are solved, those of the shortest
@@ -42,8 +53,9 @@ from meshwright.costmodels.island_links import (
 from meshwright.costmodels.parameters import total_parameters
 from meshwright.planner.mixed.alone import Alone, alone
 from meshwright.planner.mixed.chain_choices import choices
-from meshwright.planner.mixed.chain_configs import Configurations, Member, configurations, members_of
+from meshwright.planner.mixed.chain_configs import Configurations, configurations
 from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
+from meshwright.planner.mixed.chain_members import members_of
 from meshwright.planner.mixed.chain_weights import weighted_bound_s
 from meshwright.planner.mixed.laws import best_shares, least_s
 from meshwright.planner.mixed.question import Mixed
@@ -79,7 +91,7 @@ class _Search:
         self.best: Solution | None = None
         self.known: dict[tuple[int, int, float, Exchange, int, int], Alone] = {}
         self.figures: Known = {}
-        self.members: tuple[Member, ...] | None = None
+        self.members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
         self.bound_s: dict[Shape, float] = {}
         peaks = [job.cluster.device.peak(job.precision) * job.cluster.devices for job in asked.jobs]
         self.first = tuple(
@@ -266,8 +278,11 @@ class _Search:
 
     def _bound_s(self, shape: Shape) -> float:
         """Give a bound of a shape's steps by the rates that none of its islands exceeds, and what it does alone."""
+        passed = [island for chain in shape if len(chain) > 1 for island in chain]
+        if passed and not all(self.members and len(self.members[island].layouts) for island in passed):
+            return np.inf
         own = [self.first[chain[0]] for chain in shape if len(chain) == 1]
-        joint = sum(self.first[island].fastest for chain in shape if len(chain) > 1 for island in chain)
+        joint = sum(self.first[island].fastest for island in passed)
 
         def done(time_s: float) -> float:
             alone_ = sum(laws.rest(time_s) if not len(laws) else most_done(laws, time_s) for laws in own)
@@ -285,9 +300,6 @@ class _Search:
 
     def _configurations(self, chain: Chain, share: float, *, in_full: bool = True) -> tuple[Configurations, ...]:
         """Give what of a chain may take less than the best step for a share of the batch."""
-        if self.members is None:
-            asked = self.asked
-            self.members = members_of(asked.jobs, asked.limits, asked.memory_limits_bytes)
         links = [self.asked.islands.link_of[frozenset(pair)] for pair in pairwise(chain)]
         own = [self.members[island] for island in chain]
         return configurations(own, links, share=share, below_s=self.bar_s, in_full=in_full)
