@@ -157,3 +157,10 @@ def test_the_pairs_that_counts_are_chosen_by_are_those_that_they_are_placed_in()
 def test_two_slots_of_skewed_experts_come_near_the_bound() -> None:
     found = place_experts(loads(2, 48, "dirichlet", spread=0.3), devices=96, slots=192)
     assert found.gap.max() <= 0.03
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_third_slot_never_hurts_where_two_are_enough(seed: int) -> None:
+    weights = loads(2, 47, "dirichlet", spread=0.3, seed=seed)
+    two, three = (place_experts(weights, devices=48, slots=48 * size).max_over_mean for size in (2, 3))
+    assert (three <= two * (1 + 1e-9)).all()

@@ -2,7 +2,7 @@
 
 Expert e of weight w_e has c_e replicas of load w_e / c_e each. Decided are the counts c_e >= 1 and which devices hold
 them; sum of c <= P, each of the G devices holds at most S = P / G different experts; minimised is the largest device
-load. Slots are left empty only where small layers are better so; else c sums to P.
+load. Slots are left empty only where layers are found better so; else c sums to P.
 
     1. counts      greedily, for the least heaviest replica (`greedy_counts`), then for room beside those above half of
                    a device's load (`roomy_counts`)

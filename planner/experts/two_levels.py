@@ -12,8 +12,9 @@ from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.slots import members_of
 
-# Slots up to which fewer of them are tried.
+# Slots up to which fewer of them are tried, and more of them in layers so far above their bound.
 MOST_FEWER = 64
+MOST_FEWER_FAR, FAR = 512, 3e-3
 
 
 def balanced_slots(
@@ -27,7 +28,7 @@ def balanced_slots(
 ) -> Balanced:
     """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
 
-    Small layers leave a slot of each device empty where that is lighter than what was found for all of them.
+    Layers leave a slot of each device empty where that is lighter than what was found for all of them.
     Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts on.
     """
     size = slots // devices
@@ -37,9 +38,9 @@ def balanced_slots(
     placed[:, :, :used] = found.placed
     largest = found.largest.copy()
     enough = found.bound if aim is None else np.maximum(found.bound, aim)
-    above = np.flatnonzero(largest > enough * (1 + TOLERANCE))
     fewer = (used - 1) * devices
-    if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER and not deadline.passed():
+    above = np.flatnonzero(largest > enough * (1 + (TOLERANCE if fewer <= MOST_FEWER else FAR)))
+    if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER_FAR and not deadline.passed():
         less = balanced_slots(
             weights[above],
             slots=fewer,
