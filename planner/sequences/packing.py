@@ -201,21 +201,35 @@ class _Packer:
     def _best_fit(self, degree: int, load: float, count: int, attention: float) -> int | None:
         loads = self.open[degree].loads
         at = bisect_right(loads, (self.room[degree] - load, len(self.degree)))
-        # The fullest first; where memory is what lacks, the emptiest.
-        fullest = range(at - 1, max(at - 1 - MOST_LOOKED_AT, -1), -1)
-        emptiest = range(min(at - len(fullest), MOST_LOOKED_AT))
+        place = at - 1
+        if place < 0:
+            return None
+        if not self._takes(degree, loads[place][1], count, attention):
+            place = self._place_with_room(degree, at, count, attention)
+            if place < 0:
+                return None
+        old, number = loads.pop(place)
+        self.tokens[number] += count
+        self.work[number] += attention
+        if self.most_tokens[degree] - self.tokens[number] >= self.fewest:
+            insort(loads, (old + load, number))
+        return number
+
+    def _place_with_room(self, degree: int, end: int, count: int, attention: float) -> int:
+        """Give the place of a group that has room for tokens too, -1 for none: of the fullest, then the emptiest."""
+        loads = self.open[degree].loads
+        fullest = range(end - 2, max(end - 2 - MOST_LOOKED_AT, -1), -1)
+        emptiest = range(min(end - 1 - len(fullest), MOST_LOOKED_AT))
         for place in chain(fullest, emptiest):
-            old, number = loads[place]
-            tokens = self.tokens[number] + count
-            if tokens > self.most_tokens[degree] or not self._within(degree, self.work[number] + attention, tokens):
-                continue
-            del loads[place]
-            self.tokens[number] = tokens
-            self.work[number] += attention
-            if self.most_tokens[degree] - tokens >= self.fewest:
-                insort(loads, (old + load, number))
-            return number
-        return None
+            if self._takes(degree, loads[place][1], count, attention):
+                return place
+        return -1
+
+    def _takes(self, degree: int, number: int, count: int, attention: float) -> bool:
+        tokens = self.tokens[number] + count
+        if tokens > self.most_tokens[degree]:
+            return False
+        return not self.others[degree] or self._within(degree, self.work[number] + attention, tokens)
 
     def _within(self, degree: int, work: float, tokens: int) -> bool:
         return all(a * work + b * tokens <= room for a, b, room in self.others[degree])

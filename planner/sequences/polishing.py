@@ -25,8 +25,8 @@ MOVED = 24
 # By how much the end of a step has to come sooner for a change to be one, relative.
 PROGRESS = 1e-6
 # A step takes about so many sequences' worth of changes, and no more of them than this.
-EFFORT = 30_000
-MOST_STEPS = 40
+EFFORT = 16_000
+MOST_STEPS = 20
 
 
 def polished(costs: GroupCosts, batch: Batch, split: Split, mode: Mode) -> Split:

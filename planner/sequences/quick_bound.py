@@ -5,6 +5,8 @@
                    ranks T >= sum over sequences of min over degrees of d load(d) + ranks M fixed
                where ranks without a group wait as long as one with the shortest, and M is at least what memory asks for
                (without a barrier: M is in the mean over ranks at least that, and at least 1 of ranks that work at all)
+    long       two sequences whose loads are more than half of what fixed parts leave of the step share no rank: each
+               has a group of its own, which adds d times what the fixed part of its degree is above the least one
 
 In a step of T no sequence is in a group that takes it alone longer than T: the area bound is the least T that keeps to
 that. A group never takes less than by the first of its pieces, which is the one that counts here.
@@ -12,7 +14,7 @@ that. A group never takes less than by the first of its pieces, which is the one
 
 import numpy as np
 
-from meshwright.costmodels.layout import BoolArray
+from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.group_costs import GroupCosts
 
@@ -35,15 +37,18 @@ def quick_bound_s(
     """
     alone_s = batch.alone_s if degrees is None else batch.alone_s[degrees]
     sizes = costs.degrees if degrees is None else costs.degrees[degrees]
-    area_s = batch.load_s if degrees is None else batch.load_s[degrees]
-    area_s = area_s * sizes[:, np.newaxis] / costs.ranks
+    load_s = batch.load_s if degrees is None else batch.load_s[degrees]
+    area_s = load_s * sizes[:, np.newaxis] / costs.ranks
     longest_s = float(alone_s.min(axis=0).max())
     if not np.isfinite(longest_s):
         return float(np.inf)
     fixed_s = _fixed_s(costs, batch, micro_batches)
+    long_s = area_s + _more_fixed_s(costs, sizes, degrees)
+    least_s = float(costs.fixed_s.min())
 
     def asked_s(limit_s: float) -> float:
-        return float(np.where(alone_s <= limit_s, area_s, np.inf).min(axis=0).sum()) + fixed_s
+        own_s = np.where(load_s > (limit_s - least_s) / 2, long_s, area_s)
+        return float(np.where(alone_s <= limit_s, own_s, np.inf).min(axis=0).sum()) + fixed_s
 
     low = longest_s
     high = asked_s(low)
@@ -56,6 +61,12 @@ def quick_bound_s(
         middle = 0.5 * (low + high)
         low, high = (low, middle) if asked_s(middle) <= middle else (middle, high)
     return low
+
+
+def _more_fixed_s(costs: GroupCosts, sizes: IntArray, degrees: BoolArray | None) -> FloatArray:
+    """Give the mean over ranks of what a group's fixed part is above the least one [degrees, 1]."""
+    fixed_s = costs.fixed_s if degrees is None else costs.fixed_s[degrees]
+    return np.asarray((sizes * (fixed_s - costs.fixed_s.min()) / costs.ranks)[:, np.newaxis])
 
 
 def _fixed_s(costs: GroupCosts, batch: Batch, micro_batches: int | None) -> float:

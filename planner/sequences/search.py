@@ -36,11 +36,16 @@ GROWTH = 4.0
 MOST_EXCESS = 0.5
 # A floor but the first is tried only where its bound is further than this below what is known.
 WORTHWHILE = 2e-2
+# In lockstep groups aren't filled up only where that succeeds no sooner than so far above the bound.
+MUCH = 0.05
 # Where halving ends, relative to the time.
 PRECISION = 2e-3
 # Sequences and ranks of all tries together, and how many there are at least.
-EFFORT = 20_000
+EFFORT = 15_000
+EFFORT_IN_LOCKSTEP = 20_000
 FEWEST_TRIES = 22
+# Of the floors, by their bounds.
+FIRST, FURTHER, ALL = slice(0, 1), slice(1, None), slice(0, None)
 # Beyond the micro-batches that memory asks for.
 MORE_MICRO_BATCHES = 2
 
@@ -64,7 +69,8 @@ class Best:
     tries: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tries = max(EFFORT // (len(self.batch) + self.costs.ranks), FEWEST_TRIES)
+        effort = EFFORT_IN_LOCKSTEP if self.mode is Mode.LOCKSTEP else EFFORT
+        self.tries = max(effort // (len(self.batch) + self.costs.ranks), FEWEST_TRIES)
 
     def offer(self, split: Split, mode: Mode) -> float:
         """Take a split if it is better, and give its seconds."""
@@ -135,15 +141,16 @@ def _search_ways(best: Best, modes: tuple[Mode, ...]) -> None:
         _search_differences(best, modes[0], fewest)
     nested = is_chain(best.costs.degrees) and not best.full
     if Mode.FREE in modes and nested:
-        _search_free(best, floors=1)
-        _search_lockstep(best, Mode.FREE, fewest, floors=1)
+        _search_free(best, FIRST)
+        _search_lockstep(best, Mode.FREE, fewest, FIRST)
         _search_shelves(best, Mode.FREE)
-        _search_free(best)
+        _search_free(best, FURTHER)
         return
-    _search_lockstep(best, modes[0], fewest, floors=1)
+    _search_lockstep(best, modes[0], fewest, FIRST)
     _search_shelves(best, modes[0])
-    for micro_batches in range(fewest, fewest + MORE_MICRO_BATCHES + 1):
-        _search_lockstep(best, modes[0], micro_batches)
+    _search_lockstep(best, modes[0], fewest, FURTHER)
+    for micro_batches in range(fewest + 1, fewest + MORE_MICRO_BATCHES + 1):
+        _search_lockstep(best, modes[0], micro_batches, ALL)
 
 
 def _search_differences(best: Best, mode: Mode, fewest: int) -> None:
@@ -182,9 +189,9 @@ def _search_shelves(best: Best, mode: Mode) -> None:
     ).search()
 
 
-def _search_free(best: Best, *, floors: int | None = None) -> None:
+def _search_free(best: Best, floors: slice) -> None:
     costs, batch = best.costs, best.batch
-    for floor, bound_s in islice(_floors(best, micro_batches=None), floors):
+    for floor, bound_s in islice(_floors(best, micro_batches=None), floors.start, floors.stop):
         ways = [True, False]
 
         def attempt(limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways) -> float | None:
@@ -200,15 +207,17 @@ def _search_free(best: Best, *, floors: int | None = None) -> None:
         _halve(best, attempt, bound_s)
 
 
-def _search_lockstep(best: Best, mode: Mode, micro_batches: int, *, floors: int | None = None) -> None:
-    """Look for micro-batches of equal times, under so many floors, those with the lowest bounds."""
+def _search_lockstep(best: Best, mode: Mode, micro_batches: int, floors: slice) -> None:
+    """Look for micro-batches of equal times, under some of the floors, those with the lowest bounds first."""
     costs, batch = best.costs, best.batch
-    for floor, bound_s in islice(_floors(best, micro_batches=micro_batches), floors):
+    for floor, bound_s in islice(_floors(best, micro_batches=micro_batches), floors.start, floors.stop):
         ways = [True, False]
 
-        def attempt(limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways) -> float | None:
+        def attempt(
+            limit_s: float, allowed: BoolArray = floor, ways: list[bool] = ways, bound_s: float = bound_s
+        ) -> float | None:
             each_s = limit_s / micro_batches
-            for fill in ways:
+            for fill in ways[:1] if limit_s < bound_s * (1 + MUCH) else ways:
                 best.tries -= 1
                 groups = packed(costs, batch, each_s, micro_batches=micro_batches, degrees=allowed, fill=fill)
                 if groups is not None:
@@ -220,14 +229,14 @@ def _search_lockstep(best: Best, mode: Mode, micro_batches: int, *, floors: int 
 
 
 def _floors(best: Best, *, micro_batches: int | None) -> Iterator[tuple[BoolArray, float]]:
-    """Give the degrees of each floor whose bound is below what is known, the lowest bound first."""
+    """Give the degrees of each floor whose bound is below what is known, the lowest floor first: its bound is too."""
     costs, batch = best.costs, best.batch
-    floors = [np.arange(len(costs.degrees)) >= floor for floor in range(len(costs.degrees))]
-    bounds = [quick_bound_s(costs, batch, micro_batches=micro_batches, degrees=floor) for floor in floors]
-    for number, at in enumerate(np.argsort(bounds, kind="stable").tolist()):
-        if best.late or bounds[at] * (1 + (WORTHWHILE if number else PRECISION)) >= best.seconds:
+    for floor in range(len(costs.degrees)):
+        degrees = np.arange(len(costs.degrees)) >= floor
+        bound_s = quick_bound_s(costs, batch, micro_batches=micro_batches, degrees=degrees)
+        if best.late or bound_s * (1 + (WORTHWHILE if floor else PRECISION)) >= best.seconds:
             return
-        yield floors[at], bounds[at]
+        yield degrees, bound_s
 
 
 def _halve(best: Best, attempt: Callable[[float], float | None], bound_s: float) -> None:

@@ -62,21 +62,25 @@ class Shelves:
     def _follow(self, way: Way, depth: int) -> None:
         rest = self.batch.part(way.left)
         fewest = fewest_micro_batches(self.costs, rest)
-        if way.splits:
-            self._close(way, rest, fewest)
-        least_s = way.seconds + quick_bound_s(self.costs, rest, micro_batches=max(fewest, 2))
-        if depth > DEEPEST or least_s >= self.known_s() * (1 - WORTHWHILE):
+        if way.seconds + quick_bound_s(self.costs, rest, micro_batches=max(fewest, 2)) >= self._worthwhile_s():
             return
-        for bound_s, further in sorted(self._further(way, rest), key=lambda found: found[0])[:FOLLOWED]:
-            if bound_s < self.known_s() * (1 - WORTHWHILE):
+        found = sorted(self._further(way, rest), key=lambda found: found[0])[:FOLLOWED]
+        for bound_s, further in found:
+            if bound_s < self._worthwhile_s():
+                self._close(further)
+        for bound_s, further in found:
+            if bound_s < self._worthwhile_s() and depth < DEEPEST:
                 self._follow(further, depth + 1)
+
+    def _worthwhile_s(self) -> float:
+        return self.known_s() * (1 - WORTHWHILE)
 
     def _further(self, way: Way, rest: Batch) -> Iterator[tuple[float, Way]]:
         """Give the ways with one more micro-batch, and the bound of each."""
         least_s = float(rest.alone_s[:, 0].min())
         alone_s = np.unique(rest.alone_s[:, : LONGEST[len(way.splits)]])
         for limit_s in alone_s[np.isfinite(alone_s) & (alone_s >= least_s)].tolist():
-            if way.seconds + limit_s >= self.known_s() * (1 - WORTHWHILE) or not self.spend(len(rest)):
+            if way.seconds + limit_s >= self._worthwhile_s() or not self.spend(len(rest)):
                 return
             groups = packed_part(self.costs, rest, limit_s * (1 + ROUNDING))
             taken = groups.group >= 0
@@ -91,8 +95,10 @@ class Shelves:
             bound_s = seconds + quick_bound_s(self.costs, later, micro_batches=fewest_micro_batches(self.costs, later))
             yield bound_s, further
 
-    def _close(self, way: Way, rest: Batch, micro_batches: int) -> None:
+    def _close(self, way: Way) -> None:
         """Split what is left into micro-batches of equal times."""
+        rest = self.batch.part(way.left)
+        micro_batches = fewest_micro_batches(self.costs, rest)
         bound_s = quick_bound_s(self.costs, rest, micro_batches=micro_batches)
         low = high = bound_s
         for excess in EXCESSES:
