@@ -49,9 +49,12 @@ from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick
 Matrix: TypeAlias = Any  # scipy's sparse ones, which have no types
 
 GRAIN = 2e-3
+# The same of batches of no more sequences than this, whose programs are small.
+FINE_GRAIN = 2e-4
+FEW_SEQUENCES = 1024
 # The one-micro-batch bound is found to this.
 PRECISION = 5e-4
-ROUNDS = 5
+ROUNDS = 7
 # Of the dual-feasible functions of ranks.
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.1)
 # A MILP that takes longer says what it knows.
@@ -96,7 +99,8 @@ def certified_bound_s(costs: GroupCosts, batch: Batch, known_s: float, *, free: 
 
 def _classes(batch: Batch) -> _Classes:
     order = np.argsort(batch.tokens)
-    step = np.floor(np.log(batch.tokens[order]) / np.log1p(GRAIN))
+    grain = FINE_GRAIN if len(order) <= FEW_SEQUENCES else GRAIN
+    step = np.floor(np.log(batch.tokens[order]) / np.log1p(grain))
     first = np.flatnonzero(np.diff(step, prepend=-1.0))
     shortest = order[first]
     return _Classes(

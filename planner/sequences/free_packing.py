@@ -25,13 +25,13 @@ MOST_LOOKED_AT = 48
 
 
 def free_packed(
-    costs: GroupCosts, batch: Batch, wanted: IntArray, limit_s: float, *, fill: bool = False
+    costs: GroupCosts, batch: Batch, wanted: IntArray, limit_s: float, *, fill: float = 0.0
 ) -> tuple[IntArray, IntArray] | None:
     """Give the degree and the block of each sequence [sequences], None where no split within `limit_s` is found.
 
-    wanted: the degree that each sequence goes to first, at which it alone ends in time. fill: whether groups with
-    little time left take sequences of smaller degrees until it's gone, where those in groups of their own would take
-    longer with the fixed part of those.
+    wanted: the degree that each sequence goes to first, at which it alone ends in time. fill: groups with little time
+    left take sequences of smaller degrees until it's gone, where those in groups of their own would take longer with
+    so many times the fixed part of those; 0 for never.
     """
     blocks = _Blocks(costs, limit_s)
     degree, block = np.full(len(batch), -1), np.full(len(batch), -1)
@@ -51,7 +51,7 @@ def free_packed(
             degree[item], block[item] = up, found
         if fill:
             smaller = np.flatnonzero((wanted < at) & (degree < 0))
-            for item, found in blocks.fill(_Pool.of(costs, batch, wanted, smaller, at)):
+            for item, found in blocks.fill(_Pool.of(costs, batch, wanted, smaller, at, fill)):
                 degree[item], block[item] = at, found
     return degree, block
 
@@ -70,14 +70,14 @@ class _Pool:
     little_s: float
 
     @classmethod
-    def of(cls, costs: GroupCosts, batch: Batch, wanted: IntArray, items: IntArray, at: int) -> Self:
+    def of(cls, costs: GroupCosts, batch: Batch, wanted: IntArray, items: IntArray, at: int, fill: float) -> Self:
         """Make the pool of some sequences."""
         items = items[np.argsort(batch.load_s[at, items], kind="stable")]
         load_s = batch.load_s[at, items]
         area_s = float((batch.load_s[wanted[items], items] * costs.degrees[wanted[items]]).sum())
         here_s = float(load_s.sum() * costs.degrees[at])
         longer = 1.0 - area_s / here_s if here_s else 0.0
-        least_s = float(costs.fixed_s[wanted[items]].min(initial=np.inf))
+        least_s = fill * float(costs.fixed_s[wanted[items]].min(initial=np.inf))
         return cls(
             load_s=load_s.tolist(),
             tokens=batch.tokens[items].tolist(),
