@@ -235,6 +235,19 @@ def test_shapes_are_all_ordered_ways(small: Callable[..., Mixed], count: int, ex
     assert len(shapes) == len(set(shapes)) == expected
 
 
+@pytest.mark.parametrize(
+    ("model", "cluster", "link", "batch"),
+    [
+        ("mixtral-8x7b", "selene:16+dgx-h100:16", "100 Gb/s, 1 ms", 256),
+        ("llama-3.1-8b", "selene:8+dgx-h100:8", "400 Gb/s, 0.1 ms", 100),
+    ],
+)
+def test_models_of_the_catalog_are_proved_optimal(model: str, cluster: str, link: str, batch: int) -> None:
+    """A mixture whose memory decides, and replicas of few micro-batches."""
+    found = search_mixed(asked_of(mixed_inputs(model, cluster, links=[link], global_batch=batch, limits={}, **JOB)))
+    assert found.bound_s == pytest.approx(found.best.step_time_s, rel=1e-6)
+
+
 def law(*, each_s: float, sequences: int, tail_s: float | None = None, rest_s: float = np.inf) -> Laws:
     tails = np.zeros((0, 1)) if tail_s is None else np.array([[tail_s]])
     return Laws(

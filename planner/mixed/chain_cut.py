@@ -19,7 +19,6 @@ from meshwright.catalog.stack_entry import RecomputeBy
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray, Layout, LayoutTable, Recompute
 from meshwright.costmodels.predict import layer_times
-from meshwright.costmodels.schedule import StageTimes, alike, waiting_s
 from meshwright.planner.layout.limits import Limits
 from meshwright.planner.layout.objective import rounded
 from meshwright.planner.mixed.chain_configs import Configurations, slowed_s
@@ -28,6 +27,7 @@ from meshwright.planner.stages.figures import Figures, figures_of
 from meshwright.planner.stages.lower_bounds import least_costs_s
 from meshwright.planner.stages.options import Options
 from meshwright.planner.stages.segments import Segments
+from meshwright.planner.stages.split_laws import split_steps_s
 from meshwright.planner.stages.splits import Costs, splits_below
 
 # Prefixes to keep in each round, and whether by bound, as planner/stages does.
@@ -159,23 +159,7 @@ def best_chain_cut(
 
 def steps_of(stages: Stages, figures: Figures, *, total: float) -> FloatArray:
     """Give the steps of some splits without overhead, [splits], of figures [splits, stages]."""
-    count, width = figures.busy_s.shape
-    times = StageTimes(
-        stage=np.broadcast_to(np.arange(width)[:, np.newaxis], (width, count)),
-        steps=np.ones((width, count), dtype=np.int64),
-        forward_s=figures.forward_s.T[np.newaxis],
-        backward_s=figures.backward_s.T[np.newaxis],
-        weight_s=figures.weight_s.T[np.newaxis],
-    )
-    (group,) = alike(LayoutTable.of([stages.chain]))
-    bubble_s = waiting_s(
-        group.schedule,
-        times,
-        passes=np.full(count, total),
-        pipeline=np.full(count, width),
-        together=stages.job.stack.steps_together,
-    )
-    return np.asarray(total * times.busiest_s + bubble_s + figures.end_s.max(axis=1))
+    return split_steps_s(stages.chain, figures, total=total, together=stages.job.stack.steps_together)
 
 
 def stages_of(

@@ -68,7 +68,7 @@ from meshwright.planner.mixed.ways.skipping import skipped_stages, skipping
 ROUNDS = 4
 FIRST_WINDOW = 0.01
 # Configurations to cut at most: of pipelines through islands, and of such a chain that shares the batch.
-CUTS = 240
+CUTS = 600
 CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
 # Configurations that get their bounds by weights at once.
@@ -373,7 +373,9 @@ class _Search:
                 )
                 bound_s = min(bound_s, step_s)
             bar_s = self.bar_s if best is None else min(best.step_time_s, self.bar_s)
-            needed = [max(*pair) for pair in zip(windows, windows_needed(sides, bar_s), strict=True)]
+            needed = [
+                max(*pair) for pair in zip(windows, windows_needed(sides, bar_s, batch=self.asked.batch), strict=True)
+            ]
             if bound_s >= bar_s * (1 - ROUNDING) or needed == windows:
                 break
             windows = needed

@@ -15,6 +15,7 @@ from meshwright.planner.mixed.solution import Party
 
 # How much slower than the fastest the layouts of an island are that are looked at, at least and at most.
 NARROWEST, WIDEST = 0.04, 0.3
+BEFORE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +61,17 @@ class Side:
         )
 
 
-def windows_needed(sides: Sequence[Side], bar_s: float) -> list[float]:
-    """Give the windows outside of which no layout does as much by the bar as those inside, as far as they go."""
+def windows_needed(sides: Sequence[Side], bar_s: float, *, batch: int) -> list[float]:
+    """Give the windows outside of which no layout makes up the batch by the bar, as far as they go.
+
+    That is with what the other sides have done just before it.
+    """
     if not np.isfinite(bar_s):
         return [WIDEST] * len(sides)
+    done = [side.laws.done(bar_s * (1 - BEFORE)) for side in sides]
     allowed = [
-        bar_s / side.laws.share_s * max(1.0, side.laws.share / max(side.laws.done(bar_s), 1)) - 1.0 for side in sides
+        bar_s / side.laws.share_s * max(1.0, side.laws.share / max(batch - sum(done) + own, 1)) - 1.0
+        for side, own in zip(sides, done, strict=True)
     ]
     return [min(max(window * 1.02, NARROWEST), WIDEST) for window in allowed]
 

@@ -27,13 +27,14 @@ from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTab
 from meshwright.costmodels.pipeline_bubble import LayerSeconds
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.predict import layer_times, predict_memory, predict_time
-from meshwright.costmodels.schedule import StageTimes, alike, micro_batches, waiting_s
+from meshwright.costmodels.schedule import micro_batches
 from meshwright.costmodels.stages import chunk_sizes
 from meshwright.costmodels.synchronisation import tied_embedding_s
 from meshwright.planner.layout.objective import rounded
 from meshwright.planner.stages.figures import Figures, longest_s
 from meshwright.planner.stages.lower_bounds import least_costs_s
 from meshwright.planner.stages.options import Options, options_of
+from meshwright.planner.stages.split_laws import split_steps_s
 from meshwright.planner.stages.splits import Costs, SplitsBelow, splits_below
 
 # Prefixes to keep in each round, and whether by bound.
@@ -165,24 +166,8 @@ class _Problem:
 
     def _laws_s(self, figures: Figures) -> FloatArray:
         """Give the step of some splits by their schedule's law, at least, [splits], of figures [splits, stages]."""
-        count, stages = figures.busy_s.shape
-        times = StageTimes(
-            stage=np.broadcast_to(np.arange(stages)[:, np.newaxis], (stages, count)),
-            steps=np.ones((stages, count), dtype=np.int64),
-            forward_s=figures.forward_s.T[np.newaxis],
-            backward_s=figures.backward_s.T[np.newaxis],
-            weight_s=figures.weight_s.T[np.newaxis],
-        )
-        (group,) = alike(LayoutTable.of([self.layout]))
-        bubble_s = waiting_s(
-            group.schedule,
-            times,
-            passes=np.full(count, self.total),
-            pipeline=np.full(count, stages),
-            together=self.job.stack.steps_together,
-        )
-        laws_s: FloatArray = self.total * times.busiest_s + bubble_s + figures.end_s.max(axis=1) + self.rest_s
-        return laws_s
+        together = self.job.stack.steps_together
+        return split_steps_s(self.layout, figures, total=self.total, together=together) + self.rest_s
 
     def _cuts(self, splits: SplitsBelow, rows: IntArray) -> Iterator[Cut]:
         """Predict some splits."""

@@ -46,7 +46,7 @@ def permissions(given: Sequence[str]) -> tuple[Permission, ...]:
             raise InputError(f"no way is called {name!r:.60}", path="allow", hint=f"known: {', '.join(Allowed)}")
         way = Allowed(name)
         most = LARGEST.get(way, MOST)
-        if colon and not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= most):
+        if colon and not (number.isascii() and number.isdigit() and len(number) <= 6 and 1 <= int(number) <= most):
             raise InputError(f"{text!r:.60} needs a whole number from 1 to {most}: {NUMBERS[way][0]}", path="allow")
         if any(each.way is way for each in found):
             raise InputError(f"{name} is allowed twice", path="allow", hint="give it once")
