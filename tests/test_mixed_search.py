@@ -248,6 +248,14 @@ def test_models_of_the_catalog_are_proved_optimal(model: str, cluster: str, link
     assert found.bound_s == pytest.approx(found.best.step_time_s, rel=1e-6)
 
 
+def test_many_islands_train_replicas_of_their_own(small: Callable[..., Mixed]) -> None:
+    islands = small("+".join(["selene:2"] * 6)).islands
+    assert len(shapes_of(islands)) == 2**6 - 1
+    found = search_mixed(small("+".join(["selene:1", *["dgx-h100:1"] * 5]), batch=36, link="1600 Gb/s, 5 us"))
+    assert all(len(chain) == 1 for chain in found.best.shape)
+    assert found.bound_s <= found.best.step_time_s
+
+
 def law(*, each_s: float, sequences: int, tail_s: float | None = None, rest_s: float = np.inf) -> Laws:
     tails = np.zeros((0, 1)) if tail_s is None else np.array([[tail_s]])
     return Laws(

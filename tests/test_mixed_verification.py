@@ -164,6 +164,11 @@ def test_shapes_are_all_sets_of_orders(islands: int) -> None:
     assert {frozenset(shape) for shape in every_shape(islands)} == counted
 
 
+def test_many_islands_are_alone_or_idle() -> None:
+    assert len(every_shape(6)) == 2**6 - 1
+    assert all(len(chain) == 1 for shape in every_shape(6) for chain in shape)
+
+
 def test_a_mixed_plan_obeys_its_schema(plans: dict[str, MixedPlan]) -> None:
     schema = mixed_plan_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -11,15 +11,21 @@ from meshwright.planner.verification.mixed.links import ways_of
 Failures = Iterator[tuple[str, str]]
 Chains = tuple[tuple[int, ...], ...]
 
+# Of more islands no pipeline passes several.
+MOST_PIPED = 4
+
 
 def every_shape(islands: int) -> set[Chains]:
-    """Give all ways to put islands in chains, by adding one island after another: idle, at a place, or alone."""
+    """Give all ways to put islands in chains, by adding one island after another: idle, at a place, or alone.
+
+    Of many islands each is alone or idle.
+    """
     found: set[Chains] = {()}
     for island in range(islands):
         fresh: set[Chains] = set(found)
         for chains in found:
             fresh.add((*chains, (island,)))
-            for number, chain in enumerate(chains):
+            for number, chain in enumerate(chains if islands <= MOST_PIPED else ()):
                 for place in range(len(chain) + 1):
                     grown = (*chain[:place], island, *chain[place:])
                     fresh.add((*chains[:number], grown, *chains[number + 1 :]))
