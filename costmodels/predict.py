@@ -1,6 +1,6 @@
 """The cost model's two entry points: step time and peak memory of many layouts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -63,17 +63,17 @@ def predict_time(job: Job, layouts: LayoutTable) -> TimePrediction:
     parts = part_times(job, layouts, stages, parameters, kinds)
     embedding, head, accumulation = parts.embedding, parts.head, parts.accumulation
     work = stage_work(stages, parts)
-    per_micro_batch = work.forward_s + work.backward_s
-    slowest = stages.slowest(per_micro_batch)
+    together = paired_share(layouts, total)
+    savings = [saved_by_pairing_s(job, time) for time in kinds]
+    slowest = stages.slowest(work.forward_s + work.backward_s - _saved_s(stages, together, savings))
     rows = np.arange(len(layouts))
     layers, again = stages.layers[rows, slowest], stages.recomputed[rows, slowest]
     breakdown = {
         str(cause): passes * sum(layers[:, kind] * _both(time, cause) for kind, time in enumerate(kinds))
         for cause in Cause
     }
-    together = paired_share(layouts, total)
-    for kind, time in enumerate(kinds):
-        for cause, saved_s in saved_by_pairing_s(job, time).items():
+    for kind, saved in enumerate(savings):
+        for cause, saved_s in saved.items():
             breakdown[cause] = breakdown[cause] - passes * together * layers[:, kind] * saved_s
     breakdown["recompute"] = (
         passes
@@ -162,6 +162,12 @@ def stage_work(stages: StageTable, parts: PartTimes) -> StageWork:
         backward_s = backward_s + layers * layer.backward_s[:, np.newaxis]
         backward_s = backward_s + parts.share * stages.recomputed[:, :, kind] * layer.again_s[:, np.newaxis]
     return StageWork(forward_s=forward_s, backward_s=backward_s)
+
+
+def _saved_s(stages: StageTable, together: FloatArray, savings: Sequence[Mapping[Cause, FloatArray]]) -> FloatArray:
+    """Give what pairs of passes save each stage of a micro-batch's work, [layouts, stages]."""
+    kinds_s = np.stack([np.asarray(sum(saved.values())) for saved in savings], axis=-1)
+    return np.asarray(np.einsum("l,lsk,lk->ls", together, stages.layers, kinds_s))
 
 
 def work_beside(layouts: LayoutTable, work: StageWork, whole_s: FloatArray) -> StageWork:

@@ -21,6 +21,7 @@ from meshwright.costmodels.parameters import active_parameters
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.transformer import transformer_of
 from meshwright.costmodels.vocabulary import embedding_s, head_s
+from meshwright.planner.job_inputs import inputs_of, job_of
 
 LENGTH, HIDDEN = 1000, 1024
 
@@ -256,6 +257,45 @@ def test_dualpipe_launches_a_pair_at_once(round_job: Callable[..., Job]) -> None
     found, layers = breakdown(job, layout), 8 / 2
     work = sum(seconds for cause, seconds in found.items() if cause in ("matmul", "attention", "elementwise", "host"))
     assert work + found["expert_communication"] == pytest.approx(16 * layers * 0.02, rel=1e-6)
+
+
+def test_dualpipe_waits_for_the_stage_that_takes_longest_behind_its_pairs() -> None:
+    # Pairs relieve the middle stages of their all-to-alls, so that the stage with the head takes longest; as attention
+    # slows down the middle ones do without pairs, but not with them.
+    job = job_of(
+        inputs_of(
+            "deepseek-v3",
+            "dgx-a100:1024",
+            stack="megatron-lm-main",
+            objective="time",
+            memory_headroom=0.05,
+            top=0,
+            precision="bf16",
+            global_batch=2048,
+            sequence_length=2048,
+        )
+    )
+    layout = Layout(
+        tensor_parallel=2,
+        sequence_parallel=True,
+        pipeline_parallel=8,
+        virtual_pipeline=2,
+        data_parallel=16,
+        expert_parallel=32,
+        zero_stage=1,
+        zero_shard=16,
+        schedule=Schedule.DUAL_PIPE_V,
+        micro_batch=4,
+    )
+    device = job.cluster.device
+    slowed = []
+    for share in (1.0, 0.95, 0.9, 0.8, 0.7):
+        figures = {"attention_backward": share * device.calibration.attention_backward}
+        slower = replace(device, calibration=device.calibration.model_copy(update=figures))
+        slowed.append(replace(job, cluster=replace(job.cluster, device=slower)))
+    assert all(breakdown(each, layout)["embedding_and_head"] > 0 for each in slowed)
+    steps_s = [step_s(each, layout) for each in slowed]
+    assert steps_s == sorted(steps_s)
 
 
 def test_messages_that_hide_beside_the_same_passes_share_them(round_job: Callable[..., Job]) -> None:
