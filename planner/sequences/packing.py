@@ -216,8 +216,13 @@ class _Packer:
         return number
 
     def _place_with_room(self, degree: int, end: int, count: int, attention: float) -> int:
-        """Give the place of a group that has room for tokens too, -1 for none: of the fullest, then the emptiest."""
+        """Give the place of a group that has room for tokens too, of the fullest, then the emptiest.
+
+        Where the emptiest has none there is none: -1.
+        """
         loads = self.open[degree].loads
+        if not self._takes(degree, loads[0][1], count, attention):
+            return -1
         fullest = range(end - 2, max(end - 2 - MOST_LOOKED_AT, -1), -1)
         emptiest = range(min(end - 1 - len(fullest), MOST_LOOKED_AT))
         for place in chain(fullest, emptiest):

@@ -48,6 +48,7 @@ PRECISION = 2e-3
 EFFORT = 12_000
 EFFORT_IN_LOCKSTEP = 20_000
 FEWEST_TRIES = 18
+FEWEST_TRIES_IN_LOCKSTEP = 11
 # Of the floors, by their bounds.
 FIRST, FURTHER, ALL = slice(0, 1), slice(1, None), slice(0, None)
 # Beyond the micro-batches that memory asks for.
@@ -74,7 +75,8 @@ class Best:
 
     def __post_init__(self) -> None:
         effort = EFFORT_IN_LOCKSTEP if self.mode is Mode.LOCKSTEP else EFFORT
-        self.tries = max(effort // (len(self.batch) + self.costs.ranks), FEWEST_TRIES)
+        fewest = FEWEST_TRIES_IN_LOCKSTEP if self.mode is Mode.LOCKSTEP else FEWEST_TRIES
+        self.tries = max(effort // (len(self.batch) + self.costs.ranks), fewest)
 
     def offer(self, split: Split, mode: Mode) -> float:
         """Take a split if it is better, and give its seconds."""
