@@ -49,6 +49,9 @@ EFFORT = 12_000
 EFFORT_IN_LOCKSTEP = 20_000
 FEWEST_TRIES = 18
 FEWEST_TRIES_IN_LOCKSTEP = 11
+# The same of problems of no more sequences and ranks than this, which have the time for it.
+FEWEST_TRIES_OF_FEWER = 28
+FEWER = 4096
 # Of the floors, by their bounds.
 FIRST, FURTHER, ALL = slice(0, 1), slice(1, None), slice(0, None)
 # Beyond the micro-batches that memory asks for.
@@ -76,7 +79,10 @@ class Best:
     def __post_init__(self) -> None:
         effort = EFFORT_IN_LOCKSTEP if self.mode is Mode.LOCKSTEP else EFFORT
         fewest = FEWEST_TRIES_IN_LOCKSTEP if self.mode is Mode.LOCKSTEP else FEWEST_TRIES
-        self.tries = max(effort // (len(self.batch) + self.costs.ranks), fewest)
+        size = len(self.batch) + self.costs.ranks
+        if self.mode is Mode.LOCKSTEP and size <= FEWER:
+            fewest = FEWEST_TRIES_OF_FEWER
+        self.tries = max(effort // size, fewest)
 
     def offer(self, split: Split, mode: Mode) -> float:
         """Take a split if it is better, and give its seconds."""
