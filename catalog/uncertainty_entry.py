@@ -35,6 +35,7 @@ class UncertaintyEntry(Entry):
     unmeasured: the factor where nothing measured covers the device's family, from predicting each family with the
     constants of the others.
     covered: the most devices of a measured step, by device family and precision class.
+    read: of the most devices that a reading of memory was taken at once, by reading, device family and precision class.
     practised: what of layouts its measured steps had, beyond what all families' have, by device family.
     """
 
@@ -43,4 +44,5 @@ class UncertaintyEntry(Entry):
     spreads: Annotated[tuple[SpreadEntry, ...], Field(min_length=1)]
     unmeasured: Factor
     covered: dict[Name, dict[PrecisionClass, Count]]
+    read: dict[Name, dict[Name, dict[PrecisionClass, Count]]]
     practised: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)

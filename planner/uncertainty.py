@@ -13,16 +13,22 @@ Where nothing measured covers what is predicted, independent errors are added to
 A layout with a practice (practices.py) that no measured step of the family had counts like a family that wasn't
 measured: u^2 is added once for either. Here u is the width that predicting each family with the constants of the others
 needs, and d how many times the devices of the largest measured step of the family (of any, where it has none) have to
-be doubled: each doubling is taken to add half of w. That is of step times. Memory hangs on no rate: where the family
-wasn't measured its interval is the widest of its quantity. Narrow formats are taken to be no surer than 16 bits. Where
-the user's own left-out steps are like the prediction, w becomes what `own_spread.py` makes of both, and they count as
-measured steps.
+be doubled: each doubling is taken to add half of w. That is of step times. Narrow formats are taken to be no surer than
+16 bits, and what is told less of no surer than what is told more of: w is the widest of those, and few rows that
+happen to agree don't narrow it. Where the user's own left-out steps are like the prediction, w becomes what
+`own_spread.py` makes of both, and they count as measured steps.
+
+Memory hangs on no rate, but on who counts it. A reading is covered where it was read of a device of the family, in the
+precision, on as many devices. Elsewhere it borrows the widest w of all readings of memory that are like the prediction;
+where none was read of the family in the precision, the widest of any. A reading contains those before it (allocated,
+reserved, nvidia_smi), so that its upper end is no surer than theirs.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 from meshwright.catalog.precision import PRECISION_CLASSES, PrecisionClass
 from meshwright.catalog.residuals_entry import ModelKind, ResidualsEntry
@@ -41,6 +47,11 @@ class Knowledge(StrEnum):
     INFERRED = "inferred"
     UNKNOWN = "unknown"
 
+    @property
+    def as_sure_as(self) -> tuple["Knowledge", ...]:
+        """It, and what tells more: nothing is surer than what tells more."""
+        return tuple(Knowledge)[: tuple(Knowledge).index(self) + 1]
+
 
 class Quantity(StrEnum):
     """What is predicted; memory by who counts it."""
@@ -49,6 +60,10 @@ class Quantity(StrEnum):
     ALLOCATED = "allocated"
     RESERVED = "reserved"
     NVIDIA_SMI = "nvidia_smi"
+
+
+# Each contains those before it.
+READINGS = (Quantity.ALLOCATED, Quantity.RESERVED, Quantity.NVIDIA_SMI)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +85,14 @@ def interval(
     practices: Sequence[str] = (),
 ) -> Interval:
     """Give the interval of a predicted value, positive, in its unit; `practices` are those of its layout."""
-    new = not set(practices) <= set(practised_by(job, uncertainty))
-    width = _width(quantity, job, knowledge, uncertainty, new=new)
-    return Interval(low=value * math.exp(-width), high=value * math.exp(width), level=uncertainty.level)
+    if quantity is Quantity.STEP_TIME:
+        new = not set(practices) <= set(practised_by(job, uncertainty))
+        below = above = _width(job, knowledge, uncertainty, new=new)
+    else:
+        widths = _reading_widths(job, knowledge, uncertainty)
+        contained = READINGS[: READINGS.index(quantity) + 1]
+        below, above = widths[quantity], max(widths[each] for each in contained)
+    return Interval(low=value * math.exp(-below), high=value * math.exp(above), level=uncertainty.level)
 
 
 def practised_by(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
@@ -82,7 +102,7 @@ def practised_by(job: Job, uncertainty: UncertaintyEntry) -> tuple[str, ...]:
 
 def upper_factors(job: Job, uncertainty: UncertaintyEntry) -> tuple[float, float]:
     """Give by how much a step may take longer than predicted, whose inputs are told: usually, and by a new practice."""
-    usual, new = (_width(Quantity.STEP_TIME, job, Knowledge.TOLD, uncertainty, new=new) for new in (False, True))
+    usual, new = (_width(job, Knowledge.TOLD, uncertainty, new=new) for new in (False, True))
     return math.exp(usual), math.exp(new)
 
 
@@ -116,28 +136,54 @@ def _larger(devices: int, largest: int) -> Iterator[str]:
 def width_of(
     quantity: Quantity, *, precision: PrecisionClass, knowledge: Knowledge, model: ModelKind, spreads: Spreads
 ) -> float:
-    """Give the half width w of what is like that; narrow formats are no surer than 16 bits. Takes a spread at least."""
+    """Give the half width w of what is like that, in no narrower formats and told no less. Takes a spread at least."""
     of_quantity = [spread for spread in spreads if spread.quantity == quantity]
-    as_sure_as = {precision, PrecisionClass.HALF} if precision is PrecisionClass.NARROW else {precision}
-    return _widest([each for like in as_sure_as for each in _like(of_quantity, like, knowledge, model)])
+    formats = {precision, PrecisionClass.HALF} if precision is PrecisionClass.NARROW else {precision}
+    alike = product(formats, knowledge.as_sure_as)
+    return _widest([each for like, told in alike for each in _like(of_quantity, like, told, model)])
 
 
-def _width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry, *, new: bool) -> float:
+def _width(job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry, *, new: bool) -> float:
+    """Give the half width of a step time."""
     precision = PRECISION_CLASSES[job.precision]
     largest = _largest_measured(job, precision, uncertainty)
-    if quantity is not Quantity.STEP_TIME and largest is None:
-        return _widest([spread for spread in uncertainty.spreads if spread.quantity == quantity])
-    spreads, model = uncertainty.spreads, job.model.kind
-    width = width_of(quantity, precision=precision, knowledge=knowledge, model=model, spreads=spreads)
-    if quantity is not Quantity.STEP_TIME:
-        return width
+    width = _catalog_width(Quantity.STEP_TIME, job, knowledge, uncertainty)
     own = _own(job, precision)
-    if own is not None and knowledge is Knowledge.TOLD:
-        width = width_with(own, width=width, level=uncertainty.level)
+    if own is not None:
+        told = _catalog_width(Quantity.STEP_TIME, job, Knowledge.TOLD, uncertainty)
+        of_own = width_with(own, width=told, level=uncertainty.level)
+        width = of_own if knowledge is Knowledge.TOLD else max(width, of_own)
     unmeasured = math.log(uncertainty.unmeasured) if largest is None or new else 0.0
     devices = largest or max((size for sizes in uncertainty.covered.values() for size in sizes.values()), default=1)
     doublings = math.log2(max(job.cluster.devices / devices, 1.0))
     return math.sqrt(width**2 + unmeasured**2 + doublings * (EACH_DOUBLING * width) ** 2)
+
+
+def _reading_widths(job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry) -> Mapping[Quantity, float]:
+    """Give the half width of each reading of memory, whatever it contains."""
+    most = {reading: _most_read(reading, job, uncertainty) for reading in READINGS}
+    if not any(most.values()):
+        widest = _widest([spread for spread in uncertainty.spreads if spread.quantity in READINGS])
+        return dict.fromkeys(READINGS, widest)
+    widths = {reading: _catalog_width(reading, job, knowledge, uncertainty) for reading in READINGS}
+    borrowed = max(widths.values())
+    return {reading: width if most[reading] >= job.cluster.devices else borrowed for reading, width in widths.items()}
+
+
+def _most_read(reading: Quantity, job: Job, uncertainty: UncertaintyEntry) -> int:
+    """Give of how many devices at once a reading was taken, of the job's family and precision; 0 where of none."""
+    by_family = uncertainty.read.get(reading, {})
+    return by_family.get(job.cluster.device.family, {}).get(PRECISION_CLASSES[job.precision], 0)
+
+
+def _catalog_width(quantity: Quantity, job: Job, knowledge: Knowledge, uncertainty: UncertaintyEntry) -> float:
+    return width_of(
+        quantity,
+        precision=PRECISION_CLASSES[job.precision],
+        knowledge=knowledge,
+        model=job.model.kind,
+        spreads=uncertainty.spreads,
+    )
 
 
 def _like(spreads: Spreads, precision: PrecisionClass, knowledge: Knowledge, model: ModelKind) -> Spreads:

@@ -4,9 +4,9 @@ Rows are grouped by quantity, precision class and what is known of their inputs 
 whether the model is a mixture of experts, whose errors are far larger where anything is inferred. The half width of a
 group's interval is the quantile, at the level of the intervals, of |log(measured / predicted)| over its rows, with
 predictions by constants that were fitted without the row's source. Of fewer than 20 rows a quantile at 90 % says
-little: such a group has no spread of its own. Step times then share one with other precisions, else with whatever is
-known of the inputs too; memory takes the widest of its quantity. Where all groups of a quantity are so small they
-share one.
+little: such a group has no spread of its own. It then shares one with other precisions, step times else with whatever
+is known of the inputs too; memory else takes the widest of its quantity. Where all groups of a quantity are so small
+they share one.
 """
 
 import math
@@ -22,13 +22,14 @@ from meshwright.planner.accuracy.case import Case
 from meshwright.planner.accuracy.estimate import KNOWLEDGE
 from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.practices import practices_of
-from meshwright.planner.uncertainty import Knowledge, Quantity, width_of
+from meshwright.planner.uncertainty import READINGS, Knowledge, Quantity, width_of
 
 LEVEL = 0.9
 FEWEST_ROWS = 20
 FEWEST_SOURCES = 2
 DIGITS = 3
 Group = tuple[Quantity, PrecisionClass | None, Knowledge | None, ModelKind | None]
+Covered = dict[str, dict[PrecisionClass, int]]
 
 
 def knowledge_of(case: Case) -> Knowledge:
@@ -40,7 +41,7 @@ def groups_of(row: Row) -> tuple[Group, ...]:
     """Give the groups that a row counts in, from the one that says the most of it; None is any."""
     quantity, precision, knowledge = row.quantity, row.precision_class, knowledge_of(row.case)
     if quantity is not Quantity.STEP_TIME:
-        return ((quantity, precision, knowledge, None),)
+        return (quantity, precision, knowledge, None), (quantity, None, knowledge, None)
     kind = kind_of(row.case)
     return (quantity, precision, knowledge, kind), (quantity, None, knowledge, kind), (quantity, None, None, kind)
 
@@ -89,17 +90,17 @@ def _spread(group: Group, rows: Sequence[Row], *, level: float) -> SpreadEntry:
     )
 
 
-def covered_by(rows: Iterable[Row], *, family_of: Callable[[str], str]) -> dict[str, dict[PrecisionClass, int]]:
-    """Give the most devices of a measured step, by device family and precision class, both in order.
+def covered_by(rows: Iterable[Row], quantity: Quantity, *, family_of: Callable[[str], str]) -> Covered:
+    """Give the most devices that a quantity was measured on, by device family and precision class, both in order.
 
-    Steps of which something that matters is unknown cover nothing.
+    Rows of which something that matters is unknown cover nothing.
     """
     largest: dict[tuple[str, PrecisionClass], int] = {}
     for row in rows:
-        if row.quantity is Quantity.STEP_TIME and knowledge_of(row.case) is not Knowledge.UNKNOWN:
+        if row.quantity is quantity and knowledge_of(row.case) is not Knowledge.UNKNOWN:
             key = family_of(row.case.cluster.device), row.precision_class
             largest[key] = max(largest.get(key, 0), row.case.cluster.devices)
-    covered: dict[str, dict[PrecisionClass, int]] = {}
+    covered: Covered = {}
     for family, precision in sorted(largest):
         covered.setdefault(family, {})[precision] = largest[family, precision]
     return covered
@@ -152,6 +153,7 @@ def uncertainty_of(
         level=LEVEL,
         spreads=spreads_of(rows),
         unmeasured=round(unmeasured, DIGITS),
-        covered=covered_by(rows, family_of=family_of),
+        covered=covered_by(rows, Quantity.STEP_TIME, family_of=family_of),
+        read={reading.value: covered_by(rows, reading, family_of=family_of) for reading in READINGS},
         practised=practised_by(rows, family_of=family_of),
     )
