@@ -4,6 +4,7 @@ Everything that enters meshwright from a file enters here, and every complaint i
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,6 +189,16 @@ _MUST_BE = {
 }
 
 
+# YAML 1.1 reads a number with an exponent as text where it lacks the point, or the exponent its sign.
+_NUMBER_AS_TEXT = ", which YAML reads as text; write it without quotes, as 1.0e-3 or 0.001"
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
+
+
+def _is_number_as_text(error: Any) -> bool:  # noqa: ANN401 - pydantic's ErrorDetails
+    of_number = error["type"] in {"float_type", "float_parsing", "int_type"}
+    return of_number and isinstance(error["input"], str) and _NUMBER.fullmatch(error["input"]) is not None
+
+
 def _shown_value(value: object) -> str:
     if isinstance(value, dict | list):
         return "keys with values" if isinstance(value, dict) else "a list"
@@ -203,7 +214,8 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if error["type"] == "inconsistent":
         return str(error["msg"])
     if error["type"] in _MUST_BE:
-        return f"must be {_MUST_BE[error['type']]}, not {_shown_value(error['input'])}"
+        must_be = f"must be {_MUST_BE[error['type']]}, not {_shown_value(error['input'])}"
+        return must_be + (_NUMBER_AS_TEXT if _is_number_as_text(error) else "")
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = repr(error["input"])
     return f"{message}" if shown in message or len(shown) > 60 else f"{message} (it is {shown})"

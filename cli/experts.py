@@ -1,5 +1,6 @@
 """`meshwright experts`: which device holds which expert."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import duration, file_path, of_option, one_of
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
     from meshwright.costmodels.layout import FloatArray
+    from meshwright.hardware.cluster import Cluster
     from meshwright.planner.experts import Placement
     from meshwright.planner.experts.routing_file import Measured
 
@@ -83,6 +85,7 @@ def experts_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = "svg",
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if it is there.")] = False,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Place experts so that no device is overloaded and few tokens travel, and say how far that is from the best."""
@@ -99,6 +102,9 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     entry = _model(model)
     if cluster is not None and entry is None:
         raise InputError("says nothing without the model", path="--cluster", hint="name the model with --model")
+    if overlay and cluster is None:
+        raise InputError("says nothing without the cluster", path="--overlay", hint="name the cluster with --cluster")
+    hardware = None if cluster is None else _hardware(cluster, overlay or ())
     measured = _measured(routing, entry)
     require_homes(measured.routing, devices, file=str(routing))
     there = None if previous is None else read_placement(previous)
@@ -112,13 +118,13 @@ def experts_command(  # noqa: PLR0913 - one argument an option
         load_cap=load_cap,
         dispatch=dispatch,
         previous=there,
-        most_on_device=_most_on_device(memory_per_device, entry, cluster),
+        most_on_device=_most_on_device(memory_per_device, entry, hardware),
         time_limit_s=time_limit,
     )
     first = in_turn(len(loads), loads.shape[1], placement.slots) if there is None else there
     before = even_loads(loads, first, devices=devices)
     after = even_loads(loads, placement.placement, devices=devices)
-    more = _more(placement, entry, cluster, before=before, loads=loads)
+    more = _more(placement, entry, hardware, before=before, loads=loads)
     files = dict(placement_files(placement, at=measured.at, model_layers=measured.model_layers))
     if output is not None:
         files |= _heat_map(before, after, heat_map)
@@ -152,6 +158,19 @@ def _model(name: str | None) -> "ModelEntry | None":
     return None if name is None else find_model(name)
 
 
+def _hardware(name: str, overlays: Sequence[Path]) -> "Cluster":
+    from meshwright.catalog.lookup import device_named, find_cluster
+    from meshwright.catalog.overlay import overlaid_cluster, overlaid_device
+    from meshwright.catalog.overlay_file import read_overlay
+    from meshwright.hardware.cluster import cluster_of
+
+    named = find_cluster(name)
+    laid = [read_overlay(path, own_clusters=(named,)) for path in overlays]
+    entry = overlaid_cluster(named, laid)
+    device = device_named(entry.device) if isinstance(entry.device, str) else entry.device
+    return cluster_of(entry.model_copy(update={"device": overlaid_device(device, laid)}))
+
+
 def _measured(file: Path, model: "ModelEntry | None") -> "Measured":
     from meshwright.planner.experts.model_sizes import dense_layers, experts_of
     from meshwright.planner.experts.routing_file import read_routing
@@ -169,29 +188,27 @@ def _slots(slots: int | None, redundant: int | None, experts: int) -> int | None
     return slots if redundant is None else experts + redundant
 
 
-def _most_on_device(memory: str | None, model: "ModelEntry | None", cluster: str | None) -> int | None:
+def _most_on_device(memory: str | None, model: "ModelEntry | None", cluster: "Cluster | None") -> int | None:
     """Give how many experts a device's memory holds; None where it isn't said how large both are."""
-    from meshwright.catalog.lookup import find_cluster
     from meshwright.catalog.quantity import parse_bytes
-    from meshwright.hardware.cluster import cluster_of
     from meshwright.planner.experts.model_sizes import expert_bytes
 
     if memory is not None and model is None:
         raise InputError("needs the size of an expert", path="--memory-per-device", hint="name the model with --model")
-    if model is None or (memory is None and cluster is None):
+    if model is None:
         return None
     if memory is not None:
         try:
             return parse_bytes(memory) // expert_bytes(model)
         except ValueError as error:
             raise InputError(str(error), path="--memory-per-device") from None
-    return cluster_of(find_cluster(str(cluster))).device.memory_bytes // expert_bytes(model)
+    return None if cluster is None else cluster.device.memory_bytes // expert_bytes(model)
 
 
 def _more(
     placement: "Placement",
     model: "ModelEntry | None",
-    cluster: str | None,
+    cluster: "Cluster | None",
     *,
     before: "FloatArray",
     loads: "FloatArray",
@@ -199,8 +216,6 @@ def _more(
     """Give what the sizes of model and cluster add: bytes to move, seconds of a layer before and after."""
     import numpy as np
 
-    from meshwright.catalog.lookup import find_cluster
-    from meshwright.hardware.cluster import cluster_of
     from meshwright.planner.experts.layer_seconds import layer_seconds
     from meshwright.planner.experts.model_sizes import expert_bytes
 
@@ -208,13 +223,12 @@ def _more(
     if model is not None and placement.moved is not None:
         more["moved_bytes"] = placement.moved * expert_bytes(model)
     if model is not None and cluster is not None:
-        hardware = cluster_of(find_cluster(cluster))
         mean = loads.sum(axis=1) / placement.devices
         seconds = {
             when: float(
                 layer_seconds(
                     model,
-                    hardware,
+                    cluster,
                     np.stack([most * mean, mean], axis=1),
                     devices=placement.devices,
                     slots=placement.slots,

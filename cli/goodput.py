@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import duration, failure_time, file_path, of_option, rate
+from meshwright.cli.arguments import OverlayFiles, duration, failure_time, file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -61,6 +61,7 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     runs: Annotated[int, typer.Option(help="How many runs are simulated.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the best interval and level of checkpoints, and the share of the time that is then of use."""
@@ -69,6 +70,7 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner import load_plan
     from meshwright.planner.goodput import Failures, goodput
     from meshwright.planner.goodput.machine import RESTART_S
+    from meshwright.planner.repredict import repredict
 
     length_s = 30 * 86_400.0 if duration is None else duration
     for path, value, most in (("--runs", runs, MOST_RUNS), ("--duration", length_s, LONGEST_RUN_S)):
@@ -77,6 +79,8 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
     if seed < 0:
         raise InputError(f"is {seed}; it is a whole number from 0 up", path="--seed")
     plan = load_plan(file)
+    if overlay:
+        plan = repredict(plan, overlay)
     failures = Failures(
         device_mtbf_s=_device_mtbf_s(plan, mtbf),
         soft_share=soft_share,

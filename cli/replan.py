@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import file_path, of_option, rate
+from meshwright.cli.arguments import OverlayFiles, file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -41,6 +41,7 @@ def replan_command(  # noqa: PLR0913 - one argument an option
     moves: Annotated[
         Path | None, typer.Option(help="Write all moves to this JSON file.", parser=file_path, metavar="FILE")
     ] = None,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Plan for what is left, with the same global batch, weighing the step against the state that must move."""
@@ -50,12 +51,14 @@ def replan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.change import replanned
     from meshwright.planner.change.left import change_of
     from meshwright.planner.file_replacement import replaceable_file
+    from meshwright.planner.repredict import repredict_as_given
 
     if not 0 <= price_of_move <= 1e6:
         raise InputError(f"is {price_of_move}; it is from 0 to 1,000,000", path="--price-of-move")
     if output is not None and moves is not None and output.resolve() == moves.resolve():
         raise InputError("is the file of the new plan, -o", path="--moves", hint="give them two files")
-    old = load_plan(file)
+    running = load_plan(file)
+    old = repredict_as_given(running, overlay) if overlay else running
     change = change_of(old, lose=lose, add=add, devices=devices)
     for wanted in (output, moves):
         if wanted is not None:
@@ -63,7 +66,7 @@ def replan_command(  # noqa: PLR0913 - one argument an option
     with busy("planning for what is left"):
         found = replanned(old, change, price=price_of_move, storage_bytes_per_s=storage)
         if moves is not None:
-            _write_moves(old, found, moves, storage)
+            _write_moves(old, found, moves, storage=storage, digest=running.inputs.digest)
     if output is not None:
         write_plan(found.chosen.plan, output)
     if json:
@@ -72,12 +75,13 @@ def replan_command(  # noqa: PLR0913 - one argument an option
         render_replan(output_console(), old, found, files=[each for each in (output, moves) if each is not None])
 
 
-def _write_moves(old: "Plan", found: "Replanned", file: Path, storage: float | None) -> None:
+def _write_moves(old: "Plan", found: "Replanned", file: Path, *, storage: float | None, digest: str) -> None:
+    """Write the moves from the plan of that digest, which `old` is but for its predictions."""
     from meshwright.planner.change.replan import moved
     from meshwright.planner.file_replacement import replace_file
     from meshwright.planner.resharding import moves_document, moves_json
 
     new, seated = found.chosen.plan, found.chosen.seats
     solved = moved(old, new, found.left, seated, storage_bytes_per_s=storage)
-    document = moves_document(solved, old=old.inputs.digest, new=new.inputs.digest)
+    document = moves_document(solved, old=digest, new=new.inputs.digest)
     replace_file(file, moves_json(document | {"devices_of_new_ranks": seated.tolist()}).encode("utf-8"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import file_path, of_option, rate
+from meshwright.cli.arguments import OverlayFiles, file_path, of_option, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -34,12 +34,14 @@ def reshard_command(
         Path | None,
         typer.Option("-o", "--output", help="Write all moves to this JSON file.", parser=file_path, metavar="FILE"),
     ] = None,
+    overlay: OverlayFiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what moves from one plan's state to another's, to or from a checkpoint, over which tier, and how long."""
     from meshwright.cli.console import busy, output_console, print_json
     from meshwright.cli.render.reshards import render_reshard, reshard_document
     from meshwright.planner.file_replacement import replace_file, replaceable_file
+    from meshwright.planner.repredict import repredict
     from meshwright.planner.resharding import moves_document, moves_json, reshard
 
     plans = [_plan(old), _plan(new)]
@@ -51,7 +53,8 @@ def reshard_command(
         replaceable_file(output)
     with busy("solving what moves"):
         try:
-            found = reshard(*plans, gradients=not between_steps, storage_bytes_per_s=storage)
+            laid = [repredict(plan, overlay) if plan and overlay else plan for plan in plans]
+            found = reshard(*laid, gradients=not between_steps, storage_bytes_per_s=storage)
         except InputError as error:
             raise error.within(new) from None
         names = [CHECKPOINT if plan is None else plan.inputs.digest for plan in plans]

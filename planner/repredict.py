@@ -21,6 +21,17 @@ def repredict(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
     return repredicted(plan, inputs_under(plan.inputs, overlays))
 
 
+def repredict_as_given(plan: Plan, overlays: Sequence[OverlayGiven]) -> Plan:
+    """Do the same, but take the layout as given: what a search proved under other figures bounds nothing under these.
+
+    Raises InputError and MissingData.
+    """
+    again = repredict(plan, overlays)
+    step_time_s = again.predicted.step_time_s
+    nothing = {"proof": "given", "lower_bound": step_time_s, "gap": 0.0}
+    return again.model_copy(update={"search": again.search.model_copy(update=nothing)})
+
+
 def repredicted(plan: Plan, inputs: Inputs) -> Plan:
     """Give the plan with the predictions of other inputs for the same layouts. Raises MissingData."""
     predicted = predicted_with(inputs, plan.layout.layout(), plan.replica_batches)

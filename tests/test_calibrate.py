@@ -302,6 +302,24 @@ def test_what_is_refused(calibrated: Run, case_file: Callable[..., Path], tmp_pa
     assert file.read_bytes() == before
 
 
+def test_what_no_file_needs_to_be_told_is_refused(
+    calibrated: Run, case_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = case_file()
+    one = tmp_path / "one.yaml"
+    one.write_text(yaml.safe_dump(yaml.safe_load(file.read_text("utf-8"))[:1]), "utf-8")
+    for option, value, what in (
+        ("--ranks", "8", "a log of collectives"),
+        ("--nodes", "1", "a log of collectives"),
+        ("--collective", "all_gather", "a log of collectives"),
+        ("--precision", "fp8", "a table of products"),
+        ("--case", str(one), "a training log"),
+    ):
+        refused(
+            calibrated(file, option, value), f"{option}: tells of {what}, and no file is one", f"leave out {option}"
+        )
+
+
 def test_a_file_that_tells_nothing_is_said_to(calibrated: Run, tmp_path: Path) -> None:
     device = device_of(device_named(DEVICE))
     tiny = tmp_path / "gemm.csv"

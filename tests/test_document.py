@@ -174,6 +174,7 @@ def _refused(document: object) -> InputError:
         ({"devices": 0}, "devices", "greater than or equal to 1"),
         ({"devices": -8}, "devices", "greater than or equal to 1"),
         ({"devices": "8"}, "devices", "must be a whole number"),
+        ({"devices": "1e3"}, "devices", "whole number, not '1e3', which YAML reads as text; write it without quotes"),
         ({"devices": 8.5}, "devices", "must be a whole number"),
         ({"devices": True}, "devices", "must be a whole number"),
         ({"nodes": 4}, "nodes", "is not a known key"),

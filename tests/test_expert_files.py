@@ -306,6 +306,9 @@ def test_a_cluster_without_a_model_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["experts", str(file), "--devices", "1", "--cluster", "nope"])
     assert isinstance(result.exception, InputError)
     assert "--cluster: says nothing without the model" in result.exception.message
+    result = CliRunner().invoke(app, ["experts", str(file), "--devices", "1", "--overlay", "nope.yaml"])
+    assert isinstance(result.exception, InputError)
+    assert "--overlay: says nothing without the cluster" in result.exception.message
 
 
 def test_the_command_writes_all_files_and_the_same_bytes_again(tmp_path: Path) -> None:
@@ -342,6 +345,11 @@ def test_the_command_knows_memory_bytes_to_move_and_seconds(tmp_path: Path) -> N
     document = json.loads(runner.invoke(app, again, catch_exceptions=False).stdout)
     assert (document["moved"], document["moved_bytes"]) == (0, 0)
     assert document["layer_s"]["after"] == pytest.approx(document["layer_s"]["before"])
+    slow = {"devices": {"h100-sxm-80gb": {"calibration": {"matmul_ceiling": 0.1, "streaming": 0.1}}}}
+    (tmp_path / "slow.json").write_text(json.dumps({"version": 1, "source": "by hand", **slow}), "utf-8")
+    laid = [*again, "--overlay", str(tmp_path / "slow.json")]
+    under = json.loads(runner.invoke(app, laid, catch_exceptions=False).stdout)
+    assert under["layer_s"]["after"] > 1.2 * document["layer_s"]["after"]
     # 3 x 4096 x 14336 weights of 2 bytes: 352 MB an expert, and 64 on a device 22.5 GB.
     tight = runner.invoke(app, [*arguments, "--memory-per-device", "22 GB"])
     assert isinstance(tight.exception, Infeasible)

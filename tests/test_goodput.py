@@ -22,6 +22,7 @@ from meshwright.planner.goodput.closed_form import Interval, best_interval, expe
 from meshwright.planner.goodput.levels import Level, Recovery, Scheme, schemes
 from meshwright.planner.goodput.machine import saving_of
 from meshwright.planner.goodput.simulation import simulated
+from meshwright.planner.repredict import repredict
 
 YEAR = 365.25 * 86_400
 LARGE = "llama-3.1-405b-on-16384-h100"
@@ -203,6 +204,17 @@ def test_the_command_gives_both(goodput_here: Run) -> None:
     assert told["simulated"]["low"] <= told["simulated"]["mean"] <= told["simulated"]["high"]
     assert told["options"][0]["level"] == str(found.best.scheme.level)
     assert len(told["options"]) == 6
+
+
+def test_overlays_move_the_step_between_savings(goodput_here: Run, tmp_path: Path) -> None:
+    slow = {"devices": {"h100-sxm-80gb": {"calibration": {"matmul_ceiling": 0.3}}}}
+    (tmp_path / "slow.json").write_text(json.dumps({"version": 1, "source": "by hand", **slow}), "utf-8")
+    under = repredict(golden_plan(MIXTURE), [tmp_path / "slow.json"])
+    words = ("--mtbf", "1 year/node", "--runs", "2", "--json")
+    code, out, _ = goodput_here(*words, "--overlay", "slow.json")
+    best = json.loads(out)["options"][0]
+    assert code == 0
+    assert best["interval_s"] == pytest.approx(best["steps"] * under.predicted.step_time_s, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from resharded_plans import BATCH, DEVICES, given_plan, small_base
 from verified_plans import DENSE, MIXTURE, golden_plan
 
 from meshwright.catalog.errors import InputError
+from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.predict import predict_time
@@ -27,6 +28,7 @@ from meshwright.planner.check import replan
 from meshwright.planner.job_inputs import job_of
 from meshwright.planner.plan_schema import OffloadSection
 from meshwright.planner.replica_batches import predicted_with, shared_out
+from meshwright.planner.repredict import repredict
 from meshwright.planner.verification import Outcome, verify
 from meshwright.planner.verification.pipeline.orders import interleaved
 from meshwright.planner.verification.pipeline.simulation import Durations, simulated
@@ -258,6 +260,25 @@ def test_the_command_tells_step_and_move(replan_here: Run, tmp_path: Path) -> No
     sent = {device for each in columns for device in each["source"]}
     assert 17 not in sent
     assert 16 in sent | set(told["devices_of_ranks"])
+
+
+def test_a_plan_is_made_under_overlays(replan_here: Run, tmp_path: Path) -> None:
+    slow = {"devices": {"h100-sxm-80gb": {"calibration": {"matmul_ceiling": 0.3}}}}
+    overlay = {"version": 1, "source": "by hand", **slow}
+    (tmp_path / "slow.json").write_text(json.dumps(overlay), "utf-8")
+    words = ("mixture.yaml", "--lose", "node:7", "--json")
+    _, fast, _ = replan_here(*words)
+    code, out, err = replan_here(*words, "--overlay", "slow.json", "-o", "new.yaml", "--moves", "moves.json")
+    assert (code, err) == (0, "")
+    told, before = json.loads(out), json.loads(fast)
+    new, old = load_plan(tmp_path / "new.yaml"), golden_plan(MIXTURE)
+    assert told["step_time_before_s"] == repredict(old, [tmp_path / "slow.json"]).predicted.step_time_s
+    assert told["step_time_s"] == new.predicted.step_time_s > 1.2 * before["step_time_s"]
+    # What the plan's search had proved was of faster devices, and bounds nothing here.
+    assert told["lower_bound_s"] > 1.2 * before["lower_bound_s"]
+    assert told["gap"] == pytest.approx(told["step_time_s"] / told["lower_bound_s"] - 1, abs=1e-6)
+    assert new.inputs.overlays == (OverlayEntry.model_validate(overlay),)
+    assert json.loads((tmp_path / "moves.json").read_text("utf-8"))["old"] == old.inputs.digest
 
 
 @pytest.mark.parametrize(

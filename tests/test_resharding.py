@@ -379,6 +379,21 @@ def test_the_command_writes_moves_that_replay(reshard_here: Run, tmp_path: Path)
     assert told["moved_bytes"] == sum(tier["bytes"] for tier in told["tiers"]) == reshard(OLD, NEW).moved_bytes
 
 
+def test_what_crosses_a_tier_takes_longer_where_an_overlay_slows_it(reshard_here: Run, tmp_path: Path) -> None:
+    entry = OLD.inputs.cluster.entry
+    tiers = {tier.name: {"efficiency": tier.efficiency * 1e-4} for tier in entry.tiers}
+    overlay = {"version": 1, "source": "by hand", "clusters": {entry.name: {"tiers": tiers}}}
+    (tmp_path / "slow.json").write_text(json.dumps(overlay), "utf-8")
+    _, fast, _ = reshard_here("old.yaml", "new.yaml", "--json")
+    code, slow, err = reshard_here("old.yaml", "new.yaml", "--overlay", "slow.json", "-o", "moves.json", "--json")
+    assert (code, err) == (0, "")
+    before, after = json.loads(fast), json.loads(slow)
+    assert after["moved_bytes"] == before["moved_bytes"]
+    # Small messages take their latency, which stays as it was, and hardly more.
+    assert 20 * before["time_s"] < after["time_s"] < 1e4 * before["time_s"]
+    assert json.loads((tmp_path / "moves.json").read_text("utf-8"))["old"] == OLD.inputs.digest
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

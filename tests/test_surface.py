@@ -115,6 +115,7 @@ COMMANDS = {
         "--time-limit",
         "--model",
         "--cluster",
+        "--overlay",
         "--output",
         "-o",
         "--force",
@@ -158,6 +159,7 @@ COMMANDS = {
         "--output",
         "-o",
         "--moves",
+        "--overlay",
         "--json",
     },
     "goodput": {
@@ -170,9 +172,10 @@ COMMANDS = {
         "--duration",
         "--runs",
         "--seed",
+        "--overlay",
         "--json",
     },
-    "reshard": {"old", "new", "--between-steps", "--storage", "--output", "-o", "--json"},
+    "reshard": {"old", "new", "--between-steps", "--storage", "--overlay", "--output", "-o", "--json"},
     "emit": {"file", "--target", "--output", "-o", "--devices", "--relax", "--force", "--json"},
     "plan": {
         "model",

@@ -201,6 +201,6 @@ def _by_label(evidence: Sequence[Evidence], overlay: OverlayEntry) -> dict[str, 
 def _source_text(evidence: Sequence[Evidence], asked: Asked) -> str:
     """Say what an overlay was fitted to, in printable characters."""
     rows = rows_by_label(evidence)
-    names = ", ".join(f"{Path(label).name} ({count} rows)" for label, count in rows.items())
+    names = ", ".join(f"{Path(label).name} ({count} row{'s' if count > 1 else ''})" for label, count in rows.items())
     text = f"meshwright calibrate --device {asked.device}: {names:.1000}"
     return text if text.isprintable() else f"meshwright calibrate --device {asked.device}"

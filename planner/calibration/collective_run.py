@@ -108,7 +108,10 @@ def _announced(content: str, match: re.Match[str], before: Run) -> Run:
 
 
 def group_of(run: Run, *, ranks: int | None, nodes: int | None, file: str) -> tuple[int, int]:
-    """Give how many ranks and nodes a run spans. Raises InputError where that isn't told, or uneven."""
+    """Give how many ranks and nodes a run spans.
+
+    Raises InputError where that isn't told, is uneven, or is another number than was given.
+    """
     line = run.rows[0].line
     if run.hosts:
         size, machines = _told_by_rank_lines(run, file=file)
@@ -121,6 +124,8 @@ def group_of(run: Run, *, ranks: int | None, nodes: int | None, file: str) -> tu
                 file=file,
                 hint="give --ranks and --nodes, or leave in the log's head the mpirun command",
             )
+    _require_given("--ranks", ranks, size, told="ranks", line=line, file=file)
+    _require_given("--nodes", nodes, machines, told="nodes", line=line, file=file)
     if size < 2:
         raise InputError(
             f"line {line}: the test ran on one rank, which exchanges nothing",
@@ -130,6 +135,15 @@ def group_of(run: Run, *, ranks: int | None, nodes: int | None, file: str) -> tu
     if size % machines:
         raise InputError(f"line {line}: {size} ranks aren't spread evenly over {machines} nodes", file=file)
     return size, machines
+
+
+def _require_given(option: str, given: int | None, found: int, *, told: str, line: int, file: str) -> None:
+    if given is not None and given != found:
+        raise InputError(
+            f"line {line}: the log tells of {found} {told}, and {option} says {given}",
+            file=file,
+            hint=f"leave out {option}, which is for logs that don't tell",
+        )
 
 
 def _told_by_rank_lines(run: Run, *, file: str) -> tuple[int, int]:

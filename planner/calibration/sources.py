@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from meshwright.catalog.document import read_text
@@ -62,26 +63,52 @@ class Asked:
         return canonical_name(device) == canonical_name(self.device)
 
 
+class FileKind(StrEnum):
+    """What a file is."""
+
+    CASES = "a file of cases"
+    COLLECTIVES = "a log of collectives"
+    PRODUCTS = "a table of products"
+    TRAINING = "a training log"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What one file says of the machine; `notes` say, in sentences, what of it isn't used.
 
-    cases: what it holds, that were used or not.
+    kind: of the file; None where the machine itself was timed. cases: what it holds, that were used or not.
     """
 
     evidence: tuple[Evidence, ...]
+    kind: FileKind | None = None
     cases: tuple[Case, ...] = ()
     steps: tuple[MeasuredStep, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def read_sources(paths: Sequence[Path], asked: Asked) -> list[Source]:
-    """Read files, each a source. A case that several hold counts in the first. Raises as `read_source` does."""
+    """Read files, each a source. A case that several hold counts in the first.
+
+    Raises as `read_source` does, and InputError where something is told of logs or tables that aren't there.
+    """
     sources: list[Source] = []
     for path in paths:
         known = frozenset(case.fingerprint for source in sources for case in source.cases)
         sources.append(read_source(path, asked, known=known))
+    _require_of_use(asked, {source.kind for source in sources})
     return sources
+
+
+def _require_of_use(asked: Asked, kinds: Set[FileKind | None]) -> None:
+    for option, given, kind in (
+        ("--collective", asked.collective, FileKind.COLLECTIVES),
+        ("--ranks", asked.ranks, FileKind.COLLECTIVES),
+        ("--nodes", asked.nodes, FileKind.COLLECTIVES),
+        ("--precision", asked.precision, FileKind.PRODUCTS),
+        ("--case", asked.job, FileKind.TRAINING),
+    ):
+        if given is not None and kind not in kinds:
+            raise InputError(f"tells of {kind}, and no file is one", path=option, hint=f"leave out {option}")
 
 
 def read_job(path: Path) -> Case:
@@ -110,16 +137,14 @@ def read_source(path: Path, asked: Asked, *, known: Set[str] = frozenset()) -> S
             nodes=asked.nodes,
             device=asked.device,
         )
-        return timed_source(timings, label=file, asked=asked)
+        return replace(timed_source(timings, label=file, asked=asked), kind=FileKind.COLLECTIVES)
     if looks_like_matmul_table(text):
         device = device_of(asked.machine.device)
-        return timed_source(
-            parse_matmul_table(text, file=file, device=device, precision=asked.precision), label=file, asked=asked
-        )
+        products = parse_matmul_table(text, file=file, device=device, precision=asked.precision)
+        return replace(timed_source(products, label=file, asked=asked), kind=FileKind.PRODUCTS)
     if looks_like_training_log(text):
-        return _cases(
-            [parse_training_log(text, file=file, device=asked.device, case=asked.job)], file=file, asked=asked
-        )
+        case = parse_training_log(text, file=file, device=asked.device, case=asked.job)
+        return replace(_cases([case], file=file, asked=asked), kind=FileKind.TRAINING)
     raise InputError(
         "is nothing that constants can be fitted to",
         file=file,
