@@ -1,8 +1,9 @@
-"""Writes docs/missed-bars.md: each bar that isn't met, and the rows that are furthest off, with the reason.
+"""Writes docs/missed-bars.md: each bar that isn't met, and every row that is far off, with the reason.
 
 Rows come from `accuracy`, reasons from docs/missed-bars.yaml, which names rows by their ids.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -18,7 +19,7 @@ from meshwright.planner.accuracy.rows import Row
 from meshwright.planner.accuracy.verdict import MemoryVerdict
 from meshwright.planner.uncertainty import Quantity
 
-ROWS_SHOWN = 20
+FAR_OFF = 0.1
 WORTH_SHOWING = 0.05
 NO_REASON = "no reason was found"
 HEADER = """\
@@ -27,8 +28,8 @@ HEADER = """\
 <!-- Written by `make refresh` from `meshwright accuracy` and missed-bars.yaml; change that. -->
 
 `meshwright accuracy` prints the bars, and `--worst N` the rows behind each that isn't met, with where their time or
-memory goes. No row was dropped, marked anew or set apart. Of each bar: the rows that are furthest off, beyond 5 %, and
-why, where a reason was found.
+memory goes. No row was dropped, marked anew or set apart. Of each bar: every row that is off by more than 10 %, then
+every other that is off by more than 5 % (or than the bar, where that is less), and why, where a reason was found.
 """
 
 
@@ -72,11 +73,14 @@ def _section(name: str, missed: Iterable[Bar], result: Accuracy, reasons: Reason
         groups = [group for each in result.rankings if source_name(each.file) in RANKED for group in each.groups]
         yield _group_table([group for group in groups if group.over_best > 1 + WORTH_SHOWING], reasons)
     else:
-        off = [row for row in bars[0].rows if abs(row.error) > WORTH_SHOWING]
-        off.sort(key=lambda row: (-abs(row.error), row.case.id))
-        yield _row_table(off[:ROWS_SHOWN], reasons)
-        if len(off) > ROWS_SHOWN:
-            yield f"{len(off) - ROWS_SHOWN} more rows are beyond 5 %: {_by_source(off[ROWS_SHOWN:])}."
+        least = min(WORTH_SHOWING, bars[0].limit)
+        off = sorted(bars[0].rows, key=lambda row: (-abs(row.error), row.case.id))
+        near = [row for row in off if least < abs(row.error) <= FAR_OFF]
+        yield _row_table([row for row in off if abs(row.error) > FAR_OFF], reasons)
+        if near:
+            rows = "row is" if len(near) == 1 else "rows are"
+            yield f"{len(near)} more {rows} off by {least * 100:.0f} to {FAR_OFF * 100:.0f} %:"
+            yield _near_table(near, reasons)
 
 
 def _told(bar: Bar) -> str:
@@ -87,11 +91,6 @@ def _told(bar: Bar) -> str:
     return f"**{bar.measure[0].upper()}{bar.measure[1:]}** ({bar.count} {counted}): {value}, held to {limit}."
 
 
-def _by_source(rows: Iterable[Row]) -> str:
-    names = [source_name(row.file) for row in rows]
-    return ", ".join(f"{names.count(name)} of `{name}`" for name in sorted(set(names)))
-
-
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
@@ -99,6 +98,26 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def _row_table(rows: Iterable[Row], reasons: Reasons) -> str:
     head = ("row", "source, trust", "measured", "predicted", "error", "not told", "reason")
     return _table(head, (_row_line(row, reasons) for row in rows))
+
+
+def _near_table(rows: Iterable[Row], reasons: Reasons) -> str:
+    """Give a line for the rows of a source that share a reason."""
+    alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[source_name(row.file), _reason(row, reasons)].append(row)
+    lines = (
+        (source, reason, str(len(alike[source, reason])), ", ".join(map(_named, alike[source, reason])))
+        for source, reason in sorted(alike)
+    )
+    return _table(("source", "reason", "rows", "row and error"), lines)
+
+
+def _named(row: Row) -> str:
+    return f"`{row.case.id}` {shown_error(row.error)}"
+
+
+def _reason(row: Row, reasons: Reasons) -> str:
+    return reasons.of("time" if row.quantity is Quantity.STEP_TIME else "memory", row.case.id)
 
 
 def _row_line(row: Row, reasons: Reasons) -> tuple[str, ...]:
@@ -111,7 +130,7 @@ def _row_line(row: Row, reasons: Reasons) -> tuple[str, ...]:
         shown(row.predicted),
         shown_error(row.error),
         ", ".join(row.case.unknown),
-        reasons.of("time" if timed else "memory", row.case.id),
+        _reason(row, reasons),
     )
 
 

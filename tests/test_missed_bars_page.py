@@ -32,6 +32,8 @@ def test_a_row_has_its_reason_or_is_said_to_have_none(make_estimate: Callable[..
             make_estimate({"step_time_s": 4.0}, id="known-1", trust="high"),
             make_estimate({"step_time_s": 1.0}, id="other", trust="high", unknown=["vocab"]),
             make_estimate({"step_time_s": 1.98}, id="near", trust="high"),
+            make_estimate({"step_time_s": 1.9}, id="off-1", trust="high"),
+            make_estimate({"step_time_s": 2.13}, id="off-2", trust="high"),
             make_estimate({"out_of_memory": True}, id="small"),
         ]
     )
@@ -47,12 +49,16 @@ def test_a_row_has_its_reason_or_is_said_to_have_none(make_estimate: Callable[..
     )
     page = missed_bars_page(result, told)
     section = page.split("## Time 16-bit, high")[1].split("##")[0]
-    assert "**Rows within 10 %** (3 rows): 33.3 %, held to 85.0 %." in section
+    assert "**Rows within 10 %** (5 rows): 60.0 %, held to 85.0 %." in section
     assert "The machine was odd." in section
     lines = [line for line in section.splitlines() if line.startswith("| `")]
     assert lines == [
         f"| `other` | a, high | 1.00 s | 2.00 s | +100.0 % | vocab | {NO_REASON} |",
         "| `known-1` | a, high | 4.00 s | 2.00 s | -50.0 % |  | the first that fits counts |",
     ]
+    # Those that are less far off stand together, by source and reason.
+    assert "2 more rows are off by 5 to 10 %:" in section
+    assert "| a | the second doesn't | 1 | `off-1` +5.3 % |" in section
+    assert f"| a | {NO_REASON} | 1 | `off-2` -6.1 % |" in section
     assert f"| `small` | a, None | 12.0 GiB | 80.0 GiB | {NO_REASON} |" in page
     assert "## Ranking" not in page
