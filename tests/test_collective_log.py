@@ -235,7 +235,7 @@ def test_options_fill_in_what_a_log_leaves_out() -> None:
     assert "8 ranks aren't spread evenly over 3 nodes" in complaint(log(ALL_REDUCE, hosts=()), ranks=8, nodes=3)
     # What it tells isn't overruled.
     assert "the log tells of 8 ranks, and --ranks says 4" in complaint(log(ALL_REDUCE), ranks=4)
-    assert "the log tells of 1 nodes, and --nodes says 2" in complaint(log(ALL_REDUCE), ranks=8, nodes=2)
+    assert "the log tells of 1 node, and --nodes says 2" in complaint(log(ALL_REDUCE), ranks=8, nodes=2)
     assert parsed(log(ALL_REDUCE), ranks=8, nodes=1) == parsed(log(ALL_REDUCE))
     command = "mpirun -n 16 ./bin/all_reduce_test -p 6\n"
     assert "16 ranks aren't spread evenly over 3 nodes" in complaint(command + HCCL)

@@ -87,6 +87,12 @@ def test_delimiters_line_ends_comments_and_blanks(
 def test_precision_may_be_told_beside_the_table(parsed: Callable[..., tuple[MatmulTiming, ...]]) -> None:
     (timing,) = parsed("m,n,k,time_us\n4,5,6,7\n", Precision.FP8)
     assert timing.precision is Precision.FP8
+    (timing,) = parsed("m,n,k,dtype,time_us\n4,5,6,e4m3fnuz,7\n", Precision.FP8)
+    assert timing.precision is Precision.FP8
+    # What a row tells isn't overruled.
+    with pytest.raises(InputError, match="line 2: the row tells of bf16, and --precision says fp8"):
+        parsed("m,n,k,dtype,time_us\n4,5,6,bfloat16,7\n", Precision.FP8)
+    assert parsed("m,n,k,dtype,time_us\n4,5,6,bfloat16,7\n", Precision.BF16)
 
 
 def test_rows_of_other_devices_are_left_out(parsed: Callable[..., tuple[MatmulTiming, ...]]) -> None:

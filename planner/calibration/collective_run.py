@@ -124,8 +124,8 @@ def group_of(run: Run, *, ranks: int | None, nodes: int | None, file: str) -> tu
                 file=file,
                 hint="give --ranks and --nodes, or leave in the log's head the mpirun command",
             )
-    _require_given("--ranks", ranks, size, told="ranks", line=line, file=file)
-    _require_given("--nodes", nodes, machines, told="nodes", line=line, file=file)
+    _require_given("--ranks", ranks, size, told="rank", line=line, file=file)
+    _require_given("--nodes", nodes, machines, told="node", line=line, file=file)
     if size < 2:
         raise InputError(
             f"line {line}: the test ran on one rank, which exchanges nothing",
@@ -140,7 +140,7 @@ def group_of(run: Run, *, ranks: int | None, nodes: int | None, file: str) -> tu
 def _require_given(option: str, given: int | None, found: int, *, told: str, line: int, file: str) -> None:
     if given is not None and given != found:
         raise InputError(
-            f"line {line}: the log tells of {found} {told}, and {option} says {given}",
+            f"line {line}: the log tells of {found} {told}{'s' if found > 1 else ''}, and {option} says {given}",
             file=file,
             hint=f"leave out {option}, which is for logs that don't tell",
         )

@@ -165,7 +165,8 @@ def _timing(
         _size(values[form.fields[name]], name, file=file, line=line) if name in form.fields else 1
         for name in ("m", "n", "k", "count")
     )
-    chosen = precision or _precision(values[form.fields["precision"]], file=file, line=line)
+    told = values[form.fields["precision"]] if "precision" in form.fields else None
+    chosen = _chosen(told, precision, file=file, line=line)
     flop = 2.0 * count * rows * columns * inner
     time_s = _time_s(values[form.measure], flop, form, file=file, line=line)
     if flop / time_s > ABOVE_PEAK * device.peak(chosen):
@@ -201,6 +202,20 @@ def _time_s(text: str, flop: float, form: _Form, *, file: str, line: int) -> flo
         return flop / (rate * form.scale)
     least, most = SHORTEST_TIME_S / form.scale, LONGEST_TIME_S / form.scale
     return number_between(text, least, most, what=f"{form.measure_name:.40}", file=file, line=line) * form.scale
+
+
+def _chosen(told: str | None, given: Precision | None, *, file: str, line: int) -> Precision:
+    """Give the precision that a row tells; where it tells none that is known, the given one."""
+    if given is None or told is None:
+        return given or _precision(told or "", file=file, line=line)
+    known = PRECISIONS.get(told.casefold(), given)
+    if known is not given:
+        raise InputError(
+            f"line {line}: the row tells of {known}, and --precision says {given}",
+            file=file,
+            hint="leave out --precision, which is for tables that don't tell",
+        )
+    return given
 
 
 def _precision(text: str, *, file: str, line: int) -> Precision:
