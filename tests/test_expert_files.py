@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from eplb_baseline import eplb_global
 from expert_instances import chain, loads
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from meshwright.planner import place_experts
 from meshwright.planner.experts import Placement
 from meshwright.planner.experts.array_file import MAXIMUM_BYTES
 from meshwright.planner.experts.counting import counted
+from meshwright.planner.experts.filling import filled_lightly
 from meshwright.planner.experts.formats import eplb
 from meshwright.planner.experts.output import even_loads, in_turn, placement_files
 from meshwright.planner.experts.placement_file import load_placement_file, read_placement
@@ -75,6 +77,44 @@ def test_engines_get_no_empty_slots(tmp_path: Path) -> None:
         assert rows.min() == 0
         assert even_loads(np.array([[3.0, 1.0]] * 3), rows, devices=2).max() >= 1.0
     assert (read_placement(folder / "megatron.json") >= 0).all()
+
+
+# Slots better left empty: copies of experts that are elsewhere too change what their replicas get.
+LEFT_EMPTY = (
+    (5, 20, [0.2247, 0.1375, 5.2704, 1.4553, 0.2648, 0.2428, 0.9243]),
+    (6, 24, [0.9247, 0.8995, 0.5145, 0.8113, 0.2840, 0.8110, 0.8179]),
+)
+
+
+@pytest.mark.parametrize(("devices", "slots", "weights"), LEFT_EMPTY)
+def test_engines_get_what_is_said_where_slots_are_filled(
+    devices: int, slots: int, weights: list[float], tmp_path: Path
+) -> None:
+    placement = place_experts([weights] * 3, devices=devices, slots=slots)
+    assert (placement.placement == -1).any()
+    folder = written(placement, tmp_path)
+    counts = [read_placement(folder / "vllm.json")[0].tolist().count(expert) for expert in range(len(weights))]
+    rows = read_placement(folder / "vllm.json")[0].reshape(devices, -1).tolist()
+    heaviest = max(sum(weights[expert] / counts[expert] for expert in row) for row in rows) * devices / sum(weights)
+    assert placement.filled_over_mean is not None
+    assert heaviest == pytest.approx(placement.filled_over_mean[0], rel=1e-12)
+    baseline = eplb_global(np.array([weights]), slots=slots, devices=devices)
+    assert heaviest <= even_loads(np.array([weights]), baseline.reshape(1, -1), devices=devices).max() * (1 + 1e-12)
+    file = load_placement_file(folder / "placement.json")
+    assert file.served_over_mean == pytest.approx(heaviest)
+    vllm = serving_files(file, ServingTarget.VLLM)
+    assert f"the busiest has {heaviest:.4f} of the mean" in vllm["run.sh"]
+    assert vllm["expert_locations.json"] == (folder / "vllm.json").read_text()
+
+
+def test_experts_whose_devices_all_have_room_fill_it_without_a_change() -> None:
+    # Expert 1 is on devices 0 and 1, each with an empty slot: four copies share as two do.
+    rows = filled_lightly(np.array([[6.0, 4.0, 6.0]]), np.array([[0, 1, -1, 2, 1, -1]]), devices=2)
+    assert rows.tolist() in ([[0, 1, 0, 2, 1, 2]], [[0, 1, 1, 2, 1, 1]])
+    # Nothing is alone on device 1: expert 0 there would take load from device 0, and is the lightest choice.
+    weights = np.array([[4.0, 4.0, 3.0]])
+    found = filled_lightly(weights, np.array([[0, 1, 2, 0, 1, -1]]), devices=2)
+    assert even_loads(weights, found, devices=2).max() == pytest.approx((2 + 4 / 3 + 3) / 5.5)
 
 
 def test_the_placement_file_is_whole_and_versioned(tmp_path: Path) -> None:

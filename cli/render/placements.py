@@ -42,6 +42,9 @@ def render_placement(
     add_row(table, "no placement is below", f"{overall['lower_bound']:.4f}: at most {overall['gap']:.3%} too much")
     worst = int(placement.gap.argmax())
     add_row(table, "worst layer", f"{worst}: {placement.gap[worst]:.3%} above its bound")
+    if placement.filled_over_mean is not None:
+        over = float(placement.filled_over_mean.mean())
+        add_row(table, "with empty slots filled", f"{over:.4f}: what engines get that leave none empty")
     for name, crossing in (("device", placement.cross_device), ("node", placement.cross_node)):
         if crossing is not None:
             add_row(table, f"tokens that leave their {name}", f"{crossing:.1%}")

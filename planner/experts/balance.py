@@ -69,12 +69,14 @@ def balanced(
     kicks: int = KICKS,
     deadline: Deadline = NEVER,
     thorough: bool = True,
+    sparing: bool = True,
 ) -> Balanced:
     """Give a placement of `weights` [layers, experts] on `devices` with `slots` in all.
 
     slots: a multiple of `devices`, at least the experts and at most experts x devices. aim: largest loads
     [layers] that are light enough, where the bounds are lower. kicks: how often layers above that are tried again.
     deadline: when to stop improving. thorough: whether recounts and searches follow the exchanges.
+    sparing: whether slots may stay empty.
     """
     order = np.argsort(-weights, axis=1, kind="stable")
     heaviest_first = np.take_along_axis(weights, order, axis=1)
@@ -104,7 +106,9 @@ def balanced(
         if aim is None:
             bound = _bounded(heaviest_first, largest, bound, slots=slots, devices=devices, deadline=deadline)
     if thorough:
-        placed, largest, bound = searched_layers(heaviest_first, placed, largest, bound, aim=aim, deadline=deadline)
+        placed, largest, bound = searched_layers(
+            heaviest_first, placed, largest, bound, aim=aim, deadline=deadline, sparing=sparing
+        )
     rows = np.arange(len(weights))[:, None, None]
     return Balanced(
         placed=np.where(placed == EMPTY, EMPTY, order[rows, placed]), largest=largest, bound=np.minimum(bound, largest)

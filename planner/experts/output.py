@@ -17,14 +17,14 @@ def placement_files(placement: Placement, *, at: tuple[int, ...], model_layers: 
 
     at: which of the model's `model_layers` each layer of the placement is.
     """
-    slots, devices = placement.placement, placement.devices
+    slots, devices = placement.without_empty, placement.devices
     return {
         PLACEMENT_FILE: placement_text(placement, at=at, model_layers=model_layers),
         "eplb.npz": eplb.content(slots, devices=devices),
         "sglang.json": sglang.text(slots, devices=devices, at=at, layers=model_layers),
         "vllm.json": vllm.text(slots, devices=devices),
         "vllm_ascend.json": vllm_ascend.text(slots, devices=devices),
-        "megatron.json": megatron.text(slots, devices=devices),
+        "megatron.json": megatron.text(placement.placement, devices=devices),
     }
 
 

@@ -24,8 +24,10 @@ from meshwright.planner.experts.chain import least_largest, solvable
 from meshwright.planner.experts.checker import require_sound
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.dispatch import Dispatched, dispatched
+from meshwright.planner.experts.filling import filled_lightly
 from meshwright.planner.experts.homes import Homes, Pull, homes_of
 from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
+from meshwright.planner.experts.output import even_loads
 from meshwright.planner.experts.placement import EMPTY, EQUAL, Dispatch, Objective, Placement, Status
 from meshwright.planner.experts.repair import repaired
 from meshwright.planner.experts.routing import Routing, require_homes, routing_of
@@ -374,8 +376,12 @@ def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
     if traffic and question.slots == routing.experts and solvable(routing.experts, question.devices):
         bound = np.maximum(bound, least_largest(routing.loads, groups=question.devices) * (1 - EQUAL))
     exact = found.exact if traffic else bool((largest <= bound * (1 + EQUAL)).all())
+    placement = found.by_device.reshape(routing.layers, -1)
+    filled, filled_over_mean = (
+        _without_empty(question, placement, largest / mean) if (placement == EMPTY).any() else (None, None)
+    )
     return Placement(
-        placement=found.by_device.reshape(routing.layers, -1),
+        placement=placement,
         devices=question.devices,
         nodes=question.nodes,
         objective=question.objective,
@@ -385,10 +391,52 @@ def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
         cross_device=sent.cross_device,
         cross_node=sent.cross_node if question.nodes > 1 else None,
         cross_bound=_cross_bound(question, sent, exact=exact) if traffic else None,
+        filled=filled,
+        filled_over_mean=filled_over_mean,
         method=found.method,
         stopped=question.deadline.struck,
         status=Status.OPTIMAL if exact else Status.FEASIBLE,
     )
+
+
+def _without_empty(question: _Question, placement: IntArray, over_mean: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Give the placement for engines that leave no slot empty, and its largest loads over the mean [layers].
+
+    over_mean: those with empty slots. Layers that get heavier have the placement found for all slots, if that is
+    lighter and only the load counts.
+    """
+    weights = question.routing.loads
+    filled = filled_lightly(weights, placement, devices=question.devices, nodes=question.nodes)
+    over = _over_mean(question, filled)
+    heavier = np.flatnonzero(over > over_mean * (1 + EQUAL))
+    if len(heavier) and question.objective is Objective.BALANCE:
+        whole = balanced_slots(
+            weights[heavier],
+            slots=question.slots,
+            devices=question.devices,
+            deadline=question.deadline,
+            sparing=False,
+        ).placed
+        again = filled.copy()
+        again[heavier] = filled_lightly(
+            weights[heavier], whole.reshape(len(heavier), -1), devices=question.devices, nodes=question.nodes
+        )
+        reached = _over_mean(question, again)
+        filled, over = np.where((reached < over)[:, None], again, filled), np.minimum(over, reached)
+    # Rounding aside, what fills slots without a change has the figure without it.
+    return filled, np.where(np.abs(over - over_mean) <= EQUAL * over_mean, over_mean, over)
+
+
+def _over_mean(question: _Question, filled: IntArray) -> FloatArray:
+    """Give the largest loads over the mean [layers] of a placement that may have experts twice on a device."""
+    routing, devices = question.routing, question.devices
+    if question.dispatch is Dispatch.EQUAL_SPLIT or (routing.tokens is None and routing.transitions is None):
+        alike: FloatArray = even_loads(routing.loads, filled, devices=devices).max(axis=1)
+        return alike
+    by_device = filled.reshape(routing.layers, devices, -1)
+    sent = dispatched(routing, by_device, nodes=question.nodes, rule=question.dispatch)
+    over: FloatArray = sent.loads.max(axis=1) / routing.loads.sum(axis=1) * devices
+    return over
 
 
 def _cross_bound(question: _Question, sent: Dispatched, *, exact: bool) -> float | None:

@@ -48,6 +48,8 @@ class Placement:
     cross_device, cross_node: tokens whose expert is on another device, or node, than they come from, over all; None
     where the routing doesn't say where they come from. cross_bound: what the fraction that the objective asks for,
     cross_node on several nodes, can't be below; None where nothing is known.
+    filled: what engines that leave no slot empty get for it [layers, slots]: with more copies, also two on a device.
+    filled_over_mean: its largest device load over the mean [layers]. Both None where no slot is empty.
     moved: experts that devices hold and that they didn't hold before; None without a previous placement.
     seconds: how long it took. stopped: whether it stopped improving for the time limit.
     """
@@ -62,6 +64,8 @@ class Placement:
     cross_device: float | None = None
     cross_node: float | None = None
     cross_bound: float | None = None
+    filled: IntArray | None = None
+    filled_over_mean: FloatArray | None = None
     moved: int | None = None
     seconds: float = 0.0
     stopped: bool = False
@@ -73,6 +77,11 @@ class Placement:
         """By how much the largest load may be above the least possible, relative [layers]."""
         gap: FloatArray = np.maximum(self.max_over_mean / self.lower_bound - 1, 0.0)
         return np.where(gap < EQUAL, 0.0, gap)
+
+    @property
+    def without_empty(self) -> IntArray:
+        """The experts [layers, slots] for engines that leave no slot empty."""
+        return self.placement if self.filled is None else self.filled
 
     @property
     def slots(self) -> int:
@@ -91,7 +100,6 @@ class Placement:
 
     def document(self) -> dict[str, Any]:
         """Give everything but the seconds as plain values, for JSON."""
-        overall = self.overall()
         return {
             "devices": self.devices,
             "nodes": self.nodes,
@@ -100,13 +108,15 @@ class Placement:
             "dispatch": str(self.dispatch),
             "placement": self.placement.tolist(),
             **{
-                name: {"overall": overall[name], "layers": values.tolist()}
+                name: _by_layer(values)
                 for name, values in (
                     ("max_over_mean", self.max_over_mean),
                     ("lower_bound", self.lower_bound),
                     ("gap", self.gap),
                 )
             },
+            "filled": None if self.filled is None else self.filled.tolist(),
+            "filled_over_mean": None if self.filled_over_mean is None else _by_layer(self.filled_over_mean),
             "cross_device": self.cross_device,
             "cross_node": self.cross_node,
             "cross_bound": self.cross_bound,
@@ -115,3 +125,7 @@ class Placement:
             "stopped": self.stopped,
             "status": str(self.status),
         }
+
+
+def _by_layer(values: FloatArray) -> dict[str, Any]:
+    return {"overall": float(values.mean()), "layers": values.tolist()}

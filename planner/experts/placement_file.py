@@ -48,6 +48,8 @@ class PlacementFile(Entry):
     max_over_mean: ByLayer
     lower_bound: ByLayer
     gap: ByLayer
+    filled: list[list[Natural]] | None = None
+    filled_over_mean: ByLayer | None = None
     cross_device: Figure | None
     cross_node: Figure | None
     cross_bound: Figure | None
@@ -55,6 +57,16 @@ class PlacementFile(Entry):
     method: str
     stopped: bool = False
     status: Status
+
+    @property
+    def without_empty(self) -> IntArray:
+        """The experts [layers, slots] for engines that leave no slot empty."""
+        return np.array(self.placement if self.filled is None else self.filled, np.int64)
+
+    @property
+    def served_over_mean(self) -> float:
+        """The largest device load over the mean that engines have, averaged over the layers."""
+        return (self.max_over_mean if self.filled_over_mean is None else self.filled_over_mean).overall
 
     @model_validator(mode="after")
     def _whole(self) -> "PlacementFile":

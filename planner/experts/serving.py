@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 
-import numpy as np
-
 from meshwright.planner.emission.shell import HERE, array, script
 from meshwright.planner.experts.formats import sglang, vllm
 from meshwright.planner.experts.placement_file import PlacementFile
@@ -29,12 +27,12 @@ PLACEMENT = "placement.json"
 
 def serving_files(placed: PlacementFile, target: ServingTarget) -> Mapping[str, str]:
     """Give the files by name. The same placement gives the same bytes."""
-    slots, devices = np.array(placed.placement, np.int64), placed.devices
+    slots, devices = placed.without_empty, placed.devices
     redundant = placed.slots - placed.experts
     header = (
         f"For {VERSIONS[target]}, by meshwright {placed.meshwright}.\n"
         f"{placed.experts} experts in {placed.slots} slots on {devices} devices; the busiest has "
-        f"{placed.max_over_mean.overall:.4f} of the mean.\n"
+        f"{placed.served_over_mean:.4f} of the mean.\n"
         "Give the model, and what else the engine takes, as arguments."
     )
     if target is ServingTarget.SGLANG:

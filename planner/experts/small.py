@@ -30,11 +30,13 @@ def searched_layers(
     *,
     aim: FloatArray | None = None,
     deadline: Deadline,
+    sparing: bool = True,
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Give the placement, its largest loads and the bound after searching the small layers above their bound.
 
     weights: [layers, experts], heaviest first; placed: [layers, devices, slots of a device]; largest, bound: [layers].
     aim: largest loads [layers] that are light enough to be covered no better.
+    sparing: whether slots may stay empty.
     Where the search is complete, the bound is what it found. Where slots are better left empty, they hold EMPTY.
     """
     placed, largest, bound = placed.copy(), largest.copy(), bound.copy()
@@ -42,7 +44,7 @@ def searched_layers(
         for layer in np.flatnonzero(largest > bound * (1 + EQUAL)):
             if deadline.passed():
                 break
-            _search(weights, placed, largest, bound, int(layer))
+            _search(weights, placed, largest, bound, int(layer), sparing=sparing)
     _, devices, size = placed.shape
     experts = weights.shape[1]
     single = devices * size == experts
@@ -58,11 +60,13 @@ def searched_layers(
     return placed, largest, bound
 
 
-def _search(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int) -> None:
+def _search(
+    weights: FloatArray, placed: IntArray, largest: FloatArray, bound: FloatArray, layer: int, *, sparing: bool
+) -> None:
     """Search a layer, and write what is found into its placement, load and bound."""
     _, devices, size = placed.shape
     # Slots are left empty only for what is lighter than all that fills them.
-    for filled in (True, False):
+    for filled in (True, False) if sparing else (True,):
         end = searched(
             tuple(map(float, weights[layer])),
             devices=devices,
@@ -75,7 +79,7 @@ def _search(weights: FloatArray, placed: IntArray, largest: FloatArray, bound: F
         if end.sets is not None:
             placed[layer] = _held(end.sets, devices, size)
             largest[layer] = end.largest
-    if end.complete:
+    if end.complete and sparing:
         bound[layer] = largest[layer]
 
 

@@ -25,22 +25,32 @@ def balanced_slots(
     aim: FloatArray | None = None,
     deadline: Deadline = NEVER,
     thorough: bool = True,
+    sparing: bool = True,
 ) -> Balanced:
     """Give a balanced placement, with empty slots on devices that have more of them than there are experts.
 
-    Layers leave a slot of each device empty where that is lighter than what was found for all of them.
-    Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts on.
+    Layers leave a slot of each device empty where that is lighter than what was found for all of them; not so
+    without `sparing`. Arguments as of `balanced`, but that `slots` may be any multiple of `devices` from the experts
+    on.
     """
     size = slots // devices
     used = min(size, weights.shape[1])
-    found = balanced(weights, slots=used * devices, devices=devices, aim=aim, deadline=deadline, thorough=thorough)
+    found = balanced(
+        weights,
+        slots=used * devices,
+        devices=devices,
+        aim=aim,
+        deadline=deadline,
+        thorough=thorough,
+        sparing=sparing,
+    )
     placed = np.full((len(weights), devices, size), EMPTY)
     placed[:, :, :used] = found.placed
     largest = found.largest.copy()
     enough = found.bound if aim is None else np.maximum(found.bound, aim)
     fewer = (used - 1) * devices
     above = np.flatnonzero(largest > enough * (1 + (TOLERANCE if fewer <= MOST_FEWER else FAR)))
-    if thorough and len(above) and weights.shape[1] <= fewer <= MOST_FEWER_FAR and not deadline.passed():
+    if thorough and sparing and len(above) and weights.shape[1] <= fewer <= MOST_FEWER_FAR and not deadline.passed():
         less = balanced_slots(
             weights[above],
             slots=fewer,
