@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from meshwright.planner import place_experts
-from meshwright.planner.experts import Dispatch, Routing, correlation
+from meshwright.planner.experts import Dispatch, Routing, correlation, place
 from meshwright.planner.experts.chain import chained, matched, partitions
 from meshwright.planner.experts.correlation import most_staying as correlated
 from meshwright.planner.experts.counting import counted
@@ -143,6 +143,45 @@ def test_the_bound_knows_how_far_an_expert_tells_the_next_one() -> None:
         looser = correlated(moves, *limits, groups=4)
     assert (exact <= looser).all()
     assert (looser < exact * 1.1).all()
+
+
+@pytest.mark.parametrize("load_cap", [1.01, 1.19])
+def test_a_cap_that_only_copies_keep_is_kept(load_cap: float) -> None:
+    # Of 14, 7, 14 on two devices one has 21 of the mean 17.5, unless expert 1 is on both.
+    tokens = [[[7.0, 7.0, 9.0], [7.0, 0.0, 5.0]]]
+    placed = place_experts([[14.0, 7.0, 14.0]], devices=2, tokens=tokens, objective="both", load_cap=load_cap)
+    assert placed.max_over_mean.tolist() == [1.0]
+    assert placed.status == "feasible"
+
+
+def test_nothing_is_proven_of_a_cap_that_is_missed_where_copies_may_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "_under_asked", lambda _, balance: balance)
+    tokens = [[[7.0, 7.0, 9.0], [7.0, 0.0, 5.0]]]
+    placed = place_experts([[14.0, 7.0, 14.0]], devices=2, tokens=tokens, objective="both")
+    assert placed.max_over_mean.tolist() == [1.2]
+    assert placed.status == "feasible"
+
+
+def test_tokens_of_an_expert_that_none_came_to_are_split_alike() -> None:
+    # Expert 0 of layer 1 got none of the transitions' tokens, and 5 go on from it: 2 of all 14 to the other device.
+    weights = np.array([[5.0, 9.0], [4.0, 9.0], [3.0, 8.0]])
+    moves = np.array([[[0.0, 0.0], [0.0, 9.0]], [[3.0, 2.0], [0.0, 0.0]]])
+    placed = place_experts(weights, devices=2, transitions=moves, objective="traffic")
+    assert placed.cross_device == pytest.approx(2 / 14)
+    assert placed.cross_bound == pytest.approx(2 / 14)
+    # On both devices half of its tokens go either way.
+    both = np.array([[[0, -1], [1, -1]], [[0, 1], [0, -1]], [[0, -1], [1, -1]]])
+    routing = Routing(loads=weights, transitions=moves)
+    found = dispatched(routing, both, nodes=1, rule=Dispatch.EQUAL_SPLIT)
+    assert found.cross_device == pytest.approx((9 + 2.5) / 14)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bound_without_a_cap_is_of_hops_without_tokens_too() -> None:
+    weights, moves = chain(3, 4)
+    routing = Routing(loads=weights, transitions=moves * np.array([[[0.0]], [[1.0]]]))
+    bound = cross_bound(routing, groups=2, size=2, most=np.full(3, np.inf), alike=True)
+    assert 0.0 <= bound < 1.0
 
 
 def test_unrelated_layers_keep_what_chance_keeps() -> None:

@@ -6,7 +6,7 @@ those whose node holds it are split among its replicas there; the rest among all
 
 Where transitions say which expert of the layer before a token comes from, its source is the device that computed it
 there: tokens stay with the experts, as in context-coherent execution (J. Yao et al., ExFlow, 2024). Layer 0 then has
-no source.
+no source. Tokens of an expert that none is known to have come to are split alike.
 """
 
 from dataclasses import dataclass
@@ -90,21 +90,25 @@ def _chained(
     """Follow the tokens from layer to layer."""
     arrived = routing.loads[0] * split[0]
     loads = [arrived.sum(axis=1)]
-    for moved, here, load in zip(routing.moves, holds[1:], routing.loads[1:], strict=True):
-        share = arrived / np.maximum(arrived.sum(axis=0), 1e-300)
+    for moved, even, here, load in zip(routing.moves, split[:-1], holds[1:], routing.loads[1:], strict=True):
+        share = _shares(arrived, even)
         arrived = _sent(product(share, moved), here, nodes=nodes, rule=rule, tally=tally)
         loads.append(_split(arrived, here, load))
     return np.stack(loads)
 
 
+def _shares(arrived: FloatArray, even: FloatArray) -> FloatArray:
+    """Give the part of each expert's tokens that each device has, as they arrived; of those that got none, alike."""
+    came = arrived.sum(axis=0)
+    return np.where(came > 0, arrived / np.maximum(came, 1e-300), even)
+
+
 def _split(arrived: FloatArray, holds: BoolArray, load: FloatArray) -> FloatArray:
     """Give the load of each device [devices] of one layer, each expert's split as the tokens that arrived.
 
-    Loads may be in another unit than those, or of other tokens; what gets none is split alike.
+    Loads may be in another unit than those, or of other tokens.
     """
-    came = arrived.sum(axis=0)
-    even = holds / holds.sum(axis=0)
-    split: FloatArray = (np.where(came > 0, arrived / np.maximum(came, 1e-300), even) * load).sum(axis=1)
+    split: FloatArray = (_shares(arrived, holds / holds.sum(axis=0)) * load).sum(axis=1)
     return split
 
 

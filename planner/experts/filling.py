@@ -49,7 +49,7 @@ def filled_lightly(loads: FloatArray, placement: IntArray, *, devices: int, node
         held = _Layer(weights=loads[layer], slots=out[layer], copies=_copies(out[layer], loads.shape[1]))
         known = float(held.loads.max())
         _fill_alike(held)
-        _fill_rest(held, np.argwhere(held.slots == EMPTY).tolist(), known, per_node=devices // nodes)
+        _fill_rest(held, np.argwhere(held.slots == EMPTY), known, per_node=devices // nodes)
     return out.reshape(placement.shape)
 
 
@@ -61,20 +61,20 @@ def _fill_alike(layer: _Layer) -> None:
     """Fill with one more copy of an expert on each of its devices, experts on the fewest first."""
     there = layer.copies > 0
     free = (layer.slots == EMPTY).sum(axis=1)
-    for expert in np.argsort(there.sum(axis=0), kind="stable"):
+    for expert in np.argsort(there.sum(axis=0), kind="stable").tolist():
         on = np.flatnonzero(there[:, expert])
         for _ in range(int(free[on].min())):
-            for device in on:
+            for device in on.tolist():
                 layer.put(device, int((layer.slots[device] == EMPTY).argmax()), expert)
             free[on] -= 1
 
 
-def _fill_rest(layer: _Layer, left: list[tuple[int, int]], known: float, *, per_node: int) -> None:
-    """Fill the slots left [device, slot]. known: the largest load before."""
+def _fill_rest(layer: _Layer, left: IntArray, known: float, *, per_node: int) -> None:
+    """Fill the slots left [slots, 2], device and slot of it. known: the largest load before."""
     for widened in (False, True):
         for _ in range(PASSES):
             before = layer.slots.copy()
-            for device, slot in left:
+            for device, slot in left.tolist():
                 node = slice(device // per_node * per_node, (device // per_node + 1) * per_node)
                 near = np.flatnonzero(layer.copies[device]) if not widened else np.empty(0, np.int64)
                 choices = near if len(near) else np.flatnonzero(layer.copies[node].any(axis=0))

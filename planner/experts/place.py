@@ -18,7 +18,7 @@ import numpy as np
 
 from meshwright.catalog.errors import Infeasible, InputError
 from meshwright.catalog.names import match_name
-from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.experts.balance import TOLERANCE, Balanced
 from meshwright.planner.experts.chain import least_largest, solvable
 from meshwright.planner.experts.checker import require_sound
@@ -132,6 +132,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
         deadline=question.deadline,
         thorough=question.balanced,
     )
+    balance = _under_asked(question, balance)
     found = _FINDERS[question.objective](question, balance)
     by_device = found.by_device
     if before is not None and question.objective is Objective.BALANCE:
@@ -285,10 +286,12 @@ def _at_home(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     copies = spare and (question.dispatch is not Dispatch.EQUAL_SPLIT or not homes.free)
     by_device = _filled(question, homes.home)
     under = _under_cap(question, by_device, balance)
+    # A cap that is missed may be kept by copies.
+    kept = bool((under == by_device).all()) and not (spare and _over(question, under, _asked(question)).any())
     return _Found(
         by_device=under,
         method=homes.method,
-        exact=homes.exact and not copies and not question.replicated and bool((under == by_device).all()),
+        exact=homes.exact and not copies and not question.replicated and kept,
     )
 
 
@@ -318,14 +321,38 @@ def _in_nodes(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     return _Found(by_device=named, method=f"nodes: {homes.method}; devices: balanced")
 
 
+def _under_asked(question: _Question, balance: Balanced) -> Balanced:
+    """Give a balanced placement, looked for as long as for balance in layers above a cap that copies may keep."""
+    over = (balance.largest > _asked(question) * (1 + EQUAL)) & (balance.bound <= _asked(question))
+    at = np.flatnonzero(over)
+    if question.balanced or question.slots == question.routing.experts or not len(at):
+        return balance
+    again = balanced_slots(
+        question.routing.loads[at], slots=question.slots, devices=question.devices, deadline=question.deadline
+    )
+    placed, largest, bound = balance.placed.copy(), balance.largest.copy(), balance.bound.copy()
+    placed[at], largest[at], bound[at] = again.placed, again.largest, np.maximum(bound[at], again.bound)
+    return Balanced(placed=placed, largest=largest, bound=bound)
+
+
+def _asked(question: _Question) -> FloatArray:
+    """Give the most load of a device that the cap allows [layers], infinite where there is none."""
+    cap = np.inf if question.load_cap is None else question.load_cap
+    asked: FloatArray = question.routing.loads.sum(axis=1) / question.devices * cap
+    return asked
+
+
+def _over(question: _Question, placed: IntArray, cap: FloatArray) -> BoolArray:
+    """Give the layers with a device above the cap."""
+    routing = Routing(loads=question.routing.loads)
+    sent = dispatched(routing, placed, nodes=question.nodes, rule=Dispatch.EQUAL_SPLIT)
+    over: BoolArray = sent.loads.max(axis=1) > cap * (1 + EQUAL)
+    return over
+
+
 def _under_cap(question: _Question, inside: IntArray, balance: Balanced) -> IntArray:
     """Give the balanced placement to layers whose nodes have too few experts to be balanced under the load cap."""
-    if question.load_cap is None:
-        return inside
-    weights = question.routing.loads
-    cap = np.maximum(weights.sum(axis=1) / question.devices * question.load_cap, balance.largest)
-    sent = dispatched(Routing(loads=weights), inside, nodes=question.nodes, rule=Dispatch.EQUAL_SPLIT)
-    over = sent.loads.max(axis=1) > cap * (1 + EQUAL)
+    over = _over(question, inside, np.maximum(_asked(question), balance.largest))
     out = inside.copy()
     if over.any():
         out[over] = near_their_tokens(question.routing, balance.placed, nodes=1)[over]

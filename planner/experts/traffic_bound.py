@@ -47,7 +47,8 @@ def _most_in_group(loads: FloatArray, tokens: FloatArray, most: FloatArray, *, s
     largest = _largest(tokens, min(size, tokens.shape[1]))
     whole = tokens.sum(axis=1) / loads.sum(axis=1)
     same = (np.abs(tokens - loads * whole[:, None]) <= SAME * tokens.sum(axis=1, keepdims=True)).all(axis=1)
-    return np.where(same, np.minimum(largest, most * whole * (1 + SAME)), largest)
+    capped = same & np.isfinite(most)
+    return np.where(capped, np.minimum(largest, np.where(capped, most, 0.0) * whole * (1 + SAME)), largest)
 
 
 def _largest(values: FloatArray, count: int) -> FloatArray:
