@@ -182,20 +182,23 @@ def test_measured_groups_give_back_their_coefficients() -> None:
     assert (fitted.groups, fitted.unmeasured) == (12, ())
     with pytest.raises(InputError, match="needs at least 5"):
         fitted_costs(COSTS, groups[:4])
+    with pytest.raises(InputError, match="too alike"):
+        fitted_costs(COSTS, groups[:1] * 6)
 
 
 def test_a_poor_fit_is_told(tmp_path: Path) -> None:
     lengths, timed = tmp_path / "lengths.txt", tmp_path / "timed.jsonl"
     lengths.write_text("300 500 3000\n")
-    times = (1.0, 0.1, 3.0, 0.2, 9.0)
-    rows = [{"degree": 1, "lengths": [1000], "time_s": seconds} for seconds in times]
+    # As times fall with lengths, neither squares nor tokens tell anything of them.
+    times = (9.0, 3.0, 1.0, 0.2, 0.1)
+    rows = [{"degree": 1, "lengths": [1000 * at], "time_s": seconds} for at, seconds in enumerate(times, start=1)]
     timed.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = run(lengths, "llama-3.1-8b", "dgx-h100:16", "--calibrate", timed)
     assert "Fitted to 5 timed groups" in text
     assert "warning: times aren't well told" in text
     assert "warning: none timed of groups of several ranks of a node or groups of several nodes" in text
     fit = json.loads(run(lengths, "llama-3.1-8b", "dgx-h100:16", "--calibrate", timed, "--json"))["fit"]
-    # One coefficient c = T for all: the least sum of (c / t - 1)^2 is at sum(1/t) / sum(1/t^2).
+    # The fixed part c = T for all: the least sum of (c / t - 1)^2 is at sum(1/t) / sum(1/t^2).
     single_s = sum(1 / seconds for seconds in times) / sum(1 / seconds**2 for seconds in times)
     assert fit["median_error"] == pytest.approx(sorted(abs(single_s / seconds - 1) for seconds in times)[2])
     assert fit["worst_error"] == pytest.approx(max(abs(single_s / seconds - 1) for seconds in times))

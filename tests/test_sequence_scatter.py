@@ -188,6 +188,23 @@ def test_laws_of_an_answer(lengths: list[int], mode: Mode) -> None:
         assert all(group.tokens == sum(lengths[at] for at in group.sequences) for group in groups)
 
 
+@settings(max_examples=80, deadline=None)
+@given(lengths=batches, mode=modes, ranks=st.sampled_from([3, 5, 6, 7, 12, 20, 24]), full=st.booleans())
+def test_ranks_need_not_be_a_multiple_of_degrees(lengths: list[int], mode: Mode, ranks: int, full: bool) -> None:
+    full = full and len(lengths) >= ranks
+    # A single rank has room for 600 tokens, so that any sequence can be the one that a rank lacks.
+    longest = 600 if full else 600 * 2 ** (ranks.bit_length() - 1)
+    shortened = [min(length, longest) for length in lengths]
+    found = SequenceScatterer(costs=costs_of(ranks), mode=mode, no_empty_rank=full)(shortened)
+    assert found.lower_bound_s <= found.step_time_s * (1 + 1e-9)
+    assert found.step_time_s <= found.homogeneous_step_time_s
+
+
+def test_a_rank_left_by_wide_groups_gets_a_sequence() -> None:
+    free, full = (SequenceScatterer(costs=costs_of(3), no_empty_rank=full)([72, 23, 5]) for full in (False, True))
+    assert full.step_time_s == free.step_time_s
+
+
 @settings(max_examples=40, deadline=None)
 @given(lengths=batches, mode=modes)
 def test_twice_the_devices_never_slow(lengths: list[int], mode: Mode) -> None:
@@ -385,6 +402,17 @@ def test_costs_of_the_cost_model() -> None:
     assert linear[-1] - linear[-2] > linear[-2] - linear[-3]
     found = scatterer([20_000, 500, 600, 700, 3_000, *[300] * 50])
     assert found.speedup >= 1
+
+
+@pytest.mark.parametrize("devices", [24, 40])
+def test_more_degrees_never_slow_a_step(devices: int) -> None:
+    lengths = np.ceil(np.exp(np.random.default_rng(7).normal(7, 1.5, 100))).astype(int).clip(1, 200_000)
+    few, more = (
+        scatter_sequences(lengths, "llama-3.1-8b", f"dgx-h100:{devices}", any_degree=any_degree)
+        for any_degree in (False, True)
+    )
+    assert more.step_time_s <= few.step_time_s
+    assert more.lower_bound_s <= few.lower_bound_s
 
 
 def test_ulysses_needs_heads_for_its_ranks() -> None:

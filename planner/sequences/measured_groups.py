@@ -20,6 +20,8 @@ from meshwright.costmodels.layout import FloatArray
 from meshwright.planner.sequences.group_costs import GroupCosts, uniform_costs
 
 FEWEST_GROUPS = 5
+# What two coefficients do is the same where the rows differ by less than this, relative.
+DISTINCT = 1e-6
 
 
 class MeasuredGroup(Entry):
@@ -65,7 +67,7 @@ def read_groups(path: Path) -> tuple[MeasuredGroup, ...]:
 def fitted_costs(costs: GroupCosts, groups: Sequence[MeasuredGroup]) -> FittedCosts:
     """Give costs with coefficients fitted to measured groups, and all else as `costs` have it.
 
-    Raises InputError where the groups are too few.
+    Raises InputError where the groups are too few, or too alike to tell coefficients apart.
     """
     from scipy.optimize import nnls  # noqa: PLC0415 - slow to import, and most splits do without
 
@@ -76,9 +78,18 @@ def fitted_costs(costs: GroupCosts, groups: Sequence[MeasuredGroup]) -> FittedCo
             hint="time groups of several degrees, with long sequences and with short ones",
         )
     rows = np.array([_row(group, costs.node_ranks) for group in groups])
+    if not costs.attention:  # linear attention has no squares
+        rows[:, 0] = 0.0
     times = np.array([group.time_s for group in groups])
     scale = np.maximum(np.abs(rows / times[:, np.newaxis]).max(axis=0), np.finfo(float).tiny)
-    fitted, _ = nnls(rows / times[:, np.newaxis] / scale, np.ones(len(groups)))
+    scaled = rows / times[:, np.newaxis] / scale
+    if np.linalg.matrix_rank(scaled, tol=DISTINCT) < np.count_nonzero(rows.any(axis=0)):
+        raise InputError(
+            "the timed groups are too alike to tell attention, tokens and the fixed part of a group apart",
+            path="--calibrate",
+            hint="time groups of several degrees, with long sequences and with short ones",
+        )
+    fitted, _ = nnls(scaled, np.ones(len(groups)))
     square_s, token_s, inside_s, outside_s, fixed_s = (fitted / scale).tolist()
     made = uniform_costs(
         ranks=costs.ranks,
@@ -93,12 +104,26 @@ def fitted_costs(costs: GroupCosts, groups: Sequence[MeasuredGroup]) -> FittedCo
     )
     errors = np.abs(rows @ (fitted / scale) / times - 1)
     return FittedCosts(
-        costs=replace(costs, pieces=made.pieces, attention=made.attention),
+        costs=replace(
+            costs,
+            pieces=np.concatenate([made.pieces, _offloaded(costs)], axis=1),
+            attention=made.attention if costs.attention else (),
+        ),
         groups=len(groups),
         median_error=float(np.median(errors)),
         worst_error=float(errors.max()),
         unmeasured=_unmeasured(costs, rows),
     )
+
+
+def _offloaded(costs: GroupCosts) -> FloatArray:
+    """Give the pieces of what leaves for the host beyond a device's memory, which timed groups don't tell.
+
+    They alone begin below zero: what the device holds costs nothing. Degrees without one repeat nothing that counts.
+    """
+    below = costs.pieces[..., 2] < 0
+    kept = np.where(below[..., np.newaxis], costs.pieces, 0.0)
+    return np.asarray(kept[:, below.any(axis=0)])
 
 
 def _unmeasured(costs: GroupCosts, rows: FloatArray) -> tuple[str, ...]:

@@ -140,6 +140,8 @@ class _State:
             size = self.costs.degrees[self.degree]
             last = np.flatnonzero((self.first_rank <= rank) & (rank < self.first_rank + size))
         items = np.flatnonzero(np.isin(self.group, last))
+        if not len(items):  # the micro-batch has come to nothing
+            return False
         if len(items) > MOVED:
             items = items[np.linspace(0, len(items) - 1, MOVED).astype(np.int64)]
         limit_s = float(limits_s[turn])
@@ -278,7 +280,11 @@ class _State:
         degree, first_rank = int(self.degree[group]), int(self.first_rank[group])
         if degree + 1 == len(self.costs.degrees) or (not self.free and self._idle(group) < self._more(degree)):
             return False
-        self._place(group, degree + 1, first_rank // int(self.costs.degrees[degree + 1]))
+        size = int(self.costs.degrees[degree + 1])
+        block = first_rank // size
+        if (block + 1) * size > self.costs.ranks:  # the last ranks are no whole block of it
+            return False
+        self._place(group, degree + 1, block)
         if self.top_s[group] < limit_s * (1 - PROGRESS):
             return True
         self._place(group, degree, first_rank // int(self.costs.degrees[degree]))

@@ -1,7 +1,7 @@
 """Split a step's sequences over groups of ranks: tables made once, then one call a step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Self
@@ -34,7 +34,8 @@ from meshwright.planner.sequences.split import Split
 class SequenceScatterer:
     """What splits any batch over the ranks of some costs; call it with a batch's lengths.
 
-    costs: of groups of each degree. mode: lockstep or free; None for the better of those that the costs allow.
+    costs: of groups of each degree. also: of another set of degrees, for splits of those alone.
+    mode: lockstep or free; None for the better of those that the costs allow.
     time_limit_s: when to stop improving on the first answer; what is found then depends on the machine.
     no_empty_rank: give each rank a sequence in each micro-batch, and all as many micro-batches.
     certify: prove how far the answer is from the best by linear programs, which take seconds.
@@ -43,6 +44,7 @@ class SequenceScatterer:
     """
 
     costs: GroupCosts
+    also: GroupCosts | None = None
     mode: Mode | None = None
     time_limit_s: float | None = None
     certify: bool = False
@@ -85,7 +87,8 @@ class SequenceScatterer:
 
         model, cluster: names, files or entries, as for a plan. layout: tensor, expert and ZeRO degrees and
         recomputation; its data and context parallelism are what groups decide. By default ZeRO-1 over all devices.
-        degrees: of groups; by default powers of two. any_degree: by default divisors of the ranks (degrees.py).
+        degrees: of groups; by default powers of two. any_degree: divisors of the ranks too (degrees.py), in splits of
+        those alone.
         max_degree: no larger ones; 1 splits no sequence.
         offload: let groups keep activations in host memory, over its link, where device memory doesn't hold them.
         measured: a file of timed groups whose fit takes the place of the cost model's coefficients.
@@ -109,16 +112,27 @@ class SequenceScatterer:
         own = default_layout(job.cluster.devices) if layout is None else layout
         ranks = own.world_size // own.tensor_parallel
         node_ranks = max(job.cluster.devices_per_node // own.tensor_parallel, 1)
-        allowed = allowed_degrees(ranks, node_ranks, degrees=degrees, any_degree=any_degree, most=max_degree)
         exchange = chosen(Method, method, path="method")
-        costs = group_costs(
-            job, own, degrees=allowed, method=exchange, memory_bytes=memory_limit_bytes(inputs), offload=offload
-        )
-        fit = None if measured is None else fitted_costs(costs, read_groups(Path(measured)))
+        sets = [
+            allowed_degrees(ranks, node_ranks, degrees=degrees, any_degree=any_set, most=max_degree)
+            for any_set in ((True, False) if any_degree else (False,))
+        ]
+        if set(sets[-1].tolist()) <= set(sets[0].tolist()):
+            sets = sets[:1]
+        tables = [
+            group_costs(
+                job, own, degrees=each, method=exchange, memory_bytes=memory_limit_bytes(inputs), offload=offload
+            )
+            for each in sets
+        ]
+        timed = None if measured is None else read_groups(Path(measured))
+        fits = [None if timed is None else fitted_costs(table, timed) for table in tables]
+        costs = [table if fit is None else fit.costs for table, fit in zip(tables, fits, strict=True)]
         entry = inputs.model.entry
         return cls(
-            costs=costs if fit is None else fit.costs,
-            fit=fit,
+            costs=costs[0],
+            also=costs[1] if len(costs) > 1 else None,
+            fit=fits[0],
             mode=None if mode is None else chosen(Mode, mode, path="mode"),
             time_limit_s=time_limit_s,
             certify=certify,
@@ -140,6 +154,8 @@ class SequenceScatterer:
         doesn't pass the independent check.
         """
         begun = perf_counter()
+        if self.also is not None:
+            return _better(replace(self, also=None), replace(self, costs=self.also, also=None), lengths)
         given = lengths_of(lengths)
         self._require_positions(given)
         # In this order the answer doesn't depend on that of the batch, not even by rounding.
@@ -205,6 +221,24 @@ class SequenceScatterer:
             lockstep=answer.mode is Mode.LOCKSTEP,
             every_rank=self.no_empty_rank,
         )
+
+
+def _better(one: SequenceScatterer, other: SequenceScatterer, lengths: object) -> Scattered:
+    """Give the better answer of two, with the bound and the baseline of both. Raises as the first where both do."""
+    try:
+        first = one(lengths)
+    except Infeasible:
+        return other(lengths)
+    try:
+        second = other(lengths)
+    except (Infeasible, InputError):
+        return first
+    return replace(
+        min(first, second, key=lambda answer: answer.step_time_s),
+        lower_bound_s=min(first.lower_bound_s, second.lower_bound_s),
+        homogeneous_step_time_s=min(first.homogeneous_step_time_s, second.homogeneous_step_time_s),
+        seconds=first.seconds + second.seconds,
+    )
 
 
 def default_layout(devices: int) -> Layout:

@@ -110,6 +110,7 @@ def search(best: Best, modes: tuple[Mode, ...]) -> None:
     """
     _search_all(best, modes)
     if best.full:
+        _search_emptier(best, modes)
         return
     half = halved(best.costs, best.batch)
     if half is None or best.late:
@@ -122,6 +123,14 @@ def search(best: Best, modes: tuple[Mode, ...]) -> None:
     if first is None:
         return
     found = Best(costs=half, batch=part, seconds=first[0], split=first[1], mode=modes[0], until=best.until)
+    search(found, modes)
+    best.offer(found.split, found.mode)
+
+
+def _search_emptier(best: Best, modes: tuple[Mode, ...]) -> None:
+    """Fill the best split of those that may leave ranks empty: often it leaves none."""
+    seconds, split = best.seconds, best.split
+    found = Best(costs=best.costs, batch=best.batch, seconds=seconds, split=split, mode=best.mode, until=best.until)
     search(found, modes)
     best.offer(found.split, found.mode)
 
