@@ -61,7 +61,7 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     any_degree: Annotated[
-        bool, typer.Option("--any-degree", help="Groups of any number of nodes that divides theirs.")
+        bool, typer.Option("--any-degree", help="Try groups of any number of nodes that divides theirs too.")
     ] = False,
     max_degree: Annotated[int | None, typer.Option(help="No larger groups; 1 splits no sequence.", min=1)] = None,
     no_empty_rank: Annotated[
