@@ -44,5 +44,5 @@ class UncertaintyEntry(Entry):
     spreads: Annotated[tuple[SpreadEntry, ...], Field(min_length=1)]
     unmeasured: Factor
     covered: dict[Name, dict[PrecisionClass, Count]]
-    read: dict[Name, dict[Name, dict[PrecisionClass, Count]]]
+    read: dict[Name, dict[Name, dict[PrecisionClass, Count]]] = Field(default_factory=dict)
     practised: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.lookup import device_named, find_cluster, find_model
@@ -104,6 +104,7 @@ def job_on(job: Job, device: str, precision: str, devices: int, *, model: str = 
 @pytest.mark.parametrize("model", ["llama-2-7b", "mixtral-8x7b"])
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 @pytest.mark.parametrize("device", ["a100-sxm-80gb", "h100-sxm-80gb", "b200-sxm-180gb", "mi355x", "ascend-910b"])
+@settings(max_examples=15)
 @given(devices=st.sampled_from([8, 128, 4096]), spread=st.floats(0.01, 2), own=st.booleans())
 def test_what_is_told_less_is_never_surer(
     round_job: Callable[..., Job], device: str, precision: str, model: str, devices: int, spread: float, *, own: bool

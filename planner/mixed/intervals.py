@@ -45,7 +45,7 @@ def step_reasons(asked: Mixed, best: Solution) -> tuple[str, ...]:
 
 
 def memory_interval(job: Job, peak_bytes: float) -> IntervalSection:
-    """Give the interval of a device's memory; `job` is that of its island."""
+    """Give the interval of a device's memory, as far below as above; `job` is that of its island."""
     found = interval(
         peak_bytes,
         quantity=Quantity.NVIDIA_SMI,
@@ -53,7 +53,7 @@ def memory_interval(job: Job, peak_bytes: float) -> IntervalSection:
         knowledge=Knowledge.TOLD,
         uncertainty=shipped_uncertainty(),
     )
-    return IntervalSection(low=significant(found.low), high=significant(found.high))
+    return IntervalSection(low=significant(peak_bytes**2 / found.high), high=significant(found.high))
 
 
 def _used(asked: Mixed, best: Solution) -> Iterator[tuple[Job, Sequence[str]]]:
