@@ -105,6 +105,7 @@ def experts_command(  # noqa: PLR0913 - one argument an option
     if overlay and cluster is None:
         raise InputError("says nothing without the cluster", path="--overlay", hint="name the cluster with --cluster")
     hardware = None if cluster is None else _hardware(cluster, overlay or ())
+    _require_devices(cluster, devices)
     measured = _measured(routing, entry)
     require_homes(measured.routing, devices, file=str(routing))
     there = None if previous is None else read_placement(previous)
@@ -172,12 +173,27 @@ def _hardware(name: str, overlays: Sequence[Path]) -> "Cluster":
 
 
 def _measured(file: Path, model: "ModelEntry | None") -> "Measured":
+    from meshwright.cli.console import print_warning
     from meshwright.planner.experts.model_sizes import dense_layers, experts_of
     from meshwright.planner.experts.routing_file import read_routing
 
     if model is None:
         return read_routing(file)
-    return read_routing(file, dense=dense_layers(model), layers=model.layers, experts=experts_of(model).experts)
+    measured = read_routing(file, dense=dense_layers(model), layers=model.layers, experts=experts_of(model).experts)
+    if measured.model_layers < model.layers:
+        print_warning(
+            f"{file}: is of {len(measured.at)} of the model's layers: memory is counted, and files are written, for "
+            "those alone"
+        )
+    return measured
+
+
+def _require_devices(cluster: str | None, devices: int) -> None:
+    from meshwright.catalog.lookup import find_cluster
+    from meshwright.hardware.cluster import cluster_of
+
+    if cluster is not None and devices > (there := cluster_of(find_cluster(cluster)).devices):
+        raise InputError(f"{devices} are more than the {there} of {cluster}", path="--devices")
 
 
 def _slots(slots: int | None, redundant: int | None, experts: int) -> int | None:

@@ -268,10 +268,15 @@ def _faster(inputs: "Inputs", plan: "Plan", ends: float) -> "Plan":
 def _routed(model: str, routing: Path) -> "ModelEntry":
     """Give the model with the loads that measured routing gives its experts. Raises InputError."""
     from meshwright.catalog.lookup import find_model
+    from meshwright.cli.console import print_warning
     from meshwright.planner.experts import routed_model
     from meshwright.planner.experts.model_sizes import dense_layers, experts_of
     from meshwright.planner.experts.routing_file import read_routing
 
     entry = find_model(model)
     measured = read_routing(routing, dense=dense_layers(entry), layers=entry.layers, experts=experts_of(entry).experts)
+    if measured.model_layers < entry.layers:
+        print_warning(
+            f"{routing}: is of {len(measured.at)} of the model's layers: all are taken to be as loaded as those"
+        )
     return routed_model(entry, measured.routing)

@@ -427,6 +427,62 @@ def test_a_placement_is_emitted_from_the_command_line(tmp_path: Path) -> None:
     assert isinstance(again.exception, InputError)
 
 
+EDITED: list[tuple[dict[str, object], str]] = [
+    ({"layers": [1, 2, 1000]}, "layers: layer 1000 isn't of the model's 4, counted from 0"),
+    ({"layers": [1, 2, 2]}, "layers: must each be another layer"),
+    ({"model_layers": 10**9}, "model_layers: 1000000000 layers of 28 slots are more than"),
+    ({"experts": 5}, "placement: layer 0: there is no expert 5"),
+    ({"experts": 30}, "experts: 30 are more than the 28 slots"),
+    ({"placement": [[0] * 28] * 3}, "placement: layer 0: no slot holds expert 1"),
+    ({"placement": [[-1] * 28] * 3}, "placement: layer 0: no slot holds expert 0"),
+    ({"placement": [[*range(24), 23, 22, 21, 20]] * 3}, "placement: layer 0: device 3 holds an expert twice"),
+    ({"placement": [[*range(24), 1, 2, 3, 10**6]] * 3}, "placement: layer 0: there is no expert 1000000"),
+    ({"placement": [], "layers": []}, "placement: must have a layer"),
+    ({"filled": [[0] * 28] * 3}, "filled: must have an expert in each slot"),
+    ({"filled": [[*range(24)]] * 3}, "filled: must have an expert in each slot"),
+]
+
+
+@pytest.mark.parametrize(("edit", "said"), EDITED)
+def test_an_edited_placement_is_checked_before_it_is_emitted(
+    edit: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    file = written(small(), tmp_path) / "placement.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | edit))
+    for target in ("sglang", "vllm"):
+        result = CliRunner().invoke(app, ["emit", str(file), "--target", target, "-o", str(tmp_path / "serve")])
+        assert isinstance(result.exception, InputError)
+        assert result.exception.message.startswith(f"{file}: {said}")
+        assert not (tmp_path / "serve").exists()
+
+
+def test_routing_of_other_layers_than_the_model_has_is_told(tmp_path: Path) -> None:
+    more, fewer = (save(tmp_path / f"{count}.npy", loads(count, 8, "lognormal")) for count in (40, 4))
+    model = ["--devices", "4", "--model", "mixtral-8x7b"]
+    result = CliRunner().invoke(app, ["experts", str(more), *model])
+    assert isinstance(result.exception, InputError)
+    assert result.exception.message == f"{more}: loads: has 40 layers, and the model 32"
+    result = CliRunner().invoke(app, ["experts", str(fewer), *model], catch_exceptions=False)
+    assert "is of 4 of the model's layers: memory is counted" in " ".join(result.stderr.split())
+    plan = ["plan", "mixtral-8x7b", "dgx-h100:8", "--global-batch", "8", "--sequence-length", "2048"]
+    result = CliRunner().invoke(app, [*plan, "--routing", str(fewer)], catch_exceptions=False)
+    assert "is of 4 of the model's layers: all are taken" in " ".join(result.stderr.split())
+
+
+def test_more_devices_than_the_cluster_has_are_refused(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.npy", loads(32, 8, "lognormal"))
+    arguments = ["experts", str(file), "--devices", "16", "--model", "mixtral-8x7b", "--cluster", "dgx-h100:8"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert result.exception.message == "--devices: 16 are more than the 8 of dgx-h100:8"
+
+
+def test_one_layer_is_not_said_to_be_several(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.json", [[1.0, 2.0]])
+    result = CliRunner().invoke(app, ["experts", str(file), "--devices", "1"], catch_exceptions=False)
+    assert "Experts of 1 layer, 2 slots on 1 device " in result.stdout
+
+
 def test_a_placement_is_no_plan_and_a_plan_no_placement(tmp_path: Path) -> None:
     file = written(small(), tmp_path) / "placement.json"
     for command in (["emit", str(file), "--target", "megatron"], ["show", str(file)]):

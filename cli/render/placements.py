@@ -36,7 +36,9 @@ def render_placement(
 ) -> None:
     """Print the figures. before: the largest load over the mean of experts in turn, averaged over layers."""
     overall = placement.overall()
-    shape = f"{len(placement.placement)} layers, {placement.slots} slots on {placement.devices} devices"
+    counts = (("layer", len(placement.placement)), ("slot", placement.slots), ("device", placement.devices))
+    layers, slots, devices = (f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts)
+    shape = f"{layers}, {slots} on {devices}"
     table = plain_table(f"Experts of {shape}", ["figure", "value"], [])
     add_row(table, "busiest device over the mean", f"{overall['max_over_mean']:.4f}, before {before:.4f}")
     add_row(table, "no placement is below", f"{overall['lower_bound']:.4f}: at most {overall['gap']:.3%} too much")

@@ -1,6 +1,7 @@
 """Placements in files: ours, versioned, and those of engines."""
 
 import json
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,13 @@ from meshwright.catalog.entry import Count, Entry, Natural, field_error
 from meshwright.catalog.errors import InputError
 from meshwright.costmodels.layout import IntArray
 from meshwright.planner.experts.array_file import read_npz
+from meshwright.planner.experts.checker import faults
 from meshwright.planner.experts.formats import eplb, megatron, sglang, vllm, vllm_ascend
 from meshwright.planner.experts.placement import EMPTY, Dispatch, Objective, Placement, Status
 
 FORMAT_VERSION = 1
+# Far beyond any model: slots of all its layers.
+MOST_LAYER_SLOTS = 2**24
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -70,13 +74,37 @@ class PlacementFile(Entry):
 
     @model_validator(mode="after")
     def _whole(self) -> "PlacementFile":
-        if any(len(row) != self.slots for row in self.placement) or len(self.layers) != len(self.placement):
-            raise field_error("placement", f"must be {self.slots} slots in each of {len(self.layers)} layers")
-        if self.slots % self.devices or self.devices % self.nodes:
-            raise field_error(
-                "slots", f"{self.nodes} nodes, {self.devices} devices and {self.slots} slots don't divide"
-            )
+        for field, fault in self._faults():
+            raise field_error(field, fault)
         return self
+
+    def _faults(self) -> Iterator[tuple[str, str]]:
+        """Give what is wrong, a field and a sentence each."""
+        if any(len(row) != self.slots for row in self.placement) or len(self.layers) != len(self.placement):
+            yield "placement", f"must be {self.slots} slots in each of {len(self.layers)} layers"
+        if not self.placement:
+            yield "placement", "must have a layer"
+        if self.slots % self.devices or self.devices % self.nodes:
+            yield "slots", f"{self.nodes} nodes, {self.devices} devices and {self.slots} slots don't divide"
+        if self.experts > self.slots:
+            yield "experts", f"{self.experts} are more than the {self.slots} slots"
+        if self.model_layers * self.slots > MOST_LAYER_SLOTS:
+            yield "model_layers", f"{self.model_layers} layers of {self.slots} slots are more than {MOST_LAYER_SLOTS}"
+        if len(set(self.layers)) < len(self.layers):
+            yield "layers", "must each be another layer of the model"
+        if self.layers and max(self.layers) >= self.model_layers:
+            yield "layers", f"layer {max(self.layers)} isn't of the model's {self.model_layers}, counted from 0"
+        for fault in faults(self.placement, experts=self.experts, devices=self.devices, slots=self.slots):
+            yield "placement", fault
+        if self.filled is not None and not _fills(self.filled, self.placement, self.experts):
+            yield "filled", "must have an expert in each slot, and each expert in one"
+
+
+def _fills(filled: Sequence[Sequence[int]], placement: Sequence[Sequence[int]], experts: int) -> bool:
+    """Say whether each layer has its experts, all of them in some slot, and none that isn't there."""
+    return len(filled) == len(placement) and all(
+        len(row) == len(other) and set(row) == set(range(experts)) for row, other in zip(filled, placement, strict=True)
+    )
 
 
 def placement_text(placement: Placement, *, at: tuple[int, ...], model_layers: int) -> str:

@@ -48,7 +48,7 @@ def read_routing(
     dense: layers of the model without experts, which may be there without load, or left out. layers, experts: of the
     model, and of a layer, where known.
 
-    Raises InputError where the file is of no such form, or too large, or its arrays don't fit one another.
+    Raises InputError where the file is of no such form, or too large, or its arrays don't fit one another or the model.
     """
     file = str(path)
     arrays = _named(_content(Path(path)), file=file)
@@ -82,6 +82,8 @@ def _with_experts(
     except ValueError:
         raise InputError("has rows of different lengths", file=file, path=name) from None
     layers = array.shape[-2] if array.ndim > 1 else 1
+    if model_layers is not None and layers > model_layers:
+        raise InputError(f"has {layers} layers, and the model {model_layers}", file=file, path=name)
     empty = {layer for layer in range(layers) if array.ndim > 1 and not np.any(array[..., layer, :])}
     if model_layers is not None and not empty and layers == model_layers - len(dense):
         return loads, tuple(layer for layer in range(model_layers) if layer not in dense), model_layers
