@@ -31,6 +31,7 @@ from meshwright.planner.resharding.sources import Sets, least_busy_quotas, picke
 from meshwright.planner.resharding.tensors import Split, tensors_of
 from meshwright.planner.verification.resharding import replayed
 from meshwright.planner.verification.resharding.shards import held
+from meshwright.planner.verification.resharding.tensors import tensors_of as checked_tensors
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "catalog" / "models").glob("*.yaml"))
 BASES = {
@@ -200,9 +201,92 @@ def test_the_replay_sees_moves_that_lack_come_twice_or_too_early() -> None:
 def test_the_replay_sees_what_is_handed_on_before_it_came() -> None:
     old, new = (small_plan(BASES["megatron"], data_parallel=size) for size in (2, 4))
     document = document_of(old, new)
+    first, *others = document["rounds"]
+    document["rounds"] = [first, *reversed(others)]
     for group in document["groups"]:
-        group["moves"]["round"] = [len(document["rounds"]) - number for number in group["moves"]["round"]]
+        group["moves"]["round"] = [number and 1 + len(others) - number for number in group["moves"]["round"]]
     assert any("hasn't got it yet" in wrong for wrong in replayed(document, old, new))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_checker_knows_the_tensors_of_a_model(name: str) -> None:
+    entry = find_model(name)
+    theirs = {tensor.name: tensor.shape for tensor in tensors_of(transformer_of(entry))}
+    assert checked_tensors(entry) == theirs
+
+
+def edits() -> dict[str, tuple[Any, str]]:
+    """Edits of a file of moves: by name what is done to the document, and what the one finding says of it."""
+
+    def group(number: int, path: str, value: object) -> Any:  # noqa: ANN401 - a function of a document
+        def edit(document: dict[str, Any]) -> None:
+            *keys, last = path.split(".")
+            part = document["groups"][number]
+            for key in keys:
+                part = part[int(key) if key.lstrip("-").isdigit() else key]
+            last_key: Any = int(last) if last.lstrip("-").isdigit() else last
+            part[last_key] = value(part[last_key]) if callable(value) else value
+
+        return edit
+
+    def wider(place: list[int]) -> list[int]:
+        return [place[0], place[1] + 1, place[2]]
+
+    def nearer(place: list[int]) -> list[int]:
+        return [place[0], place[1] - 1, place[2]]
+
+    return {
+        "a state": (lambda document: document["groups"][0]["states"].popitem(), "nothing moves the"),
+        "a tensor": (lambda document: document["groups"][2]["tensors"].pop(), "nothing moves the"),
+        "a group": (lambda document: document["groups"].pop(), "nothing moves the"),
+        "a tensor twice": (group(2, "tensors", lambda names: [*names, names[0]]), "groups.2.tensors"),
+        "another tensor": (group(2, "tensors", ["router"]), "the model has no router"),
+        "bytes": (group(0, "states.parameter", 4), "groups.0.states.parameter: is of 2 bytes"),
+        "start": (group(0, "moves.start.-1", nearer), "start"),
+        "size of 0": (group(0, "moves.size.-1.1", 0), "groups.0.moves.size"),
+        "size": (group(0, "moves.size.-1.1", 10**6), "reaches beyond"),
+        "relayed": (group(0, "moves.relayed.-1", 3), "groups.0.moves.relayed"),
+        "folded": (group(0, "folded", wider), "groups.0.folded"),
+        "a later round": (group(0, "moves.round.-1", 9), "groups.0.moves.round"),
+        "round 0": (group(0, "moves.round.-1", 0), "groups.0.moves.round"),
+        "a negative element": (group(0, "moves.source_element.-1", -1), "groups.0.moves.source_element"),
+        "a column's length": (group(0, "moves.start", lambda column: column[1:]), "differ in length"),
+        "a column": (lambda document: document["groups"][0]["moves"].pop("start"), "groups.0.moves.start"),
+        "all": (dict.clear, "checkpoint: Field required"),
+    }
+
+
+@pytest.mark.parametrize("name", edits())
+def test_the_replay_tells_what_is_wrong_with_a_file(name: str) -> None:
+    document = document_of(OLD, NEW)
+    edit, told = edits()[name]
+    edit(document)
+    found = replayed(document, OLD, NEW)
+    assert told in found[0]
+    # A place is wrong of every tensor and state of the group, and nobody gets what belongs there.
+    assert len(found) == 1 or name == "start"
+
+
+def test_what_a_rank_keeps_goes_to_no_other() -> None:
+    """Two ranks with copies of the same: swapped, what each keeps ends well, but isn't kept."""
+    document = document_of(OLD, OLD)
+    swapped = 0
+    for group in document["groups"]:
+        moves = group["moves"]
+        rows = [row for row, place in enumerate(moves["start"]) if place == moves["start"][0]]
+        if len(rows) > 1:
+            one, other = rows[:2]
+            ranks = moves["destination"]
+            ranks[one], ranks[other] = ranks[other], ranks[one]
+            swapped += 1
+    assert swapped
+    assert len(replayed(document, OLD, OLD)) == swapped
+
+
+def test_between_steps_a_file_without_gradients_is_whole() -> None:
+    document = json.loads(json.dumps(moves_document(reshard(OLD, NEW, gradients=False), old="old", new="new")))
+    assert replayed(document, OLD, NEW, gradients=False) == ()
+    assert any("the gradient of embedding.weight" in wrong for wrong in replayed(document, OLD, NEW))
 
 
 def test_nothing_moves_between_equal_plans() -> None:
