@@ -21,14 +21,12 @@ JOB = {"sequence_length": 2048, "precision": "bf16", "objective": "time", "top":
 # stage that isn't the busiest does, and bounds of shapes that don't count.
 SAID_ONCE = {
     "predicted.wider_because.#",
-    "predicted.interval_level",
     "search.shapes.#.bound_s",
     "search.shapes.#.step_time_s",
     "mixed.chains.#.exposed_s",
     "mixed.chains.#.buffered",
     "mixed.chains.#.layouts.#.zero_stage",
     "mixed.chains.#.layouts.#.sequence_parallel",
-    "mixed.chains.#.layouts.#.ulysses_parallel",
     "mixed.chains.#.layouts.#.gradient_shard",
     "mixed.chains.#.layouts.#.parameter_shard",
     "mixed.chains.#.layouts.#.backward_shard",
@@ -37,13 +35,8 @@ SAID_ONCE = {
     "mixed.chains.#.stages.#.end_s",
     "mixed.chains.#.stages.#.peak_bytes",
 }
-# What a way's own formula would tell.
-OF_WAYS = {
-    "mixed.way.trades",
-    "mixed.exchange.sent_bytes",
-    *(f"mixed.way.settings.{name}" for name in ("fragments", "delay_steps", "bytes_a_value", "fragment_s")),
-    *(f"mixed.way.settings.{name}" for name in ("bytes_below_synchronous", "peak_rate_below_synchronous")),
-}
+# Words.
+OF_WAYS = {"mixed.way.trades"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +49,10 @@ def plans() -> dict[str, MixedPlan]:
         "apart": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **several),
         "across": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=64, limits=across, **several),
         "allowed": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **slow),
+        "paired": plan_mixed(
+            "llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **slow | {"allow": ["noloco:5000"]}
+        ),
+        "late": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **slow | {"allow": ["co2:5000"]}),
     }
 
 
@@ -91,7 +88,7 @@ def holds(document: dict[str, Any]) -> bool:
     return all(check.outcome is Outcome.OK for check in verify_mixed(plan))
 
 
-@pytest.mark.parametrize("name", ["apart", "across", "allowed"])
+@pytest.mark.parametrize("name", ["apart", "across", "allowed", "paired", "late"])
 def test_every_field_that_is_changed_is_found(plans: dict[str, MixedPlan], name: str) -> None:
     document = plans[name].model_dump(mode="json")
     assert holds(document)
@@ -132,6 +129,18 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
         ("apart", "mixed.chains.0.replicas.0.replicas", 10**9, "mixed.chains.0.replicas"),
         ("apart", "mixed.chains.0.replicas.0.sequences", 10**9, "mixed.chains.0.replicas.0.sequences"),
         ("allowed", "mixed.way.name", "noloco", "mixed.way.name"),
+        ("paired", "mixed.way.settings.pair_s", 1.0, "mixed.way.settings.pair_s"),
+        ("paired", "mixed.way.settings.bytes_a_value", 0.4, "mixed.way.settings.bytes_a_value"),
+        ("paired", "mixed.chains.0.exposed_s", 1.0, "mixed.chains.0.exposed_s"),
+        ("late", "mixed.way.settings.sum_s", 1.0, "mixed.way.settings.sum_s"),
+        ("late", "mixed.chains.0.exposed_s", 9.0, "mixed.chains.0.exposed_s"),
+        ("allowed", "mixed.way.settings.fragment_s", 1.0, "mixed.way.settings.fragment_s"),
+        ("allowed", "mixed.chains.1.exposed_s", 9.0, "mixed.chains.1.exposed_s"),
+        ("apart", "mixed.chains.0.layouts.0.recompute_layers", 33, "mixed.chains.0.layouts.0.recompute_layers"),
+        ("apart", "mixed.chains.0.layouts.0.ulysses_parallel", 4, "mixed.chains.0.layouts.0.ulysses_parallel"),
+        ("apart", "search.shapes.0.bound_s", 1.0, "search.lower_bound"),
+        ("apart", "search.shapes.1.step_time_s", 1e9, "search.shapes.2"),
+        ("apart", "predicted.interval_level", 0.45, "predicted.interval_level"),
         ("allowed", "mixed.way.settings.local_steps", 51.0, "mixed.way.settings.local_steps"),
     ],
 )

@@ -48,6 +48,12 @@ def _degrees(plan: MixedPlan) -> Failures:
                 yield f"{where}.expert_parallel", f"{layout.expert_parallel} ranks don't share {held} experts evenly"
             if layout.context_parallel % layout.ulysses_parallel:
                 yield f"{where}.ulysses_parallel", "doesn't divide the context ranks"
+            if layout.ulysses_parallel > 1 and str(layout.context_method) != "hybrid":
+                told = f"is {layout.ulysses_parallel} by {layout.context_method}"
+                yield f"{where}.ulysses_parallel", f"{told}; it is 1 but where the context method is hybrid"
+            most = max(sum(last - first + 1 for first, last in stage.chunks) for stage in chain.stages)
+            if (layout.recompute_layers or 0) > most:
+                yield f"{where}.recompute_layers", f"is {layout.recompute_layers}; a stage has {most} layers at most"
             parts = layout.context_parallel * (layout.tensor_parallel if layout.sequence_parallel else 1)
             if plan.inputs.job.sequence_length % parts:
                 yield f"{where}.context_parallel", f"{plan.inputs.job.sequence_length} tokens aren't cut into {parts}"

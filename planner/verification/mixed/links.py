@@ -17,6 +17,8 @@ from meshwright.planner.verification.mixed.model_size import BESIDE_MATRICES, mo
 
 Failures = Iterator[tuple[str, str]]
 
+# Ways whose islands meet once in some steps: each waits for all of NoLoCo's meeting, and for what others don't hide.
+STEPS_OF_THEIR_OWN = {"diloco", "noloco", "co2"}
 # Bytes of an activation and of a parameter on the wire.
 ACTIVATION_BYTES = PARAMETER_BYTES = 2
 
@@ -28,6 +30,10 @@ class Way:
     bytes_per_s: float
     latency_s: float
     usd_per_gigabyte: float = 0.0
+
+
+Edge = tuple[int, int, Way]
+"""Two chains, by number, and what joins them."""
 
 
 def ways_of(plan: MixedPlan) -> dict[frozenset[int], Way]:
@@ -85,6 +91,8 @@ def _links(plan: MixedPlan) -> Failures:
         yield from _exchanged(plan, plan.mixed.exchange, tree)
     elif plan.mixed.exchange is not None:
         yield from _exchanged_late(plan, plan.mixed.exchange, tree)
+        if len(plan.mixed.chains) > 1:
+            yield from late_messages(plan, plan.mixed.exchange, tree, edges_of(plan.mixed.chains, ways))
     yield from _sent(plan, ways)
 
 
@@ -105,8 +113,8 @@ def _messages(plan: MixedPlan, chain: ChainSection, ways: dict[frozenset[int], W
             yield f"{where}.crossing_s.{position}", f"is {told}; the activations of {tokens} tokens take {seconds:.9g}"
 
 
-def widest_tree(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way]) -> list[tuple[int, int, Way]]:
-    """Give the edges between chains that join all of them with the widest narrowest one, fewer where none do."""
+def edges_of(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way]) -> list[Edge]:
+    """Give the widest way between each two chains that are joined, as wide as what passes on inside them lets it be."""
     edges = []
     for one, other in combinations(range(len(chains)), 2):
         between = [
@@ -120,6 +128,12 @@ def widest_tree(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way
             best = sorted(between, key=lambda way: (-way.bytes_per_s, way.latency_s))[0]
             rate = min(way.bytes_per_s for way in (best, *inner))
             edges.append((one, other, Way(bytes_per_s=rate, latency_s=best.latency_s)))
+    return edges
+
+
+def widest_tree(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way]) -> list[Edge]:
+    """Give the edges between chains that join all of them with the widest narrowest one, fewer where none do."""
+    edges = edges_of(chains, ways)
     held = {number: {number} for number in range(len(chains))}
     tree = []
     for one, other, way in sorted(edges, key=lambda edge: (-edge[2].bytes_per_s, edge[0], edge[1])):
@@ -130,7 +144,7 @@ def widest_tree(chains: tuple[ChainSection, ...], ways: dict[frozenset[int], Way
     return tree
 
 
-def _reduce_bytes(plan: MixedPlan) -> int:
+def reduce_bytes(plan: MixedPlan) -> int:
     """Give the bytes of a gradient on the wire: fp32 ones are whole, those of fp16 have no more than their sums."""
     stack = plan.inputs.stack.entry
     if plan.inputs.job.precision is Precision.FP16:
@@ -138,20 +152,20 @@ def _reduce_bytes(plan: MixedPlan) -> int:
     return 4 if plan.inputs.job.precision is Precision.FP32 else stack.reduce_bytes
 
 
-def _exchanged(plan: MixedPlan, exchange: ExchangeSection, tree: list[tuple[int, int, Way]]) -> Failures:
+def _exchanged(plan: MixedPlan, exchange: ExchangeSection, tree: list[Edge]) -> Failures:
     """Check the seconds of an exchange in full: by how many parameters the bytes are of, and the tree's edges."""
-    reduce_bytes = _reduce_bytes(plan)
+    gradient_bytes = reduce_bytes(plan)
     latency_s = sum(way.latency_s for _, _, way in tree)
     narrowest = min(way.bytes_per_s for _, _, way in tree)
     larger = max(_larger_side(tree, edge) / (len(tree) + 1) / edge[2].bytes_per_s for edge in tree)
     if str(exchange.across) == "copies":
-        count = exchange.sent_bytes / (2 * reduce_bytes * len(tree))
-        expected = (count * reduce_bytes / narrowest + 2 * latency_s, 0.0)
-        other = count * (reduce_bytes + PARAMETER_BYTES) * larger + 2 * latency_s
+        count = exchange.sent_bytes / (2 * gradient_bytes * len(tree))
+        expected = (count * gradient_bytes / narrowest + 2 * latency_s, 0.0)
+        other = count * (gradient_bytes + PARAMETER_BYTES) * larger + 2 * latency_s
     else:
-        count = exchange.sent_bytes / ((reduce_bytes + PARAMETER_BYTES) * len(tree))
-        expected = (count * reduce_bytes * larger + latency_s, count * PARAMETER_BYTES * larger + latency_s)
-        other = count * reduce_bytes / narrowest + 2 * latency_s
+        count = exchange.sent_bytes / ((gradient_bytes + PARAMETER_BYTES) * len(tree))
+        expected = (count * gradient_bytes * larger + latency_s, count * PARAMETER_BYTES * larger + latency_s)
+        other = count * gradient_bytes / narrowest + 2 * latency_s
     for field, told, seconds in zip(
         ("gradients_s", "parameters_s"), (exchange.gradients_s, exchange.parameters_s), expected, strict=True
     ):
@@ -167,7 +181,7 @@ def _exchanged(plan: MixedPlan, exchange: ExchangeSection, tree: list[tuple[int,
             yield f"mixed.chains.{number}.exposed_s", f"is {chain.exposed_s}, longer than the exchange"
 
 
-def _larger_side(tree: list[tuple[int, int, Way]], without: tuple[int, int, Way]) -> int:
+def _larger_side(tree: list[Edge], without: Edge) -> int:
     """Give how many chains are on the larger side of an edge."""
     side = {without[0]}
     for _ in tree:
@@ -177,7 +191,7 @@ def _larger_side(tree: list[tuple[int, int, Way]], without: tuple[int, int, Way]
     return max(len(side), len(tree) + 1 - len(side))
 
 
-def _exchanged_late(plan: MixedPlan, exchange: ExchangeSection, tree: list[tuple[int, int, Way]]) -> Failures:
+def _exchanged_late(plan: MixedPlan, exchange: ExchangeSection, tree: list[Edge]) -> Failures:
     """Check the exchange of a way that sends less, or less often, than gradients in full."""
     way = plan.mixed.way
     if way is None or str(exchange.across) != "copies":
@@ -190,6 +204,46 @@ def _exchanged_late(plan: MixedPlan, exchange: ExchangeSection, tree: list[tuple
         expected_s = exchange.sent_bytes / (2 * len(tree)) / narrowest + latency_s
     if not same(exchange.gradients_s, expected_s) or exchange.parameters_s:
         yield "mixed.exchange.gradients_s", f"and parameters_s aren't {expected_s:.9g} and 0"
+
+
+def late_messages(plan: MixedPlan, exchange: ExchangeSection, tree: list[Edge], edges: list[Edge]) -> Failures:
+    """Check what a way of local steps sends, how long each meeting takes, and what of that a step waits for."""
+    way = plan.mixed.way
+    if way is None or str(way.name) not in STEPS_OF_THEIR_OWN:
+        return
+    steps, layers = way.settings.get("local_steps", 1.0), plan.inputs.model.entry.layers
+    latency_s, narrowest = sum(each.latency_s for _, _, each in tree), min(each.bytes_per_s for _, _, each in tree)
+    gradient_bytes, a_step = reduce_bytes(plan), exchange.sent_bytes * steps / 2
+    if str(way.name) == "noloco":
+        count = a_step / 4 / (len(plan.mixed.chains) // 2)
+        pair_s = max(count * 4 / each.bytes_per_s + each.latency_s for _, _, each in edges)
+        expected, most_s = {"bytes_a_value": 4.0, "pair_s": pair_s}, pair_s / steps
+    elif str(way.name) == "co2":
+        count = a_step / gradient_bytes / len(tree)
+        sum_s = count * gradient_bytes / narrowest + 2 * latency_s
+        expected, most_s = {"sum_s": sum_s}, sum_s / steps
+    else:
+        count, fragments = a_step * 2 / len(tree), min(-(-layers // 3), steps)
+        delay = min(5.0, steps // fragments)
+        fragment_s = count / 2 / fragments / narrowest + 2 * latency_s
+        expected = {
+            "fragments": fragments,
+            "delay_steps": delay,
+            "bytes_a_value": 0.5,
+            "fragment_s": fragment_s,
+            "bytes_below_synchronous": steps * gradient_bytes * 2,
+            "peak_rate_below_synchronous": fragments * max(delay, 1.0) * gradient_bytes * 2,
+        }
+        most_s = fragment_s * fragments / steps
+    for field, value in expected.items():
+        if not same(way.settings.get(field, -1.0), value):
+            yield f"mixed.way.settings.{field}", f"is {way.settings.get(field)}; the links make it {value:.9g}"
+    size = model_size(plan.inputs.model.entry, sequence_length=plan.inputs.job.sequence_length)
+    if size is not None and not size.parameters * (1 - 1e-6) <= count <= size.parameters * (1 + BESIDE_MATRICES):
+        yield "mixed.exchange.sent_bytes", f"are of {count:.0f} parameters; the matrices have {size.parameters}"
+    for number, chain in enumerate(plan.mixed.chains):
+        if chain.exposed_s > most_s * 1.000001 or (str(way.name) == "noloco" and not same(chain.exposed_s, most_s)):
+            yield f"mixed.chains.{number}.exposed_s", f"is {chain.exposed_s}; a step's share of it is {most_s:.9g}"
 
 
 def _sent(plan: MixedPlan, ways: dict[frozenset[int], Way]) -> Failures:

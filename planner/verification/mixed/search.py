@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import isclose
+from math import inf, isclose
 
 from meshwright.planner.mixed.plan_schema import MixedPlan
 from meshwright.planner.verification.check import ROUNDING, Found, same
@@ -51,6 +51,10 @@ def _search(plan: MixedPlan) -> Failures:
             yield f"search.shapes.{number}.step_time_s", f"is {shape.step_time_s}, faster than the plan"
         if shape.step_time_s is not None and (shape.bound_s or 0.0) > shape.step_time_s * (1 + ROUNDING):
             yield f"search.shapes.{number}.bound_s", f"is {shape.bound_s}, above its step"
+    ranks = [shape.step_time_s or shape.bound_s or inf for shape in told.shapes]
+    for number, (before, after) in enumerate(pairwise(ranks), start=1):
+        if after < before * (1 - ROUNDING):
+            yield f"search.shapes.{number}", f"comes behind {before} s, with {after} s: shapes are in order"
     least_s = min([step_s, *(shape.bound_s for shape in told.shapes if shape.bound_s is not None)])
     if not same(told.lower_bound, least_s):
         yield "search.lower_bound", f"is {told.lower_bound}; the least of the shapes is {least_s}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from meshwright.catalog.schedule import Schedule
+from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.planner.mixed.plan_schema import ChainSection, IslandSection, MixedPlan
 from meshwright.planner.verification.check import ROUNDING, Found, same
 from meshwright.planner.verification.mixed.islands import parts_of
@@ -67,6 +68,9 @@ def _time(plan: MixedPlan) -> Failures:
     interval = predicted.step_time_interval_s
     if interval.low > interval.high or not same(interval.low * interval.high, predicted.step_time_s**2):
         yield "predicted.step_time_interval_s", f"isn't as far below {predicted.step_time_s} s as above, as a factor"
+    level = shipped_uncertainty().level
+    if not same(predicted.interval_level, level):
+        yield "predicted.interval_level", f"is {predicted.interval_level}; intervals are {level:.0%} ones"
     tokens = job.global_batch * job.sequence_length / predicted.step_time_s
     if not same(tokens, predicted.tokens_per_s):
         yield "predicted.tokens_per_s", f"is {predicted.tokens_per_s}; the step makes it {tokens:.9g}"
