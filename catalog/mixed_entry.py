@@ -22,6 +22,17 @@ class DegradeEntry(Entry):
     network: Fraction = 1.0
     missing: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_something(cls, given: Any) -> Any:  # noqa: ANN401 - what a file holds
+        for name in ("compute", "network") if isinstance(given, dict) else ():
+            share = given.get(name)
+            if isinstance(share, int | float) and not isinstance(share, bool) and share == 0:
+                raise field_error(
+                    name, "is 0, which leaves nothing", hint="say `missing: true` of a node that isn't there"
+                )
+        return given
+
     @model_validator(mode="after")
     def _takes_something_away(self) -> Self:
         rest = {"compute": self.compute, "network": self.network}

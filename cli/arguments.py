@@ -22,6 +22,7 @@ _LONG_DURATIONS = {
     )
     for name in names
 }
+_NO_TIME = re.compile(rf"0(?:\.0+)?\s*(?:{'|'.join(_DURATIONS)})")
 _COUNTS = {"": 0, "k": 3, "K": 3, "M": 6, "B": 9, "T": 12}
 _COUNT = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]+))?(?:[eE]\+?([0-9]{1,2}))?\s*([kKMBT]?)")
 
@@ -36,11 +37,16 @@ def duration(text: str) -> float:
         raise InputError(str(error)) from None
 
 
+def pause(text: str) -> float:
+    """Give the seconds of a duration, which may be "0s". Raises InputError."""
+    return 0.0 if _NO_TIME.fullmatch(text.strip()) else duration(text)
+
+
 def failure_time(text: str) -> tuple[float, str]:
     """Give the seconds, and of what, of "3 years/device" or "200 days/node". Raises InputError."""
     from meshwright.catalog.quantity import parse_quantity
 
-    time, slash, unit = (part.strip() for part in text.partition("/"))
+    time, slash, unit = (part.strip() for part in text.lower().partition("/"))
     if not slash or unit not in ("device", "node"):
         raise InputError(f"{text!r:.60} isn't a time by device or node", hint='such as "3 years/device"')
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.catalog.errors import InputError
-from meshwright.cli.arguments import OverlayFiles, duration, failure_time, file_path, of_option, rate
+from meshwright.cli.arguments import OverlayFiles, duration, failure_time, file_path, of_option, pause, rate
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -41,7 +41,7 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
         float | None,
         typer.Option(
             help="From a failure until state is read again: 5min.",
-            parser=of_option("--restart", duration),
+            parser=of_option("--restart", pause),
             metavar="TIME",
             show_default="5min",
         ),
@@ -73,9 +73,10 @@ def goodput_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.repredict import repredict
 
     length_s = 30 * 86_400.0 if duration is None else duration
-    for path, value, most in (("--runs", runs, MOST_RUNS), ("--duration", length_s, LONGEST_RUN_S)):
-        if not 2 <= value <= most:
-            raise InputError(f"is {value}; it is from 2 to {most:g}", path=path)
+    if not 2 <= runs <= MOST_RUNS:
+        raise InputError(f"is {runs}; it is from 2 to {MOST_RUNS:,}", path="--runs")
+    if not 2 <= length_s <= LONGEST_RUN_S:
+        raise InputError(f"is {length_s:g} s; it is from 2 s to 10 years, {LONGEST_RUN_S:g} s", path="--duration")
     if seed < 0:
         raise InputError(f"is {seed}; it is a whole number from 0 up", path="--seed")
     plan = load_plan(file)

@@ -227,6 +227,7 @@ def test_overlays_move_the_step_between_savings(goodput_here: Run, tmp_path: Pat
         (("--mtbf", "3 years/device", "--runs", "1"), 2, "--runs: is 1"),
         (("--mtbf", "3 years/device", "--seed", "-1"), 2, "--seed: is -1"),
         (("--mtbf", "3 years/device", "--storage", "1"), 2, "is not a number with one of its units"),
+        (("--mtbf", "3 years/device", "--duration", "1s"), 2, "--duration: is 1 s; it is from 2 s to 10 years"),
         (("--mtbf", "1 s/device"), 4, "less than a hundredth"),
         (("--mtbf", "1 d/device", "--restart", "1ms", "--duration", "3600d"), 2, "--duration: is so long"),
     ],
@@ -235,6 +236,16 @@ def test_bad_input_is_told(goodput_here: Run, words: tuple[str, ...], code: int,
     found, out, err = goodput_here(*words)
     assert (found, out) == (code, "")
     assert told in err.replace("\n", " ")
+
+
+def test_restarts_may_take_no_time_and_units_are_read_in_any_case(goodput_here: Run) -> None:
+    words = ("--restart", "0s", "--runs", "2", "--json")
+    found = [goodput_here("--mtbf", mtbf, *words) for mtbf in ("3 years/device", "3 Years/Device")]
+    assert found[0] == found[1]
+    assert found[0][0] == 0
+    slower = goodput_here("--mtbf", "3 years/device", "--runs", "2", "--json")
+    goodputs = [json.loads(out)["options"][0]["goodput"] for _, out, _ in (found[0], slower)]
+    assert goodputs[0] > goodputs[1]
 
 
 def test_shares_beyond_one_are_refused() -> None:

@@ -122,6 +122,11 @@ def test_what_is_mixed(tmp_path: Path) -> None:
         ({"groups": [{"name": "old", "cluster": "selene", "nodes": 0}]}, "groups.0.nodes", "greater than or equal"),
         ({"groups": [], "links": []}, "groups", "at least 1"),
         (
+            {"groups": [{"name": "a", "cluster": "selene", "degrade": [{"node": 2, "compute": 0}]}], "links": []},
+            "groups.0.degrade.0.compute",
+            "is 0, which leaves nothing",
+        ),
+        (
             {
                 "groups": [{"name": "a", "cluster": "selene", "nodes": 2, "degrade": [{"node": 2, "missing": True}]}],
                 "links": [],

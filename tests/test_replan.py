@@ -288,6 +288,7 @@ def test_a_plan_is_made_under_overlays(replan_here: Run, tmp_path: Path) -> None
         (("mixture.yaml", "--lose", "node:1", "--add", "node:1"), "--lose and --add are given"),
         (("mixture.yaml", "--lose", "node:8"), "--lose: node 8 isn't there: dgx-h100 has those from 0 to 7"),
         (("mixture.yaml", "--lose", "gpu:64"), "--lose: gpu 64 isn't there"),
+        (("mixture.yaml", "--lose", "gpu:" + "9" * 24), "isn't there"),
         (("mixture.yaml", "--lose", "rack:1"), "--lose: 'rack:1' is neither nodes nor devices"),
         (("mixture.yaml", "--lose", ""), "--lose: '' is neither nodes nor devices"),
         (("box.yaml", "--lose", "node:0"), "--lose: loses every device"),

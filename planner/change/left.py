@@ -16,7 +16,7 @@ from meshwright.costmodels.layout import IntArray
 from meshwright.hardware.cluster import cluster_of
 from meshwright.planner.plan_schema import Plan
 
-_PLACE = re.compile(r"(node|gpu):([0-9]{1,9})")
+_PLACE = re.compile(r"(node|gpu):([0-9]{1,100})")
 _MOST_DEVICES = 131_072
 LOSE, ADD, DEVICES = "--lose", "--add", "--devices"
 

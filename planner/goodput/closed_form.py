@@ -13,7 +13,8 @@ and one on storage every k of those:
     piece   = expected(l1, t + blocked1, R1, c1)              near
     useful  = k t / expected(l2, k piece + blocked2, R2, c2)  storage
 
-exact for one level; for two as far as failures of the one kind rarely come twice between two of the other.
+exact for one level; for two as far as failures of the one kind rarely come twice between two of the
+other; docs/change.md has figures of where they do.
 
 As many seconds of use as of time: the goodput. For one level and l w small that is Young's: the best t is near
 sqrt(2 blocked / l) (doi 10.1145/361147.361115).

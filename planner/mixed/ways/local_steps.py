@@ -56,7 +56,7 @@ def diloco(job: Job, tree: Sequence[Edge], *, local_steps: int, step_s: float) -
             "bytes_below_synchronous": local_steps * reduced_bytes(job) / QUANTISED_BYTES,
             "peak_rate_below_synchronous": fragments * max(delay, 1) * reduced_bytes(job) / QUANTISED_BYTES,
         },
-        trades=f"islands drift apart for {local_steps} steps, and meet by 4-bit differences {delay} steps late",
+        trades=f"islands drift apart for {_counted(local_steps)}, and meet by 4-bit differences {delay} steps late",
         source="arXiv 2311.08105, 2501.18512",
     )
 
@@ -71,7 +71,7 @@ def noloco(job: Job, edges: Sequence[Edge], *, local_steps: int) -> Way:
         exchange=_late(each_s / local_steps, 2.0 * sent * (parties // 2) / local_steps),
         state_bytes=OUTER_STATE_BYTES,
         settings={"local_steps": local_steps, "bytes_a_value": PAIRED_BYTES, "pair_s": each_s},
-        trades=f"islands are never equal: each averages with one other after {local_steps} steps of its own",
+        trades=f"islands are never equal: each averages with one other after {_counted(local_steps)} of its own",
         source="arXiv 2506.10911",
     )
 
@@ -85,9 +85,13 @@ def co2(job: Job, parties: int, tree: Sequence[Edge], *, local_steps: int, step_
         exchange=_late(exposed_s, whole.sent_bytes / local_steps),
         state_bytes=OUTER_STATE_BYTES,
         settings={"local_steps": local_steps, "sum_s": whole.gradients_s},
-        trades=f"islands take {local_steps} steps of their own, and what others did arrives a round late",
+        trades=f"islands take {_counted(local_steps)} of their own, and what others did arrives a round late",
         source="arXiv 2401.16265",
     )
+
+
+def _counted(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _late(exposed_s: float, sent_bytes: float) -> Exchange:

@@ -45,5 +45,5 @@ def _way(plan: MixedPlan, used: WaySection) -> Failures:
     for field, value in expected.items():
         if not same(used.settings.get(field, -1.0), value):
             yield f"mixed.way.settings.{field}", f"isn't {value:g}, as {name}:{number} was allowed"
-    if name in {"diloco", "noloco", "co2"} and f" {number} steps" not in used.trades:
+    if name in {"diloco", "noloco", "co2"} and f" {number} step" not in used.trades:
         yield "mixed.way.trades", f"doesn't name the {number} steps"
