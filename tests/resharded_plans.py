@@ -62,3 +62,22 @@ def given_plan(base: Plan, **fields: Any) -> Plan:  # noqa: ANN401 - of Layout
     """The same as the planner writes it, of which all sections agree."""
     job = base.inputs.job.model_copy(update={"global_batch": BATCH})
     return plan_of_layout(base.inputs.model_copy(update={"job": job}), Layout(**fields))
+
+
+BASES = {
+    "megatron": small_base(),
+    "fsdp": small_base(stack="fsdp2"),
+    "tied": small_base(tied_embeddings=True),
+    "biased": small_base(mlp_bias=True, qkv_bias=True, output_bias=True, experts=None),
+}
+OLD = given_plan(
+    BASES["megatron"],
+    tensor_parallel=2,
+    sequence_parallel=True,
+    pipeline_parallel=2,
+    data_parallel=4,
+    expert_parallel=4,
+    zero_stage=1,
+    zero_shard=4,
+)
+NEW = given_plan(BASES["megatron"], pipeline_parallel=4, data_parallel=4, expert_parallel=2, zero_stage=1, zero_shard=4)
