@@ -2,11 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sequence_brute_force import shortest_free_step_s, shortest_step_s
 from sequence_oracle import least_free_step_s, least_step_s
@@ -19,8 +20,7 @@ from meshwright.planner.sequences.batch import batch_of
 from meshwright.planner.sequences.certificate import certified_bound_s
 from meshwright.planner.sequences.checker import faults, require_sound
 from meshwright.planner.sequences.packing import packed, packed_part
-from meshwright.planner.sequences.quick_bound import quick_bound_s
-from meshwright.planner.sequences.scatter import lockstep_bound_s
+from meshwright.planner.sequences.quick_bound import lockstep_bound_s, quick_bound_s
 
 LENGTHS = [900, 500, 500, 300, 200, 100, 100, 100, 40, 8]
 
@@ -210,6 +210,29 @@ def test_a_rank_left_by_wide_groups_gets_a_sequence() -> None:
 def test_twice_the_devices_never_slow(lengths: list[int], mode: Mode) -> None:
     few, many = (solved(lengths, mode, ranks=ranks).step_time_s for ranks in (4, 8))
     assert many <= few * (1 + 1e-9)
+
+
+def seconds_of(costs: GroupCosts, lengths: list[int], mode: Mode, *, full: bool) -> float:
+    """Give an answer's seconds, infinite where the restrictions leave none."""
+    try:
+        return SequenceScatterer(costs=costs, mode=mode, no_empty_rank=full)(lengths).step_time_s
+    except (Infeasible, InputError):
+        return float("inf")
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=batches, ranks=st.sampled_from([3, 6, 8, 16]), mode=modes, full=st.booleans())
+@example(lengths=[1588, 68, 470, 261, 1353, 11, 1761, 802, 1084], ranks=16, mode=Mode.FREE, full=False)
+@example(lengths=[15, 98, 105, 230, 113, 8, 273, 132, 227, 166, 133, 199], ranks=3, mode=Mode.FREE, full=False)
+def test_a_restriction_never_shortens_the_step_of_few_sequences(
+    lengths: list[int], ranks: int, mode: Mode, full: bool
+) -> None:
+    costs = costs_of(ranks)
+    shortest_s = seconds_of(costs, lengths, mode, full=full)
+    degrees = range(1, len(costs.degrees) + 1)
+    for count, own, whole in product(degrees, {mode, Mode.LOCKSTEP}, {full, True}):
+        restricted_s = seconds_of(costs.of_degrees(count), lengths, own, full=whole)
+        assert shortest_s <= restricted_s * (1 + 1e-9)
 
 
 @settings(max_examples=40, deadline=None)

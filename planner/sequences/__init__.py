@@ -10,7 +10,8 @@ cost_table       T and memory of each degree, from the cost model
 quick_bound      what no split is below, in a millisecond; certificate: by linear programs
 packing          best fit within a given time, with barriers; free_packing: without
 homogeneous      groups of one size: the baseline
-search           halving of the time, under each floor of degrees
+floor_search     halving of the time, under each floor of degrees
+search           in each mode, on all ranks and on half, of few sequences under each restriction
 checker          is it a split, asked of every answer
 """
 

@@ -39,6 +39,10 @@ class Batch:
             alone_s=self.alone_s[:, run],
         )
 
+    def of_degrees(self, count: int) -> Self:
+        """Give the batch for groups of the first so many degrees alone."""
+        return replace(self, load_s=self.load_s[:count], alone_s=self.alone_s[:count])
+
 
 def lengths_of(lengths: object) -> IntArray:
     """Give lengths in tokens as an array [sequences]. Raises InputError where they can't be lengths."""

@@ -10,7 +10,8 @@ Of what runs beside one another the longer counts, hence several pieces: a ring'
 ZeRO-3 or compute, the host or the device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -89,6 +90,12 @@ class GroupCosts:
             degree,
             np.bincount(group, work_s, len(degree)).astype(np.float64),
             np.bincount(group, tokens, len(degree)).astype(np.float64),
+        )
+
+    def of_degrees(self, count: int) -> Self:
+        """Give the costs of the first so many degrees alone."""
+        return replace(
+            self, degrees=self.degrees[:count], pieces=self.pieces[:count], most_tokens=self.most_tokens[:count]
         )
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
 from meshwright.planner.sequences.batch import Batch
 from meshwright.planner.sequences.group_costs import GroupCosts
+from meshwright.planner.sequences.mode import Mode
 
 # Halvings of the interval in which the area bound is.
 ROUNDS = 12
@@ -61,6 +62,16 @@ def quick_bound_s(
         middle = 0.5 * (low + high)
         low, high = (low, middle) if asked_s(middle) <= middle else (middle, high)
     return low
+
+
+def bound_s(costs: GroupCosts, batch: Batch, modes: tuple[Mode, ...]) -> float:
+    """Give what a step takes at least in the mode of these with the fewest barriers."""
+    return quick_bound_s(costs, batch) if Mode.FREE in modes else lockstep_bound_s(costs, batch)
+
+
+def lockstep_bound_s(costs: GroupCosts, batch: Batch) -> float:
+    """Give what a step with barriers takes at least."""
+    return quick_bound_s(costs, batch, micro_batches=fewest_micro_batches(costs, batch))
 
 
 def _more_fixed_s(costs: GroupCosts, sizes: IntArray, degrees: BoolArray | None) -> FloatArray:

@@ -15,18 +15,18 @@ from meshwright.costmodels.layout import IntArray, Layout
 from meshwright.planner.job_inputs import inputs_of, job_of
 from meshwright.planner.planning import memory_limit_bytes
 from meshwright.planner.sequences.batch import Batch, batch_of, lengths_of, require_room
+from meshwright.planner.sequences.best import Best
 from meshwright.planner.sequences.certificate import certified_bound_s
 from meshwright.planner.sequences.checker import require_sound
 from meshwright.planner.sequences.cost_table import group_costs
 from meshwright.planner.sequences.group_costs import GroupCosts
-from meshwright.planner.sequences.homogeneous import best_homogeneous
 from meshwright.planner.sequences.measured_groups import FittedCosts, fitted_costs, read_groups
 from meshwright.planner.sequences.method import Method
 from meshwright.planner.sequences.mode import Mode
 from meshwright.planner.sequences.options import allowed_degrees, chosen, require_time_limit
-from meshwright.planner.sequences.quick_bound import fewest_micro_batches, quick_bound_s
+from meshwright.planner.sequences.quick_bound import bound_s
 from meshwright.planner.sequences.scattered import MicroBatch, RankGroup, Scattered
-from meshwright.planner.sequences.search import Best, search
+from meshwright.planner.sequences.search import search
 from meshwright.planner.sequences.split import Split
 
 
@@ -163,35 +163,26 @@ class SequenceScatterer:
         require_room(self.costs, given)
         batch = batch_of(self.costs, given[order])
         modes = self.modes
-        first = best_homogeneous(self.costs, batch, modes[0], full=self.no_empty_rank)
-        if first is None:
+        until = np.inf if self.time_limit_s is None else begun + self.time_limit_s
+        best = Best.homogeneous(self.costs, batch, modes[0], until=float(until), full=self.no_empty_rank)
+        if best is None:
             raise Infeasible(
                 f"{len(batch):,} sequences can't give each of {self.costs.ranks:,} ranks one in each micro-batch",
                 hint="let ranks be empty, or allow larger groups",
             )
-        homogeneous_s, split = first
-        until = np.inf if self.time_limit_s is None else begun + self.time_limit_s
-        best = Best(
-            costs=self.costs,
-            batch=batch,
-            seconds=homogeneous_s,
-            split=split,
-            mode=modes[0],
-            until=float(until),
-            full=self.no_empty_rank,
-        )
-        bound_s = quick_bound_s(self.costs, batch) if Mode.FREE in modes else lockstep_bound_s(self.costs, batch)
-        if best.seconds > bound_s:
+        homogeneous_s = best.seconds
+        least_s = bound_s(self.costs, batch, modes)
+        if best.seconds > least_s:
             search(best, modes)
         if self.certify:
-            bound_s = certified_bound_s(self.costs, batch, best.seconds, free=Mode.FREE in modes)
+            least_s = certified_bound_s(self.costs, batch, best.seconds, free=Mode.FREE in modes)
         answer = Scattered(
             micro_batches=micro_batches_of(self.costs, batch, best.split, order),
             ranks=self.costs.ranks,
             devices_a_rank=self.costs.devices_a_rank,
             mode=best.mode,
             step_time_s=best.seconds,
-            lower_bound_s=bound_s,
+            lower_bound_s=least_s,
             homogeneous_step_time_s=homogeneous_s,
             certified=self.certify,
             seconds=perf_counter() - begun,
@@ -244,11 +235,6 @@ def _better(one: SequenceScatterer, other: SequenceScatterer, lengths: object) -
 def default_layout(devices: int) -> Layout:
     """Give the layout of as many replicas as devices, which share optimizer states (ZeRO-1)."""
     return Layout(data_parallel=devices, zero_stage=1, zero_shard=devices)
-
-
-def lockstep_bound_s(costs: GroupCosts, batch: Batch) -> float:
-    """Give what a step with barriers takes at least."""
-    return quick_bound_s(costs, batch, micro_batches=fewest_micro_batches(costs, batch))
 
 
 def micro_batches_of(costs: GroupCosts, batch: Batch, split: Split, index: IntArray) -> tuple[MicroBatch, ...]:
