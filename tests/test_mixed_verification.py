@@ -45,7 +45,9 @@ def plans() -> dict[str, MixedPlan]:
     several = {"links": ["400 Gb/s, 0.1 ms, 0.01 USD/GB"], **JOB}
     across = {"fix": {"data_parallel": 1, "context_parallel": 1}, "max": {"tensor_parallel": 4}}
     slow = {"links": ["1 Gb/s, 20 ms"], "allow": ["diloco:50"], "limits": {"fix": {"pipeline_parallel": 1}}, **JOB}
+    fuller = several | {"sequence_length": 8192}
     return {
+        "short of memory": plan_mixed("llama-3.1-70b", "selene:32+dgx-h100:32", global_batch=128, **fuller),
         "apart": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **several),
         "across": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=64, limits=across, **several),
         "allowed": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **slow),
@@ -88,7 +90,7 @@ def holds(document: dict[str, Any]) -> bool:
     return all(check.outcome is Outcome.OK for check in verify_mixed(plan))
 
 
-@pytest.mark.parametrize("name", ["apart", "across", "allowed", "paired", "late"])
+@pytest.mark.parametrize("name", ["apart", "across", "allowed", "paired", "late", "short of memory"])
 def test_every_field_that_is_changed_is_found(plans: dict[str, MixedPlan], name: str) -> None:
     document = plans[name].model_dump(mode="json")
     assert holds(document)
@@ -137,6 +139,13 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
         ("allowed", "mixed.way.settings.fragment_s", 1.0, "mixed.way.settings.fragment_s"),
         ("allowed", "mixed.chains.1.exposed_s", 9.0, "mixed.chains.1.exposed_s"),
         ("apart", "mixed.chains.0.layouts.0.recompute_layers", 33, "mixed.chains.0.layouts.0.recompute_layers"),
+        (
+            "short of memory",
+            "mixed.chains.0.layouts.0.recompute_layers",
+            14,
+            "mixed.chains.0.layouts.0.recompute_layers",
+        ),
+        ("short of memory", "mixed.chains.1.layouts.0.recompute_layers", None, "mixed.chains.1.layouts.0.recompute"),
         ("apart", "mixed.chains.0.layouts.0.ulysses_parallel", 4, "mixed.chains.0.layouts.0.ulysses_parallel"),
         ("apart", "search.shapes.0.bound_s", 1.0, "search.lower_bound"),
         ("apart", "search.shapes.1.step_time_s", 1e9, "search.shapes.2"),

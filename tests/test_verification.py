@@ -126,6 +126,18 @@ BROKEN = {
     "a cut that isn't even": (DENSE, {"layout.split": []}, "chunks", "layout.split"),
     "an embedding on the wrong stage": (DENSE, {"stages.1.embedding": True}, "chunks", "stages.1.embedding"),
     "a head lost": (DENSE, {"stages.1.head": False}, "chunks", "stages.1.head"),
+    "more layers recomputed": (
+        "gpt3-175b-on-selene",
+        {"layout.recompute_layers": 5},
+        "work",
+        "layout.recompute_layers",
+    ),
+    "seconds of recomputation that isn't": (
+        DENSE,
+        {"predicted.time_breakdown_s.recompute": 0.1},
+        "work",
+        "layout.recompute",
+    ),
     "recomputed layers of other chunks": (
         DENSE,
         {"layout.recompute_split": [18, 0]},

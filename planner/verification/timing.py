@@ -6,6 +6,7 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.planner.plan_schema import PassesSection, Plan
 from meshwright.planner.verification.batch import micro_batches
 from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.recomputation import Busiest, recomputation
 
 Failures = Iterator[tuple[str, str]]
 
@@ -63,7 +64,7 @@ def pairs(plan: Plan) -> float:
 
 
 def work(plan: Plan) -> Found:
-    """Check that the busiest stage's passes are the breakdown's compute, and that its messages are those of passes."""
+    """Check that the busiest stage's passes are the breakdown's compute, its recomputation and its messages."""
     passes, times = plan.predicted.passes, repeats(plan)
     busiest = max(range(len(passes.forward_s)), key=lambda stage: _stage_s(passes, stage))
     each_s = _stage_s(passes, busiest)
@@ -83,11 +84,24 @@ def _work(plan: Plan, each_s: float) -> Failures:
     if not any(same(computed_s, each) for each in expected_s):
         path = f"predicted.passes.forward_s.{busiest[0]}"
         yield path, f"and the stage's other passes come to {expected_s[0]:.9g} s; the breakdown has {computed_s:.9g} s"
+    wrong = [list(recomputation(plan.layout, _busiest(plan, stage), told)) for stage in busiest]
+    if all(wrong):
+        yield from ((f"layout.{field}", message) for field, message in wrong[0])
     between, chunks = len(passes.forward_s) - 1, len(passes.forward_s[0])
     sent_s = 2 * chunks * repeats(plan) * passes.message_exposed_s + 2 * between * passes.message_s
     if not same(sent_s, told.get(MESSAGES, 0.0)):
         path = "predicted.passes.message_s"
         yield path, f"and what of it is exposed come to {sent_s:.9g} s; the breakdown has {told.get(MESSAGES, 0.0)} s"
+
+
+def _busiest(plan: Plan, stage: int) -> Busiest:
+    chunks = plan.stages[stage].chunks
+    return Busiest(
+        layers=sum(last - first + 1 for first, last in chunks),
+        more_layers=plan.inputs.model.entry.mtp_layers,
+        chunks=len(chunks),
+        forward_s=repeats(plan) * sum(plan.predicted.passes.forward_s[stage]),
+    )
 
 
 def _pair_s(passes: PassesSection, stage: int) -> float:

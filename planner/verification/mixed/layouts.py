@@ -72,6 +72,7 @@ def _fields(layout: LayoutSection, where: str) -> Failures:
         ("vocabulary_parallel", layout.vocabulary_parallel, "several stages", layout.pipeline_parallel > 1),
         ("recompute_layers", layout.recompute_layers, "recomputation", str(layout.recompute) != "none"),
         ("recompute_split", layout.recompute_split, "recomputation", str(layout.recompute) != "none"),
+        ("recompute_split", layout.recompute_split, "recompute_layers to be null", layout.recompute_layers is None),
         ("gradient_shard", layout.gradient_shard, "ZeRO", layout.zero_stage > 0),
         ("parameter_shard", layout.parameter_shard, "ZeRO", layout.zero_stage > 0),
         ("backward_shard", layout.backward_shard, "ZeRO-3", layout.zero_stage == 3),

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.uncertainty import shipped_uncertainty
-from meshwright.planner.mixed.plan_schema import ChainSection, IslandSection, MixedPlan
+from meshwright.planner.mixed.plan_schema import ChainSection, IslandSection, MixedPlan, MixedStageSection
 from meshwright.planner.verification.check import ROUNDING, Found, same
 from meshwright.planner.verification.mixed.islands import parts_of
 from meshwright.planner.verification.mixed.model_size import model_size
+from meshwright.planner.verification.recomputation import Busiest, recomputation
 from meshwright.planner.verification.timing import BUBBLE, MESSAGES, OUTSIDE
 
 Failures = Iterator[tuple[str, str]]
@@ -60,7 +61,7 @@ def _time(plan: MixedPlan) -> Failures:
             yield f"{where}.own_step_s", f"is {chain.own_step_s}; its parts sum to {parts_s:.9g}"
         if plan.mixed.exchange is None and chain.exposed_s:
             yield f"{where}.exposed_s", f"is {chain.exposed_s}, of no exchange"
-        yield from _work(chain, where) if len(chain.islands) == 1 else _parts(plan, chain, where)
+        yield from _work(plan, chain, where) if len(chain.islands) == 1 else _parts(plan, chain, where)
     predicted, job = plan.predicted, plan.inputs.job
     longest_s = max(chain.own_step_s + chain.exposed_s for chain in plan.mixed.chains)
     if not same(longest_s, predicted.step_time_s):
@@ -77,7 +78,7 @@ def _time(plan: MixedPlan) -> Failures:
     yield from _cost(plan)
 
 
-def _work(chain: ChainSection, where: str) -> Failures:
+def _work(plan: MixedPlan, chain: ChainSection, where: str) -> Failures:
     """Check that the busiest stage's passes of the fullest replica are the compute of an island alone."""
     layout, told = chain.layouts[0], chain.time_breakdown_s
     computed_s = sum(part_s for name, part_s in told.items() if name not in (BUBBLE, MESSAGES, TAIL, *OUTSIDE))
@@ -92,6 +93,23 @@ def _work(chain: ChainSection, where: str) -> Failures:
     elif not any(same(computed_s, each * each_s) for each in counts):
         passes_s = f"{rounded} x {each_s:.9g} s"
         yield f"{where}.stages", f"have passes of {passes_s} at most; the breakdown has {computed_s:.9g} s of compute"
+    busiest = [stage for stage in chain.stages if same(stage.forward_s + stage.backward_s, each_s)]
+    wrong = [
+        list(recomputation(layout, _busiest(stage, each / repeats, plan.inputs.model.entry.mtp_layers), told))
+        for stage in busiest
+        for each in counts
+    ]
+    if all(wrong):
+        yield from ((f"{where}.layouts.0.{field}", message) for field, message in wrong[0])
+
+
+def _busiest(stage: MixedStageSection, repeats: float, more_layers: int) -> Busiest:
+    return Busiest(
+        layers=sum(last - first + 1 for first, last in stage.chunks),
+        more_layers=more_layers,
+        chunks=len(stage.chunks),
+        forward_s=repeats * stage.forward_s,
+    )
 
 
 def _parts(plan: MixedPlan, chain: ChainSection, where: str) -> Failures:
