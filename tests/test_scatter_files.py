@@ -76,6 +76,7 @@ def test_arrays_are_read(tmp_path: Path, array: Any, steps: list[list[int]]) -> 
         ("a.csv", '"1,000",2\n', "'1,000' is not a length"),
         ("a.csv", "step,length\n1,500\n", "'step' is not a length"),
         ("a.txt", "99999999999999999999 3\n", "1e\\+20 is not a length: at most"),
+        ("a.jsonl", "[3, 1" + 22 * "0" + "]\n", "lengths.1: 1e\\+22 is not a length: at most"),
     ],
 )
 def test_wrong_files_are_told(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -1,6 +1,7 @@
 """A step's sequences, as the solver sees them."""
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Self
 
 import numpy as np
@@ -56,6 +57,8 @@ def lengths_of(lengths: object) -> IntArray:
         raise InputError("the batch is empty", path="lengths", hint="a step needs at least one sequence")
     if len(given) > MOST_SEQUENCES:
         raise InputError(f"{len(given):,} sequences; at most {MOST_SEQUENCES:,} are split at once", path="lengths")
+    if given.dtype.kind == "O" and all(type(each) in (int, float) for each in given):
+        _refuse_beyond_64_bits(given.tolist())
     if given.dtype.kind not in "iuf":
         raise InputError("must be whole numbers", path="lengths")
     if np.ma.is_masked(lengths):
@@ -65,16 +68,24 @@ def lengths_of(lengths: object) -> IntArray:
     wrong = np.flatnonzero(~(np.isfinite(given) & (given == np.floor(given)) & (given >= 1) & (given <= LONGEST)))
     if len(wrong):
         at = int(wrong[0])
-        raise InputError(f"{_said(given[at])} is not a length: {_asked(given[at])}", path=f"lengths.{at}")
+        raise InputError(f"{_said(given[at])} is not a length: {_asked(float(given[at]))}", path=f"lengths.{at}")
     return given.astype(np.int64)
+
+
+def _refuse_beyond_64_bits(lengths: list[int | float]) -> None:
+    """Raise InputError about the first wrong one of numbers of which numpy has no type for one."""
+    for at, length in enumerate(lengths):
+        if not 1 <= length <= LONGEST:
+            told = f"{Decimal(length).normalize():.6g}"
+            raise InputError(f"{told} is not a length: {_asked(length)}", path=f"lengths.{at}")
 
 
 def _said(value: np.generic) -> str:
     return f"{float(value):g}" if abs(float(value)) > LONGEST or isinstance(value, np.floating) else str(value)
 
 
-def _asked(value: np.generic) -> str:
-    if float(value) > LONGEST:
+def _asked(value: float) -> str:
+    if value > LONGEST:
         return f"at most {LONGEST:,} tokens"
     return "a whole number of tokens from 1 on"
 
