@@ -151,6 +151,8 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
         ("apart", "search.shapes.1.step_time_s", 1e9, "search.shapes.2"),
         ("apart", "predicted.interval_level", 0.45, "predicted.interval_level"),
         ("allowed", "mixed.way.settings.local_steps", 51.0, "mixed.way.settings.local_steps"),
+        ("paired", "mixed.way.settings.local_steps", 0.0, "mixed.way.settings.local_steps"),
+        ("allowed", "mixed.way.settings.local_steps", 0.0, "mixed.way.settings.local_steps"),
     ],
 )
 def test_the_broken_field_is_named(plans: dict[str, MixedPlan], name: str, path: str, value: object, told: str) -> None:

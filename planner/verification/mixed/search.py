@@ -6,7 +6,7 @@ from math import inf, isclose
 
 from meshwright.planner.mixed.plan_schema import MixedPlan
 from meshwright.planner.verification.check import ROUNDING, Found, same
-from meshwright.planner.verification.mixed.links import ways_of
+from meshwright.planner.verification.mixed.joins import joins_of
 
 Failures = Iterator[tuple[str, str]]
 Chains = tuple[tuple[int, ...], ...]
@@ -65,11 +65,11 @@ def _search(plan: MixedPlan) -> Failures:
 
 
 def _shapes(plan: MixedPlan) -> Failures:
-    names, ways = [island.name for island in plan.mixed.islands], ways_of(plan)
+    names, joins = [island.name for island in plan.mixed.islands], joins_of(plan)
     expected = {
         frozenset(" > ".join(names[island] for island in chain) for chain in chains)
         for chains in every_shape(len(names))
-        if all(frozenset(pair) in ways for chain in chains for pair in pairwise(chain))
+        if all(frozenset(pair) in joins for chain in chains for pair in pairwise(chain))
     }
     told = [frozenset(shape.shape.split(" | ")) for shape in plan.search.shapes]
     unknown = next((number for number, shape in enumerate(told) if shape not in expected), None)
