@@ -32,9 +32,8 @@ by HiGHS (tests/mixed_integer_program.py), and hold what is found here to that.
 Equals: the shape that comes first in shapes.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import numpy as np
@@ -56,12 +55,12 @@ from meshwright.planner.mixed.chain_choices import choices
 from meshwright.planner.mixed.chain_configs import Configurations, configurations
 from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
 from meshwright.planner.mixed.chain_members import members_of
-from meshwright.planner.mixed.chain_weights import weighted_bound_s
 from meshwright.planner.mixed.laws import best_shares, least_s
 from meshwright.planner.mixed.question import Mixed
 from meshwright.planner.mixed.shapes import Chain, Shape, describe_shape, shapes_of
 from meshwright.planner.mixed.sides import NARROWEST, Side, chain_laws, most_done, windows_needed
 from meshwright.planner.mixed.solution import MixedResult, Party, ShapeResult, Solution
+from meshwright.planner.mixed.waiting import WaitingConfigurations
 from meshwright.planner.mixed.ways import Allowed, Way, exchange_ways
 from meshwright.planner.mixed.ways.skipping import skipped_stages, skipping
 
@@ -71,11 +70,6 @@ FIRST_WINDOW = 0.01
 CUTS = 600
 CUTS_OF_SHARES = 6
 ROUNDING = 1e-9
-# Configurations that get their bounds by weights at once.
-REFINED = 512
-
-_Waiting = tuple[float, bool, Shape, int, int]
-"""The bound of a configuration, whether it is by weights, its shape, way of messages, and row."""
 
 
 def search_mixed(asked: Mixed) -> MixedResult:
@@ -152,61 +146,40 @@ class _Search:
     def _cut_pipelines(self, shapes: Sequence[Shape], steps_s: dict[Shape, float]) -> None:
         """Cut configurations of all pipelines across links, best bound first, as long as one may be the best."""
         batch, left = self.asked.batch, self._left
-        waiting: list[_Waiting] = []
-        every: dict[Shape, tuple[Configurations, ...]] = {}
+        waiting = WaitingConfigurations(batch=batch, left=left)
         for shape in shapes:
-            if self.bound_s[shape] * left >= self.bar_s * (1 - ROUNDING):
-                continue
-            self.bound_s[shape] = self.bar_s
-            every[shape] = self._configurations(shape[0], batch * left)
-            for way, found in enumerate(every[shape]):
-                bounds_s = left * found.bound_s(np.ceil(batch / found.sequences))
-                waiting += [(float(bound), False, shape, way, row) for row, bound in enumerate(bounds_s)]
-        heapify(waiting)
+            if self.bound_s[shape] * left < self.bar_s * (1 - ROUNDING):
+                self.bound_s[shape] = self.bar_s
+                waiting.add(shape, self._configurations(shape[0], batch * left))
         done = 0
-        while waiting:
-            bound_s, refined, shape, way, row = heappop(waiting)
-            if bound_s >= self.bar_s * (1 - ROUNDING) or done == CUTS:
-                for later_s, _, other, _, _ in ((bound_s, refined, shape, way, row), *waiting):
-                    self.bound_s[other] = min(self.bound_s[other], later_s)
+        while waiting.heap:
+            first = waiting.pop()
+            if first.bound_s >= self.bar_s * (1 - ROUNDING) or done == CUTS:
+                for later in (first, *waiting.heap):
+                    self.bound_s[later.shape] = min(self.bound_s[later.shape], later.bound_s)
                 break
-            if not refined:
-                self._refine(waiting, (bound_s, refined, shape, way, row), every)
-                continue
-            found, done = every[shape][way], done + 1
-            total = -(-batch // int(found.sequences[row]))
-            limits = self._limits_of(shape[0])
-            solved = best_chain_cut(
-                found, row, total=total, memory_limits_bytes=limits, below_s=self.bar_s, known=self.figures
-            )
-            self.bound_s[shape] = min(self.bound_s[shape], bound_s if left < 1.0 else max(solved.bound_s, bound_s))
-            if solved.cut is not None:
-                self._take(self._piped(shape, solved.cut), steps_s)
-            if left < 1.0 and not found.buffered:
-                self._take(self._skipped(shape, found, row, total), steps_s)
+            if first.refined:
+                self._cut(first.shape, waiting.configurations(first), first.row, first.bound_s, steps_s)
+                done += 1
+            else:
+                waiting.refine(first, below_s=self.bar_s)
 
-    def _refine(
-        self, waiting: list[_Waiting], first: _Waiting, every: Mapping[Shape, tuple[Configurations, ...]]
-    ) -> None:
-        """Give the next of those that wait, and that may be the best, their bounds by weights."""
-        taken: list[_Waiting] = [first]
-        again: list[_Waiting] = []
-        while waiting and len(taken) < REFINED and waiting[0][0] < self.bar_s:
-            each = heappop(waiting)
-            (again if each[1] else taken).append(each)
-        by_kind: dict[tuple[Shape, int], list[_Waiting]] = {}
-        for each in taken:
-            by_kind.setdefault((each[2], each[3]), []).append(each)
-        weighed = [
-            found.weighed(np.array([each[4] for each in own]), np.ceil(self.asked.batch / found.sequences))
-            for (shape, way), own in by_kind.items()
-            for found in (every[shape][way],)
-        ]
-        bounds_s = self._left * weighted_bound_s(weighed)
-        ordered = [each for own in by_kind.values() for each in own]
-        again += [(max(each[0], float(bound)), True, *each[2:]) for each, bound in zip(ordered, bounds_s, strict=True)]
-        for each in again:
-            heappush(waiting, each)
+    def _cut(self, shape: Shape, found: Configurations, row: int, bound_s: float, steps_s: dict[Shape, float]) -> None:
+        """Cut one configuration of a pipeline through islands, and keep the cut where it is the best."""
+        left, total = self._left, -(-self.asked.batch // int(found.sequences[row]))
+        solved = best_chain_cut(
+            found,
+            row,
+            total=total,
+            memory_limits_bytes=self._limits_of(shape[0]),
+            below_s=self.bar_s,
+            known=self.figures,
+        )
+        self.bound_s[shape] = min(self.bound_s[shape], bound_s if left < 1.0 else max(solved.bound_s, bound_s))
+        if solved.cut is not None:
+            self._take(self._piped(shape, solved.cut), steps_s)
+        if left < 1.0 and not found.buffered:
+            self._take(self._skipped(shape, found, row, total), steps_s)
 
     def _piped(self, shape: Shape, cut: ChainCut) -> Solution:
         """Give a pipeline through islands that has no replicas elsewhere."""
@@ -307,6 +280,14 @@ class _Search:
     def _limits_of(self, chain: Chain) -> list[int]:
         return [self.asked.memory_limits_bytes[island] for island in chain]
 
+    def _kept_bytes(self, chain: Chain, way: Way | None) -> int:
+        """Give what each device of a chain keeps for a way of training that changes the mathematics."""
+        if way is None:
+            return 0
+        jobs = [self.asked.jobs[island] for island in chain]
+        devices = sum(job.cluster.devices for job in jobs)
+        return round(way.state_bytes * total_parameters(jobs[0].model) / devices)
+
     def _several(self, shape: Shape) -> tuple[Solution | None, float]:
         """Solve for chains that train replicas, or for one island.
 
@@ -401,9 +382,7 @@ class _Search:
     ) -> Side:
         """Give the laws of a chain; those of islands alone know that the optimizer's states are cut over parties."""
         if len(chain) == 1:
-            job, kept = self.asked.jobs[chain[0]], 0
-            if way is not None:
-                kept = round(way.state_bytes * total_parameters(job.model) / job.cluster.devices)
+            job, kept = self.asked.jobs[chain[0]], self._kept_bytes(chain, way)
             found = self._alone(chain[0], share=share, window=window, exchange=exchange, parties=parties, kept=kept)
             return Side(
                 chain=chain,
@@ -420,12 +399,8 @@ class _Search:
         every = self._configurations(chain, share, in_full=False)
         ahead = choices(every, share=share, batch=self.asked.batch, exchange=exchange, below_s=bar_s)
         cuts: list[ChainCut] = []
-        best, limits = np.inf, self._limits_of(chain)
-        if way is not None:
-            jobs = [self.asked.jobs[island] for island in chain]
-            devices = sum(job.cluster.devices for job in jobs)
-            kept = round(way.state_bytes * total_parameters(jobs[0].model) / devices)
-            limits = [limit - kept for limit in limits]
+        kept = self._kept_bytes(chain, way)
+        best, limits = np.inf, [limit - kept for limit in self._limits_of(chain)]
         bounds: list[tuple[int, float]] = []
         for place in range(min(most, len(ahead))):
             if ahead.share_s[place] >= min(best, bar_s):
