@@ -127,6 +127,7 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
         ("apart", "mixed.islands.0.nodes", [0, 99], "mixed.islands.0.nodes"),
         ("apart", "mixed.islands.1.name", "selene", "mixed.islands.1.name"),
         ("apart", "mixed.islands.0.memory_limit_bytes", 10**12, "mixed.islands.0.memory_limit_bytes"),
+        ("apart", "mixed.islands.0.memory_limit_bytes", 0, "mixed.islands.0.memory_limit_bytes"),
         ("apart", "mixed.exchange.across", "copies", "mixed.exchange.gradients_s"),
         ("apart", "mixed.chains.0.replicas.0.replicas", 10**9, "mixed.chains.0.replicas"),
         ("apart", "mixed.chains.0.replicas.0.sequences", 10**9, "mixed.chains.0.replicas.0.sequences"),

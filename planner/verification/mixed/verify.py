@@ -25,7 +25,7 @@ CHECKS: dict[str, tuple[Look, tuple[str, ...]]] = {
     "gradients": (gradients, ()),
     "links": (links, ("islands",)),
     "way": (way, ()),
-    "memory": (memory, ()),
+    "memory": (memory, ("islands",)),
     "time": (time, ("islands",)),
     "passes": (passes, ("layers", "batch", "links")),
     "search": (search, ("islands",)),
