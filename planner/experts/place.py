@@ -16,57 +16,24 @@ from time import perf_counter
 
 import numpy as np
 
-from meshwright.catalog.errors import Infeasible, InputError
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.names import match_name
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
+from meshwright.planner.experts.answer import answer_of
 from meshwright.planner.experts.balance import TOLERANCE, Balanced
-from meshwright.planner.experts.chain import least_largest, solvable
 from meshwright.planner.experts.checker import require_sound
 from meshwright.planner.experts.deadline import NEVER, Deadline
-from meshwright.planner.experts.dispatch import Dispatched, dispatched
-from meshwright.planner.experts.filling import filled_lightly
+from meshwright.planner.experts.dispatch import dispatched
 from meshwright.planner.experts.homes import Homes, Pull, homes_of
 from meshwright.planner.experts.labels import moved, near_previous, near_their_tokens
-from meshwright.planner.experts.output import even_loads
-from meshwright.planner.experts.placement import EMPTY, EQUAL, Dispatch, Objective, Placement, Status
+from meshwright.planner.experts.placement import EQUAL, Dispatch, Objective, Placement
+from meshwright.planner.experts.question import Question, experts_there, question_of, require_room
 from meshwright.planner.experts.repair import repaired
-from meshwright.planner.experts.routing import Routing, require_homes, routing_of
+from meshwright.planner.experts.routing import Routing, routing_of
 from meshwright.planner.experts.slots import by_group, copied, devices_in_nodes, slots_of
-from meshwright.planner.experts.traffic_bound import cross_bound
 from meshwright.planner.experts.two_levels import balanced_in_nodes, balanced_slots
 
-LOAD_CAP = 1.01
 NODE_SHARE = 0.5
-# Far beyond any machine.
-MOST_SLOTS = 2**16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Question:
-    routing: Routing
-    devices: int
-    nodes: int
-    slots: int
-    objective: Objective
-    load_cap: float | None
-    dispatch: Dispatch
-    deadline: Deadline
-
-    @property
-    def replicated(self) -> bool:
-        """Whether there are more slots than the experts need."""
-        return self.slots > fewest_slots(self.routing.experts, self.devices)
-
-    @property
-    def balanced(self) -> bool:
-        """Whether the answer is the balanced placement, with other names at most; else only its load counts."""
-        both = self.objective is Objective.BOTH and self.nodes == 1 and self.replicated
-        return self.objective is Objective.BALANCE or both
-
-    @property
-    def level(self) -> int:
-        """The groups whose traffic counts: nodes, or the devices of the only one."""
-        return self.nodes if self.nodes > 1 else self.devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +79,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     if time_limit_s is not None and not time_limit_s > 0:
         raise InputError(f"{time_limit_s:g} s isn't above 0", path="time_limit_s")
     routing = loads if isinstance(loads, Routing) else routing_of(loads, transitions=transitions, tokens=tokens)
-    question = _question(
+    question = question_of(
         routing,
         devices=devices,
         nodes=nodes,
@@ -124,7 +91,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     )
     if most_on_device is not None:
         require_room(routing.layers, question.slots // devices, most_on_device)
-    before = None if previous is None else _previous(previous, question)
+    before = None if previous is None else experts_there(previous, question)
     balance = balanced_slots(
         routing.loads,
         slots=question.slots,
@@ -146,7 +113,7 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
         slots=question.slots,
         most_on_device=most_on_device,
     )
-    answer = _answer(question, replace(found, by_device=by_device), balance.bound)
+    answer = answer_of(question, by_device, method=found.method, exact=found.exact, bound=balance.bound)
     return replace(
         answer,
         moved=None if before is None else moved(by_device, before, routing.experts),
@@ -154,99 +121,12 @@ def place_experts(  # noqa: PLR0913 - what is known of routing, devices and engi
     )
 
 
-def require_room(layers: int, size: int, most_on_device: int) -> None:
-    """Raise Infeasible where a device can't hold `size` experts of each layer."""
-    if layers * size > most_on_device:
-        raise Infeasible(
-            f"{size} slots in each of {layers} layers are {layers * size} experts a device, and its memory holds "
-            f"{most_on_device}",
-            hint="take more devices or fewer redundant experts",
-        )
-
-
-def fewest_slots(experts: int, devices: int) -> int:
-    """Give the fewest slots that hold all experts, as many on each device."""
-    return -(-experts // devices) * devices
-
-
-def _question(
-    routing: Routing,
-    *,
-    devices: int,
-    nodes: int,
-    slots: int | None,
-    objective: Objective | str | None,
-    load_cap: float | None,
-    dispatch: Dispatch,
-    deadline: Deadline,
-) -> _Question:
-    for path, value in (("devices", devices), ("nodes", nodes), ("slots", slots)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
-            raise InputError(f"{value!r:.40} isn't a whole number", path=path)
-    for path, value in (("devices", devices), ("nodes", nodes)):
-        if value < 1:
-            raise InputError(f"{value} isn't at least 1", path=path)
-    if devices % nodes:
-        raise InputError(f"{nodes} nodes don't divide {devices} devices", path="nodes")
-    held = fewest_slots(routing.experts, devices) if slots is None else slots
-    if held < routing.experts:
-        raise InputError(f"{held} are fewer than the {routing.experts} experts", path="slots")
-    if held > MOST_SLOTS:
-        raise InputError(f"{held} are more than {MOST_SLOTS}", path="slots")
-    if held % devices:
-        below = held - held % devices
-        near = f"{below} or {below + devices}" if below >= routing.experts else f"{below + devices}"
-        raise InputError(f"{devices} devices don't divide {held} slots", path="slots", hint=f"take {near}")
-    if load_cap is not None and not 1 <= load_cap < np.inf:
-        raise InputError(f"{load_cap:g} isn't at least 1, the mean", path="load_cap")
-    require_homes(routing, devices)
-    traffic = routing.tokens is not None or routing.transitions is not None
-    named = match_name(objective, Objective, kind="objective") if objective else None
-    wanted = Objective(named) if named else Objective.BOTH if traffic else Objective.BALANCE
-    if wanted is not Objective.BALANCE and not traffic:
-        raise InputError(
-            f"{wanted} needs to know where tokens come from", path="objective", hint="give transitions or tokens"
-        )
-    if wanted is Objective.BALANCE and load_cap is not None:
-        raise InputError(
-            "is what traffic is saved for, and balance saves none", path="load_cap", hint="leave it out, or take both"
-        )
-    return _Question(
-        routing=routing,
-        devices=devices,
-        nodes=nodes,
-        slots=held,
-        objective=wanted,
-        load_cap=load_cap or (LOAD_CAP if wanted is Objective.BOTH else None),
-        dispatch=dispatch,
-        deadline=deadline,
-    )
-
-
-def _previous(previous: object, question: _Question) -> IntArray:
-    """Give the experts [layers, devices, slots of a device] that are there, each once on a device."""
-    placed = np.asarray(previous.placement if isinstance(previous, Placement) else previous)
-    layers, devices = question.routing.layers, question.devices
-    if placed.ndim != 2 or len(placed) != layers or placed.shape[1] % devices or placed.dtype.kind not in "iu":
-        raise InputError(
-            f"must be experts [layers, slots] of {layers} layers and {devices} devices, not of shape "
-            f"{list(placed.shape)}",
-            path="previous",
-        )
-    if placed.size and not (placed.min() >= EMPTY and placed.max() < question.routing.experts):
-        raise InputError(f"holds experts that aren't of the {question.routing.experts}", path="previous")
-    held = placed.astype(np.int64).reshape(layers, devices, -1)
-    # Engines fill slots that nothing is for with second copies.
-    again = np.tril(held[..., :, None] == held[..., None, :], k=-1).any(axis=3)
-    return np.where(again, EMPTY, held)
-
-
-def _balance(question: _Question, balance: Balanced) -> _Found:
+def _balance(question: Question, balance: Balanced) -> _Found:
     del question
     return _Found(by_device=balance.placed, method="greedy counts, heaviest first, exchanges of pairs")
 
 
-def _near_balance(question: _Question, balance: Balanced, before: IntArray) -> IntArray:
+def _near_balance(question: Question, balance: Balanced, before: IntArray) -> IntArray:
     """Give what is there, layers where few exchanges make that as good, else the balanced placement named after it."""
     routing = question.routing
     placed = near_previous(
@@ -264,7 +144,7 @@ def _near_balance(question: _Question, balance: Balanced, before: IntArray) -> I
     return placed
 
 
-def _traffic(question: _Question, balance: Balanced) -> _Found:
+def _traffic(question: Question, balance: Balanced) -> _Found:
     homes = homes_of(_pull(question, balance, groups=question.level), deadline=question.deadline)
     if question.nodes == 1:
         return _at_home(question, homes, balance)
@@ -279,7 +159,7 @@ def _traffic(question: _Question, balance: Balanced) -> _Found:
     return _at_home(question, likewise, balance)
 
 
-def _at_home(question: _Question, homes: Homes, balance: Balanced) -> _Found:
+def _at_home(question: Question, homes: Homes, balance: Balanced) -> _Found:
     """Give each expert in a slot of its device. Copies in slots left, and homes for more experts, aren't searched."""
     spare = question.slots > question.routing.experts
     # Copies may save crossings where tokens look for the nearest, and where the cap costs some.
@@ -287,7 +167,7 @@ def _at_home(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     by_device = _filled(question, homes.home)
     under = _under_cap(question, by_device, balance)
     # A cap that is missed may be kept by copies.
-    kept = bool((under == by_device).all()) and not (spare and _over(question, under, _asked(question)).any())
+    kept = bool((under == by_device).all()) and not (spare and _over(question, under, question.most_load).any())
     return _Found(
         by_device=under,
         method=homes.method,
@@ -295,7 +175,7 @@ def _at_home(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     )
 
 
-def _both(question: _Question, balance: Balanced) -> _Found:
+def _both(question: Question, balance: Balanced) -> _Found:
     if question.nodes > 1:
         return _in_nodes(
             question, homes_of(_pull(question, balance, groups=question.nodes), deadline=question.deadline), balance
@@ -307,7 +187,7 @@ def _both(question: _Question, balance: Balanced) -> _Found:
     return _Found(by_device=named, method="balanced; devices named by their tokens")
 
 
-def _in_nodes(question: _Question, homes: Homes, balance: Balanced) -> _Found:
+def _in_nodes(question: Question, homes: Homes, balance: Balanced) -> _Found:
     routing, nodes = question.routing, question.nodes
     inside = balanced_in_nodes(
         routing.loads,
@@ -321,9 +201,9 @@ def _in_nodes(question: _Question, homes: Homes, balance: Balanced) -> _Found:
     return _Found(by_device=named, method=f"nodes: {homes.method}; devices: balanced")
 
 
-def _under_asked(question: _Question, balance: Balanced) -> Balanced:
+def _under_asked(question: Question, balance: Balanced) -> Balanced:
     """Give a balanced placement, looked for as long as for balance in layers above a cap that copies may keep."""
-    over = (balance.largest > _asked(question) * (1 + EQUAL)) & (balance.bound <= _asked(question))
+    over = (balance.largest > question.most_load * (1 + EQUAL)) & (balance.bound <= question.most_load)
     at = np.flatnonzero(over)
     if question.balanced or question.slots == question.routing.experts or not len(at):
         return balance
@@ -335,14 +215,7 @@ def _under_asked(question: _Question, balance: Balanced) -> Balanced:
     return Balanced(placed=placed, largest=largest, bound=bound)
 
 
-def _asked(question: _Question) -> FloatArray:
-    """Give the most load of a device that the cap allows [layers], infinite where there is none."""
-    cap = np.inf if question.load_cap is None else question.load_cap
-    asked: FloatArray = question.routing.loads.sum(axis=1) / question.devices * cap
-    return asked
-
-
-def _over(question: _Question, placed: IntArray, cap: FloatArray) -> BoolArray:
+def _over(question: Question, placed: IntArray, cap: FloatArray) -> BoolArray:
     """Give the layers with a device above the cap."""
     routing = Routing(loads=question.routing.loads)
     sent = dispatched(routing, placed, nodes=question.nodes, rule=Dispatch.EQUAL_SPLIT)
@@ -350,9 +223,9 @@ def _over(question: _Question, placed: IntArray, cap: FloatArray) -> BoolArray:
     return over
 
 
-def _under_cap(question: _Question, inside: IntArray, balance: Balanced) -> IntArray:
+def _under_cap(question: Question, inside: IntArray, balance: Balanced) -> IntArray:
     """Give the balanced placement to layers whose nodes have too few experts to be balanced under the load cap."""
-    over = _over(question, inside, np.maximum(_asked(question), balance.largest))
+    over = _over(question, inside, np.maximum(question.most_load, balance.largest))
     out = inside.copy()
     if over.any():
         out[over] = near_their_tokens(question.routing, balance.placed, nodes=1)[over]
@@ -362,7 +235,7 @@ def _under_cap(question: _Question, inside: IntArray, balance: Balanced) -> IntA
 _FINDERS = {Objective.BALANCE: _balance, Objective.TRAFFIC: _traffic, Objective.BOTH: _both}
 
 
-def _pull(question: _Question, balance: Balanced, *, groups: int) -> Pull:
+def _pull(question: Question, balance: Balanced, *, groups: int) -> Pull:
     """Give what `homes_of` needs, with the cap of a group of devices."""
     routing, per_group = question.routing, question.devices // groups
     cap = asked = np.full(routing.layers, np.inf)
@@ -382,103 +255,9 @@ def _pull(question: _Question, balance: Balanced, *, groups: int) -> Pull:
     )
 
 
-def _filled(question: _Question, home: IntArray) -> IntArray:
+def _filled(question: Question, home: IntArray) -> IntArray:
     """Give experts by device of the device of each expert; slots left hold copies where tokens look for the nearest."""
     placed = slots_of(home, devices=question.devices, size=question.slots // question.devices)
     if question.dispatch is Dispatch.EQUAL_SPLIT:
         return placed
     return copied(question.routing, placed)
-
-
-def _answer(question: _Question, found: _Found, bound: FloatArray) -> Placement:
-    """Give the placement with what the engine's dispatch makes of it."""
-    routing = question.routing
-    sent = dispatched(routing, found.by_device, nodes=question.nodes, rule=question.dispatch)
-    mean = routing.loads.sum(axis=1) / question.devices
-    largest = sent.loads.max(axis=1)
-    if question.dispatch is Dispatch.LOCALITY_FIRST and question.slots > routing.experts:
-        # Replicas share as tokens come, not alike: only the mean bounds them.
-        bound = mean
-    traffic = question.objective is not Objective.BALANCE
-    if traffic and question.slots == routing.experts and solvable(routing.experts, question.devices):
-        bound = np.maximum(bound, least_largest(routing.loads, groups=question.devices) * (1 - EQUAL))
-    exact = found.exact if traffic else bool((largest <= bound * (1 + EQUAL)).all())
-    placement = found.by_device.reshape(routing.layers, -1)
-    filled, filled_over_mean = (
-        _without_empty(question, placement, largest / mean) if (placement == EMPTY).any() else (None, None)
-    )
-    return Placement(
-        placement=placement,
-        devices=question.devices,
-        nodes=question.nodes,
-        objective=question.objective,
-        dispatch=question.dispatch,
-        max_over_mean=largest / mean,
-        lower_bound=np.minimum(bound, largest) / mean,
-        cross_device=sent.cross_device,
-        cross_node=sent.cross_node if question.nodes > 1 else None,
-        cross_bound=_cross_bound(question, sent, exact=exact) if traffic else None,
-        filled=filled,
-        filled_over_mean=filled_over_mean,
-        method=found.method,
-        stopped=question.deadline.struck,
-        status=Status.OPTIMAL if exact else Status.FEASIBLE,
-    )
-
-
-def _without_empty(question: _Question, placement: IntArray, over_mean: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Give the placement for engines that leave no slot empty, and its largest loads over the mean [layers].
-
-    over_mean: those with empty slots. Layers that get heavier have the placement found for all slots, if that is
-    lighter and only the load counts.
-    """
-    weights = question.routing.loads
-    filled = filled_lightly(weights, placement, devices=question.devices, nodes=question.nodes)
-    over = _over_mean(question, filled)
-    heavier = np.flatnonzero(over > over_mean * (1 + EQUAL))
-    if len(heavier) and question.objective is Objective.BALANCE:
-        whole = balanced_slots(
-            weights[heavier],
-            slots=question.slots,
-            devices=question.devices,
-            deadline=question.deadline,
-            sparing=False,
-        ).placed
-        again = filled.copy()
-        again[heavier] = filled_lightly(
-            weights[heavier], whole.reshape(len(heavier), -1), devices=question.devices, nodes=question.nodes
-        )
-        reached = _over_mean(question, again)
-        filled, over = np.where((reached < over)[:, None], again, filled), np.minimum(over, reached)
-    # Rounding aside, what fills slots without a change has the figure without it.
-    return filled, np.where(np.abs(over - over_mean) <= EQUAL * over_mean, over_mean, over)
-
-
-def _over_mean(question: _Question, filled: IntArray) -> FloatArray:
-    """Give the largest loads over the mean [layers] of a placement that may have experts twice on a device."""
-    routing, devices = question.routing, question.devices
-    if question.dispatch is Dispatch.EQUAL_SPLIT or (routing.tokens is None and routing.transitions is None):
-        alike: FloatArray = even_loads(routing.loads, filled, devices=devices).max(axis=1)
-        return alike
-    by_device = filled.reshape(routing.layers, devices, -1)
-    sent = dispatched(routing, by_device, nodes=question.nodes, rule=question.dispatch)
-    over: FloatArray = sent.loads.max(axis=1) / routing.loads.sum(axis=1) * devices
-    return over
-
-
-def _cross_bound(question: _Question, sent: Dispatched, *, exact: bool) -> float | None:
-    crossing = sent.cross_node if question.nodes > 1 else sent.cross_device
-    if exact or crossing is None:
-        return crossing
-    return min(crossing, _least_crossing(question, sent))
-
-
-def _least_crossing(question: _Question, sent: Dispatched) -> float:
-    routing, level = question.routing, question.level
-    most = np.full(routing.layers, np.inf)
-    if question.load_cap is not None:
-        # Where the cap isn't kept, what is as heavy as the answer is allowed too.
-        mean = routing.loads.sum(axis=1) / question.devices
-        most = np.maximum(mean * question.load_cap, sent.loads.max(axis=1)) * (question.devices // level)
-    alike = question.dispatch is Dispatch.EQUAL_SPLIT or question.slots == routing.experts
-    return cross_bound(routing, groups=level, size=question.slots // level, most=most, alike=alike)
