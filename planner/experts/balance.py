@@ -26,7 +26,7 @@ import numpy as np
 from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.planner.experts.annealing import annealed
 from meshwright.planner.experts.count_program import company_bound
-from meshwright.planner.experts.counts import greedy_counts
+from meshwright.planner.experts.counts import greedy_counts, held_counts
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.lower_bound import lower_bound
 from meshwright.planner.experts.packing import packed, packed_largest
@@ -88,16 +88,8 @@ def balanced(
     counts, placed = _first(heaviest_first, counts, enough, devices=devices, deadline=deadline)
     each = heaviest_first / counts
     largest = device_loads(placed, each).max(axis=1)
-    left = np.flatnonzero(largest > enough) if slots > 2 * devices else np.empty(0, np.int64)
-    if len(left) and not deadline.passed():
-        tries = np.concatenate([kicked(placed[left], kick) for kick in range(kicks)])
-        which = np.tile(left, kicks)
-        tries = polished(tries, each[which], enough=enough[which], rounds=KICK_ROUNDS, deadline=deadline)
-        reached = device_loads(tries, each[which]).max(axis=1).reshape(kicks, -1)
-        best = reached.argmin(axis=0)
-        better = np.flatnonzero(reached.min(axis=0) < largest[left])
-        placed[left[better]] = tries.reshape(kicks, len(left), *placed.shape[1:])[best[better], better]
-        largest[left[better]] = reached.min(axis=0)[better]
+    if slots > 2 * devices:
+        placed, largest = _kicked(placed, each, largest, enough, kicks=kicks, deadline=deadline)
     if thorough and slots == 2 * devices:
         placed, largest, bound = _paired(heaviest_first, placed, largest, bound, deadline=deadline)
     elif thorough:
@@ -136,6 +128,25 @@ def _first(
     return counts, placed
 
 
+def _kicked(
+    placed: IntArray, each: FloatArray, largest: FloatArray, enough: FloatArray, *, kicks: int, deadline: Deadline
+) -> tuple[IntArray, FloatArray]:
+    """Give placement and largest loads with the best of some disturbances of the layers above `enough`."""
+    left = np.flatnonzero(largest > enough)
+    if not len(left) or deadline.passed():
+        return placed, largest
+    placed, largest = placed.copy(), largest.copy()
+    tries = np.concatenate([kicked(placed[left], kick) for kick in range(kicks)])
+    which = np.tile(left, kicks)
+    tries = polished(tries, each[which], enough=enough[which], rounds=KICK_ROUNDS, deadline=deadline)
+    reached = device_loads(tries, each[which]).max(axis=1).reshape(kicks, -1)
+    best = reached.argmin(axis=0)
+    better = np.flatnonzero(reached.min(axis=0) < largest[left])
+    placed[left[better]] = tries.reshape(kicks, len(left), *placed.shape[1:])[best[better], better]
+    largest[left[better]] = reached.min(axis=0)[better]
+    return placed, largest
+
+
 def _annealed(
     weights: FloatArray, placed: IntArray, largest: FloatArray, enough: FloatArray, *, deadline: Deadline
 ) -> tuple[IntArray, FloatArray]:
@@ -144,7 +155,7 @@ def _annealed(
     if not len(at) or deadline.passed():
         return placed, largest
     placed, largest = placed.copy(), largest.copy()
-    counts = np.stack([np.bincount(row.ravel(), minlength=weights.shape[1]) for row in placed[at]])
+    counts = held_counts(placed[at], weights.shape[1])
     each = weights[at] / counts
     again = annealed(placed[at], each, enough=enough[at], rounds=ANNEALING, deadline=deadline)
     again = polished(again, each, enough=enough[at], rounds=KICK_ROUNDS, deadline=deadline)
@@ -176,7 +187,7 @@ def _paired(
     for layer in np.flatnonzero(largest > bound * (1 + TOLERANCE)):
         if deadline.passed():
             break
-        counts = np.bincount(placed[layer].ravel(), minlength=weights.shape[1])
+        (counts,) = held_counts(placed[layer][None], weights.shape[1])
         found = paired(weights[layer], counts, devices=devices, bound=float(bound[layer]), deadline=deadline)
         row, each = weights[layer][None], (weights[layer] / found.counts)[None]
         again = packed(row, found.counts[None], devices=devices)

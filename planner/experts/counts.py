@@ -42,6 +42,12 @@ def _certain(weights: FloatArray, *, spare: int, devices: int) -> IntArray:
     return certain
 
 
+def held_counts(slots: IntArray, experts: int) -> IntArray:
+    """Give how many slots hold each expert [rows, experts] of slots [rows, ...]; empty ones, -1, hold none."""
+    # Empty slots fall into a first column, which is left out.
+    return np.stack([np.bincount(row.ravel() + 1, minlength=experts + 1)[1:] for row in slots])
+
+
 def replicas(counts: IntArray) -> IntArray:
     """Give the expert of each replica [layers, slots], in the order of experts, from counts that sum to the same."""
     layers, experts = counts.shape

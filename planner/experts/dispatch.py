@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.costmodels.layout import BoolArray, FloatArray, IntArray
+from meshwright.planner.experts.counts import held_counts
 from meshwright.planner.experts.placement import Dispatch
 from meshwright.planner.experts.products import product
 from meshwright.planner.experts.routing import Routing
@@ -77,7 +78,7 @@ def dispatched(routing: Routing, by_device: IntArray, *, nodes: int, rule: Dispa
 def _alike(loads: FloatArray, by_device: IntArray) -> FloatArray:
     """Give the loads of the devices where replicas share alike."""
     experts = loads.shape[1]
-    counts = np.stack([np.bincount(row.ravel() + 1, minlength=experts + 1)[1:] for row in by_device])
+    counts = held_counts(by_device, experts)
     # Empty slots, -1, take the last column.
     each = np.pad(loads / counts, ((0, 0), (0, 1)))
     out: FloatArray = each[np.arange(len(each))[:, None, None], by_device].sum(axis=2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.counts import held_counts
 from meshwright.planner.experts.placement import EMPTY, EQUAL
 
 PASSES = 4
@@ -46,15 +47,11 @@ def filled_lightly(loads: FloatArray, placement: IntArray, *, devices: int, node
     """
     out = placement.reshape(len(placement), devices, -1).copy()
     for layer in np.flatnonzero((placement == EMPTY).any(axis=1)):
-        held = _Layer(weights=loads[layer], slots=out[layer], copies=_copies(out[layer], loads.shape[1]))
+        held = _Layer(weights=loads[layer], slots=out[layer], copies=held_counts(out[layer], loads.shape[1]))
         known = float(held.loads.max())
         _fill_alike(held)
         _fill_rest(held, np.argwhere(held.slots == EMPTY), known, per_node=devices // nodes)
     return out.reshape(placement.shape)
-
-
-def _copies(slots: IntArray, experts: int) -> IntArray:
-    return np.stack([np.bincount(row + 1, minlength=experts + 1)[1:] for row in slots])
 
 
 def _fill_alike(layer: _Layer) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.counts import held_counts
 from meshwright.planner.experts.formats import eplb, megatron, sglang, vllm, vllm_ascend
 from meshwright.planner.experts.placement import Placement
 from meshwright.planner.experts.placement_file import placement_text
@@ -40,7 +41,7 @@ def even_loads(loads: FloatArray, placement: IntArray, *, devices: int) -> Float
     """
     experts = loads.shape[1]
     mean = loads.sum(axis=1, keepdims=True) / devices
-    counts = np.stack([np.bincount(row + 1, minlength=experts + 1)[1:] for row in placement])
+    counts = held_counts(placement, experts)
     # Empty slots, -1, take the last column.
     each = np.pad(loads / np.maximum(counts, 1), ((0, 0), (0, 1)))
     over_mean: FloatArray = (

@@ -9,6 +9,7 @@ is then still too heavy has pairs of devices share out all of their experts.
 import numpy as np
 
 from meshwright.costmodels.layout import FloatArray, IntArray
+from meshwright.planner.experts.counts import held_counts
 from meshwright.planner.experts.deadline import NEVER, Deadline
 from meshwright.planner.experts.placement import EMPTY
 from meshwright.planner.experts.polish import device_loads, polished
@@ -25,7 +26,7 @@ def repaired(
     weights: [layers, experts]; previous: experts [layers, devices, slots of a device], EMPTY where there is none;
     enough: largest loads [layers] that are light enough.
     """
-    counts = np.stack([np.bincount(row.ravel() + 1, minlength=weights.shape[1] + 1)[1:] for row in previous])
+    counts = held_counts(previous, weights.shape[1])
     whole = (previous != EMPTY).all(axis=(1, 2)) & (counts > 0).all(axis=1)
     out, largest = previous.copy(), np.full(len(previous), np.inf)
     each = weights / np.maximum(counts, 1)

@@ -110,9 +110,7 @@ def _moved(weights: FloatArray, counts: IntArray, most: float, *, devices: int) 
         taker, donor = _trades(weights, counts, most, devices=devices)
         if not len(taker):
             break
-        tries = np.repeat(counts[None], len(taker), axis=0)
-        tries[np.arange(len(taker)), taker] += 1
-        tries[np.arange(len(taker)), donor] -= 1
+        tries = _traded(counts, taker, donor)
         excess = _excess_and_largest(weights, tries, most)[0]
         best = int(excess.argmin())
         if excess[best] >= now * (1 - 1e-6):
@@ -132,13 +130,10 @@ def _climbed(weights: FloatArray, counts: IntArray, most: float, *, devices: int
         donors = lighter[counts[lighter] > 1][:MOST_CLIMBERS]
         heavier = np.argsort(-weights / counts, kind="stable")
         takers = heavier[counts[heavier] < devices][:MOST_CLIMBERS]
-        taker, donor = (part.ravel() for part in np.meshgrid(takers, donors, indexing="ij"))
-        taker, donor = taker[taker != donor], donor[taker != donor]
+        taker, donor = _each_with_each(takers, donors)
         if not len(taker):
             break
-        tries = np.repeat(counts[None], len(taker), axis=0)
-        tries[np.arange(len(taker)), taker] += 1
-        tries[np.arange(len(taker)), donor] -= 1
+        tries = _traded(counts, taker, donor)
         excess, heaviest = _excess_and_largest(weights, tries, most)
         lightest, least = int(heaviest.argmin()), int(excess.argmin())
         if heaviest[lightest] < largest:
@@ -159,8 +154,22 @@ def _trades(weights: FloatArray, counts: IntArray, most: float, *, devices: int)
     takers = np.unique(expert[above])
     lighter = np.argsort(weights / np.maximum(counts - 1, 1), kind="stable")
     takers, donors = takers[counts[takers] < devices], lighter[counts[lighter] > 1][:MOST_DONORS]
+    return _each_with_each(takers, donors)
+
+
+def _each_with_each(takers: IntArray, donors: IntArray) -> tuple[IntArray, IntArray]:
+    """Give all trades between two experts, who gets the slot and who gives it."""
     taker, donor = (part.ravel() for part in np.meshgrid(takers, donors, indexing="ij"))
     return taker[taker != donor], donor[taker != donor]
+
+
+def _traded(counts: IntArray, taker: IntArray, donor: IntArray) -> IntArray:
+    """Give the counts after each of some trades [trades, experts]."""
+    trade = np.arange(len(taker))
+    tries = np.repeat(counts[None], len(taker), axis=0)
+    tries[trade, taker] += 1
+    tries[trade, donor] -= 1
+    return tries
 
 
 def _largest(weights: FloatArray, counts: IntArray) -> float:
