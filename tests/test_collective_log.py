@@ -6,7 +6,7 @@ The rows of the eight MI300X, of the 72 GB200 and of hccl_test's page are publis
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
@@ -148,6 +148,65 @@ def test_older_tables_have_an_error_instead_of_a_count_and_no_root() -> None:
         "     1048576        262144     float     sum    47.38   22.13   38.73  2e-07    46.84   22.39   39.17  2e-07\n"
     )
     assert parsed(log(row).replace(COLUMNS, columns))[0].time_s == pytest.approx(47.38e-6)
+
+
+# 64 B / 20.00 us = 0.0032 GB/s; times 7 / 4, 0.0056. The others are published for 16 H100, in the repository
+# lessizzmore/create-a3mega-ztan-fork: 512 B / 126.6 us = 0.0040 GB/s, times 15 / 8, 0.0076; 1,024 B / 147.1 us =
+# 0.0070 GB/s, times 15 / 8, 0.0131.
+@pytest.mark.parametrize(
+    ("row", "ranks"),
+    [
+        ("64 16 float sum -1 20.00 0.00 0.01 0 20.00 0.00 0.01 0\n", 8),
+        ("512 128 float sum -1 126.6 0.00 0.01 0 123.4 0.00 0.01 0\n", 16),
+        ("1024 256 float sum -1 147.1 0.01 0.01 0 123.1 0.01 0.02 0\n", 16),
+    ],
+)
+def test_small_messages_are_known_by_few_digits(row: str, ranks: int) -> None:
+    (timing,) = parsed(log(row, hosts=("a",) * ranks), collective=Collective.ALL_REDUCE)
+    assert timing.whole_bytes == int(row.split(maxsplit=1)[0])
+
+
+def test_a_bus_bandwidth_beyond_its_digits_is_refused() -> None:
+    # 0.005 and 7 / 4 of 0.005 GB/s are what rounding may come to, 0.01375 in all.
+    row = "64 16 float sum -1 20.00 0.00 0.02 0 20.00 0.00 0.02 0\n"
+    named = "# Collective test starting: all_reduce_perf\n"
+    assert "a bus bandwidth of 0.02 GB/s isn't that of all_reduce" in complaint(named + log(row))
+
+
+def printed_as_by_nccl(value: float, width: int) -> str:
+    """Print as nccl-tests does: with as many digits behind the point as go into a column, two at most."""
+    widest = (f"{value:.{digits}f}" for digits in (2, 1, 0))
+    return next((text for text in widest if len(text) <= width), f"{value:.1e}")
+
+
+@given(
+    st.integers(0, 33),
+    st.floats(0.6, 3e7),
+    st.sampled_from((2, 4, 8, 16, 72)),
+    st.sampled_from(Collective),
+)
+def test_every_row_as_nccl_tests_prints_it_is_read(power: int, time_us: float, ranks: int, which: Collective) -> None:
+    size = 8 * 2**power
+    algorithm = size / (time_us * 1e3)
+    assume(algorithm < 1e5)
+    bandwidths = [printed_as_by_nccl(value, 6) for value in (algorithm, factor(which, ranks) * algorithm)]
+    half = f"{printed_as_by_nccl(time_us, 7)} {' '.join(bandwidths)} 0"
+    named = (
+        f"# Collective test starting: {which.replace('all_to_all', 'alltoall').replace('send_recv', 'sendrecv')}_perf\n"
+    )
+    (timing,) = parsed(named + log(f"{size} {size // 4} float sum -1 {half} {half}\n", hosts=("a",) * ranks))
+    assert timing.time_s == pytest.approx(time_us * 1e-6, rel=0.06)
+
+
+@given(st.integers(0, 26), st.floats(1.0, 1e6), st.booleans())
+def test_every_row_as_hccl_test_prints_it_is_read(power: int, time_us: float, of_a_share: bool) -> None:
+    size = 8 * 2**power
+    algorithm = size * (8 if of_a_share else 1) / (time_us * 1e3)
+    assume(algorithm < 1e5)
+    text = f"{HCCL}{size} | {time_us:.2f} | {algorithm:.5f} | success\n"
+    timing = parsed(text, ranks=8, nodes=1, collective=Collective.ALL_GATHER)[-1]
+    # Where nothing but zeros is printed, a share can't be told from the whole.
+    assert timing.whole_bytes == size * (8 if of_a_share else 1) or 8 * size / (time_us * 1e3) < 2e-5
 
 
 def test_an_all_gather_of_old_has_no_operation() -> None:

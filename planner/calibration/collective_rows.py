@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 
 from meshwright.catalog.errors import InputError
-from meshwright.planner.calibration.log_text import number_between
+from meshwright.planner.calibration.log_text import half_unit, number_between
 
 LONGEST_TIME_US = 1e9
 SHORTEST_TIME_US = 1e-3
@@ -41,7 +41,7 @@ _HCCL_START = re.compile(r"(?<![\w.])[0-9]+\s*\||(?:^|[>:\]])\s*[0-9]+\s+[0-9]+\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveRow:
-    """One size; the bandwidths in bytes/s.
+    """One size; the bandwidths in bytes/s. Roundings: by how much what is printed may differ from what it was.
 
     counted_bytes: bytes of the `count` column, which is a rank's share for some collectives.
     bus_bytes_per_s, reduces, counted_bytes: None where the tool prints none.
@@ -50,8 +50,11 @@ class CollectiveRow:
     line: int
     size_bytes: float
     time_s: float
+    time_rounding_s: float
     algorithm_bytes_per_s: float
+    algorithm_rounding_bytes_per_s: float
     bus_bytes_per_s: float | None = None
+    bus_rounding_bytes_per_s: float = 0.0
     reduces: bool | None = None
     counted_bytes: float | None = None
 
@@ -79,8 +82,11 @@ def nccl_row(text: str, *, file: str, line: int) -> CollectiveRow | None:
         line=line,
         size_bytes=size,
         time_s=time_s,
+        time_rounding_s=half_unit(values[0]) * 1e-6,
         algorithm_bytes_per_s=algorithm,
+        algorithm_rounding_bytes_per_s=_rounding_bytes_per_s(values[1]),
         bus_bytes_per_s=bus,
+        bus_rounding_bytes_per_s=_rounding_bytes_per_s(values[2]),
         reduces=operation is not None and operation != "none",
         counted_bytes=count * _ELEMENT_BYTES[match[3]],
     )
@@ -100,7 +106,14 @@ def hccl_row(text: str, *, file: str, line: int) -> CollectiveRow | None:
             hint="a collective that gives wrong results can't be calibrated with",
         )
     size, time_s, algorithm, _ = _numbers(match[1], match[2], match[3], "0", file=file, line=line)
-    return CollectiveRow(line=line, size_bytes=size, time_s=time_s, algorithm_bytes_per_s=algorithm)
+    return CollectiveRow(
+        line=line,
+        size_bytes=size,
+        time_s=time_s,
+        time_rounding_s=half_unit(match[2]) * 1e-6,
+        algorithm_bytes_per_s=algorithm,
+        algorithm_rounding_bytes_per_s=_rounding_bytes_per_s(match[3]),
+    )
 
 
 def require_microseconds(text: str, *, file: str, line: int) -> None:
@@ -116,6 +129,10 @@ def _broken(text: str, *, file: str, line: int) -> InputError:
         file=file,
         hint="leave it out if the test was stopped there",
     )
+
+
+def _rounding_bytes_per_s(bandwidth: str) -> float:
+    return half_unit(bandwidth) * 1e9
 
 
 def _numbers(

@@ -9,6 +9,7 @@ from meshwright.catalog.errors import InputError
 # No row of a table and no line of a step is nearly as long; what is longer is a dump of something else.
 LONGEST_LINE = 2_000
 
+_PRINTED_NUMBER = re.compile(r"[0-9,]+(?:\.([0-9]*))?(?:e\+([0-9]{1,2}))?")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\[[0-9]{1,3}(?:;[0-9]{1,3})*m")
 
 
@@ -36,3 +37,12 @@ def number_between(token: str, least: float, most: float, *, what: str, file: st
             hint="leave the line out if its measurement failed",
         )
     return value
+
+
+def half_unit(token: str) -> float:
+    """Give half a unit of the last digit that a token prints, by which what was rounded to it may differ from it.
+
+    0 where the number isn't written as 12.34 or 1.2e+07.
+    """
+    match = _PRINTED_NUMBER.fullmatch(token)
+    return 0.0 if match is None else 0.5 * 10.0 ** (int(match[2] or 0) - len(match[1] or ""))
