@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.arguments import OverlayFiles, file_path, require_distinct
+from meshwright.cli.outputs import require_apart
 
 
 def accuracy_command(
@@ -43,6 +44,7 @@ def accuracy_command(
     require_distinct(files)
     if plot is not None:
         require_drawable(plot)
+        require_apart(plot, (*files, *(overlay or ())))
     overlays = [read_overlay(path) for path in overlay or ()]
     estimates = estimate(files, watch=watcher("predicting"), overlays=overlays)
     # What was fitted without a source would hide what an overlay says: the two can't be compared.

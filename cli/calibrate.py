@@ -8,6 +8,7 @@ import typer
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, file_path, one_of, output_file, require_distinct
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.planner.calibration.sources import Asked, Source
@@ -77,7 +78,10 @@ def calibrate_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.file_replacement import replace_file
 
     paths = files or []
-    _require_apart(paths, output, measure=measure)
+    if not paths and not measure:
+        raise InputError("no file is given", hint="name files of measurements, or time this machine with --measure")
+    require_distinct(paths)
+    require_apart(output, (*paths, *(overlay or ()), job), names=(cluster,))
     machine = machine_to_calibrate(device, cluster=cluster, overlays=overlay or ())
     asked = Asked(
         machine=machine,
@@ -96,17 +100,6 @@ def calibrate_command(  # noqa: PLR0913 - one argument an option
         print_json(calibration_document(result))
     else:
         render_calibration(output_console(), result, file=output)
-
-
-def _require_apart(files: list[Path], output: Path | None, *, measure: bool) -> None:
-    """Refuse what would be lost or counted twice, before the work is done. Raises InputError."""
-    from meshwright.planner.file_replacement import replaceable_file
-
-    if not files and not measure:
-        raise InputError("no file is given", hint="name files of measurements, or time this machine with --measure")
-    require_distinct(files)
-    if output is not None and replaceable_file(output) in {file.resolve() for file in files}:
-        raise InputError("is one of the files to calibrate with, so no overlay is written over it", file=str(output))
 
 
 def _measured(asked: "Asked") -> "Source":

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.arguments import file_path
+from meshwright.cli.outputs import require_apart
 
 # As planner/experts/serving.py has them, whose imports `--help` needn't wait for.
 SERVING = ("sglang", "vllm")
@@ -60,6 +61,7 @@ def emit_command(
     known = emit_target(named)
     folder = output or Path(known)
     require_free(folder, force=force)
+    require_apart(folder, (file,))
     plan = load_plan(file)
     require_devices(plan, devices, file=str(file))
     emission = emit(plan, known, relax=relax)
@@ -80,6 +82,7 @@ def _emit_placement(file: Path, target: str, folder: Path, *, force: bool, json:
     from meshwright.planner.folder_replacement import require_free, write_folder
 
     require_free(folder, force=force)
+    require_apart(folder, (file,))
     known = ServingTarget(target)
     paths = write_folder(serving_files(load_placement_file(file), known), folder, force=force)
     if json:

@@ -9,6 +9,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
@@ -99,6 +100,7 @@ def experts_command(  # noqa: PLR0913 - one argument an option
 
     if output is not None:
         require_free(output, force=force)
+        require_apart(output, (routing, previous, *(overlay or ())), names=(model, cluster))
     entry = _model(model)
     if cluster is not None and entry is None:
         raise InputError("says nothing without the model", path="--cluster", hint="name the model with --model")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.arguments import OverlayFiles, file_path, output_file
+from meshwright.cli.outputs import require_apart
 
 
 def import_command(  # noqa: PLR0913 - one argument an option
@@ -43,6 +44,7 @@ def import_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner import write_plan
     from meshwright.planner.importing import import_plan, improved
 
+    require_apart(output, (file, *(overlay or ())), names=(model, cluster))
     found = import_plan(
         file,
         target,

@@ -8,6 +8,7 @@ import typer
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, file_path, one_of, output_file
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.catalog.cluster_entry import ClusterEntry
@@ -100,6 +101,7 @@ def offload_command(  # noqa: PLR0913 - one argument an option
         raise InputError("give one of --layout FILE and --plan FILE", path="--layout")
     if output is not None and mode != "training":
         raise InputError(f"a plan file is of training, not of {mode}", path="--output", hint="leave out one of them")
+    require_apart(output, (layout, plan, calibrate, *(overlay or ())), names=(model, cluster))
     given = None if plan is None else load_plan(plan)
     if given is not None:
         require_equal_batches(given, what="`meshwright offload`")

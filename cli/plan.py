@@ -8,6 +8,7 @@ import typer
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of, output_file, token_count
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.catalog.model_entry import ModelEntry
@@ -147,6 +148,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
         raise InputError(
             "--pareto is of layouts that don't offload", hint="leave out --offload auto or --pareto", path="--offload"
         )
+    require_apart(output, (routing, *(overlay or ())), names=(model, cluster))
     limits = limits_of(fix=fix or (), forbid=forbid or (), most=most or ())
     if is_mixed(cluster):
         plan_mixed(

@@ -7,6 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.cli.arguments import OverlayFiles, file_path, of_option, rate
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -55,14 +56,14 @@ def replan_command(  # noqa: PLR0913 - one argument an option
 
     if not 0 <= price_of_move <= 1e6:
         raise InputError(f"is {price_of_move}; it is from 0 to 1,000,000", path="--price-of-move")
-    if output is not None and moves is not None and output.resolve() == moves.resolve():
+    for wanted in (output, moves):
+        require_apart(wanted, (file, *(overlay or ())))
+    written = [replaceable_file(wanted) for wanted in (output, moves) if wanted is not None]
+    if len(set(written)) < len(written):
         raise InputError("is the file of the new plan, -o", path="--moves", hint="give them two files")
     running = load_plan(file)
     old = repredict_as_given(running, overlay) if overlay else running
     change = change_of(old, lose=lose, add=add, devices=devices)
-    for wanted in (output, moves):
-        if wanted is not None:
-            replaceable_file(wanted)
     with busy("planning for what is left"):
         found = replanned(old, change, price=price_of_move, storage_bytes_per_s=storage)
         if moves is not None:

@@ -7,6 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError
 from meshwright.cli.arguments import OverlayFiles, file_path, of_option, rate
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.planner import Plan
@@ -44,13 +45,10 @@ def reshard_command(
     from meshwright.planner.repredict import repredict
     from meshwright.planner.resharding import moves_document, moves_json, reshard
 
-    plans = [_plan(old), _plan(new)]
     if output is not None:
-        if output.resolve() in [file_path(name).resolve() for name in (old, new) if name != CHECKPOINT]:
-            raise InputError(
-                f"{output} is one of the plans", path="--output", hint="give the moves a file of their own"
-            )
         replaceable_file(output)
+        require_apart(output, (*(file_path(name) for name in (old, new) if name != CHECKPOINT), *(overlay or ())))
+    plans = [_plan(old), _plan(new)]
     with busy("solving what moves"):
         try:
             laid = [repredict(plan, overlay) if plan and overlay else plan for plan in plans]

@@ -8,6 +8,7 @@ import typer
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.precision import Precision
 from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of
+from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
     from meshwright.costmodels.layout import Layout
@@ -119,7 +120,7 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
 
     if output is not None:
         replaceable_file(output)
-        _require_another(output, lengths)
+        require_apart(output, (lengths, calibrate, *(overlay or ())), names=(model, cluster))
     elif form != "ours":
         raise InputError("no file is written", path="--format", hint="-o names the file")
     if form in WITH_BARRIERS:
@@ -170,11 +171,6 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
     if method == "linear-attention":
         output_console().print(f"Times are of {model} if its attention were linear", soft_wrap=True)
     render_scatters(output_console(), found, steps, costs=scatterer.costs, fit=scatterer.fit, file=output)
-
-
-def _require_another(output: Path, lengths: Path) -> None:
-    if output.exists() and lengths.exists() and output.samefile(lengths):
-        raise InputError("is the file of lengths, which would be lost", file=str(output), hint="name another")
 
 
 def _sized(cluster: str, devices: int) -> str:

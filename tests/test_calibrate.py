@@ -295,7 +295,7 @@ def test_what_is_refused(calibrated: Run, case_file: Callable[..., Path], tmp_pa
     refused(calibrated(prose), f"{prose}: is nothing that constants can be fitted to", "nccl-tests")
     refused(calibrated(tmp_path / "none.yaml"), "no such file")
     refused(calibrated(tmp_path), "is a directory")
-    refused(calibrated(file, "-o", file), "is one of the files to calibrate with")
+    refused(calibrated(file, "-o", file), "is one of the files that are read, so nothing is written over it")
     refused(calibrated(file, "-o", tmp_path / "none" / "overlay.yaml"), "there is no folder")
     refused(calibrated(file, "--cluster", "dgx-h100"), "--cluster", "is a cluster of h100-sxm-80gb")
     refused(calibrated(file, "--case", file), "holds 4 cases, not the one job")

@@ -55,7 +55,7 @@ def test_what_crosses_a_tier_takes_longer_where_an_overlay_slows_it(reshard_here
         (("old.yaml", "other.yaml"), "other.yaml: inputs.model: is llama-3.1-70b; the old plan is of small-mixture"),
         (("checkpoint", "checkpoint"), "both sides are a checkpoint"),
         (("old.yaml", "nowhere.yaml"), "nowhere.yaml"),
-        (("old.yaml", "new.yaml", "-o", "./old.yaml"), "--output: old.yaml is one of the plans"),
+        (("old.yaml", "new.yaml", "-o", "./old.yaml"), "old.yaml: is one of the files that are read"),
         (("old.yaml", "new.yaml", "--storage", "fast"), "--storage: 'fast' is not a number with one of its units"),
         (("old.yaml", "new.yaml", "-o", "missing/moves.json"), "there is no folder"),
     ],

@@ -279,7 +279,7 @@ def test_frameworks_with_barriers_get_splits_with_barriers(tmp_path: Path) -> No
 def test_the_lengths_are_not_written_over(tmp_path: Path) -> None:
     file = tmp_path / "lengths.txt"
     file.write_text("300 500\n")
-    with pytest.raises(InputError, match="file of lengths"):
+    with pytest.raises(InputError, match="one of the files that are read"):
         run(file, "llama-3.1-8b", "dgx-h100:16", "-o", file)
     assert file.read_text() == "300 500\n"
 
