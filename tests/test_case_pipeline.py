@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from meshwright.catalog.errors import InputError
+from meshwright.catalog.lookup import stack_named
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.planner.accuracy.case import Case
+from meshwright.planner.accuracy.case_cluster import machine_named
 from meshwright.planner.accuracy.case_layout import layouts_of_case
-from meshwright.planner.accuracy.estimate import estimate
+from meshwright.planner.accuracy.case_pipeline import with_full_streams
+from meshwright.planner.accuracy.estimate import estimate, job_of_case
+from meshwright.planner.layout.rules import PIPELINE_RULES
 
 MakeCase = Callable[..., Case]
 
@@ -115,6 +119,40 @@ def test_what_a_schedule_cannot_place_is_told(make_case: MakeCase, said: dict[st
     with pytest.raises(InputError, match=words) as raised:
         layouts_of_case(make_case(**pipeline(2, **said)))
     assert raised.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("stages", "schedule", "micro_batches", "full"),
+    [
+        *((4, "dualpipe", count, full) for count, full in ((1, False), (7, False), (8, True), (9, False), (10, True))),
+        *((4, "dualpipev", count, full) for count, full in ((1, False), (7, False), (8, True), (9, True))),
+        (4, "1f1b", 1, True),
+        (4, "zb-h1", 1, True),
+    ],
+)
+def test_two_streams_need_the_micro_batches_that_plans_have(
+    make_case: MakeCase, stages: int, schedule: str, micro_batches: int, full: bool
+) -> None:
+    batch = {"global_batch": 2 * micro_batches, "micro_batch": 1}
+    (found,) = estimate([make_case(**pipeline(stages, schedule=schedule), batch=batch)])
+    assert (found.predicted is not None) == full, found.error
+    if full:
+        return
+    told = "1 micro-batch" if micro_batches == 1 else f"{micro_batches} micro-batches"
+    assert isinstance(found.failure, InputError)
+    assert found.failure.path == "layout.schedule"
+    reason = next(rule.reason for rule in PIPELINE_RULES if rule.reason.startswith("DualPipe needs two"))
+    assert f"{reason}; a replica has {told} for {stages} stages" in found.failure.message
+    assert "batch.micro_batch" in found.failure.hint
+
+
+def test_micro_batches_that_are_left_open_are_those_that_fill_both_streams(make_case: MakeCase) -> None:
+    """Of a replica's 16 sequences micro-batches of 1 and 2 leave 4 stages the 8 that they need, and 4 wouldn't."""
+    case = make_case(**pipeline(4, schedule="dualpipe"), batch={"global_batch": 32, "micro_batch": None})
+    job, _ = job_of_case(case, machine_named(case.cluster.device), [stack_named("megatron-core")])
+    candidates, _ = layouts_of_case(case)
+    assert {layout.micro_batch for layout in candidates} == {1, 2, 4, 8, 16}
+    assert set(with_full_streams(LayoutTable.of(candidates), job).micro_batch) == {1, 2}
 
 
 def test_a_case_may_share_its_vocabulary(make_case: MakeCase) -> None:

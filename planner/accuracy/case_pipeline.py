@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.schedule import Schedule
-from meshwright.costmodels.layout import Layout
+from meshwright.costmodels.job import Job
+from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.stages import FOLDED, chunk_sizes, stage_chunks
 from meshwright.planner.accuracy.case import Case, CaseLayout
+from meshwright.planner.layout.rules import STREAMS_FILL
+
+# What the rule for two streams of micro-batches looks at.
+STREAM_COLUMNS = ("data_parallel", "micro_batch", "pipeline_parallel", "schedule")
 
 
 def schedule_of_case(given: CaseLayout) -> Schedule:
@@ -63,6 +68,25 @@ def require_stages(case: Case, layout: Layout) -> None:
         stage_chunks(case.model.layers, layout)
     except ValueError as error:
         raise InputError(str(error), path=f"layout.{_cause(case, layout)}") from None
+
+
+def with_full_streams(table: LayoutTable, job: Job) -> LayoutTable:
+    """Give those of the layouts of a case that have as many micro-batches as their schedule needs, as plans have.
+
+    Raises InputError where none has.
+    """
+    columns = {name: getattr(table, name) for name in STREAM_COLUMNS}
+    kept = STREAMS_FILL.keeps(job, columns)
+    if not kept.any():
+        micro_batches = int(max(job.global_batch // (table.data_parallel * table.micro_batch)))
+        of = "1 micro-batch" if micro_batches == 1 else f"{micro_batches} micro-batches"
+        stages = int(table.pipeline_parallel[0])
+        raise InputError(
+            f"{STREAMS_FILL.reason}; a replica has {of} for {stages} stages",
+            path="layout.schedule",
+            hint="give a larger batch.global_batch, a smaller batch.micro_batch, fewer stages, or another schedule",
+        )
+    return table.take(kept)
 
 
 def _cause(case: Case, layout: Layout) -> str:

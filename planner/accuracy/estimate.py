@@ -23,6 +23,7 @@ from meshwright.planner.accuracy.case_cluster import Machine, cluster_of_case, m
 from meshwright.planner.accuracy.case_file import load_cases
 from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.accuracy.case_model import transformer_of_case
+from meshwright.planner.accuracy.case_pipeline import with_full_streams
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
 from meshwright.planner.practices import practices_of
 from meshwright.planner.uncertainty import Interval, Knowledge, Quantity, interval, reasons
@@ -151,7 +152,7 @@ def _estimate(
         candidates, of_layout = layouts_of_case(item.case, defers_synchronisation=job.stack.defers_synchronisation)
         predicted = _predict(
             job,
-            LayoutTable.of(candidates),
+            with_full_streams(LayoutTable.of(candidates), job),
             case=item.case,
             assumptions=(*of_job, *of_layout),
             uncertainty=uncertainty,
@@ -177,7 +178,10 @@ def _predict(
     row = _choose(table, time=time, memory=memory, fits=fits)
     step_time_s = float(time.step_time_s[row])
     if not (math.isfinite(step_time_s) and step_time_s > 0 and math.isfinite(memory.nvidia_smi_bytes[row])):
-        raise MeshwrightError("the case is outside what the cost model can count")
+        raise InputError(
+            "the case is outside what the cost model can count",
+            hint="check the orders of magnitude of its sizes, degrees and bandwidths",
+        )
     peak = job.cluster.device.peak(job.precision) * job.cluster.devices
     peaks = _by_kind(memory, row)
     return Predicted(

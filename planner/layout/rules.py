@@ -183,13 +183,14 @@ EXPERT_RULES = (
     Rule(reason="expert x expert-tensor parallelism does not divide the devices of a stage", keeps=_expert_mesh_fits),
 )
 BATCH_RULES = (Rule(reason="the micro-batch does not divide the batch of a replica", keeps=_replica_batch_divides),)
+STREAMS_FILL = Rule(reason="DualPipe needs two micro-batches a stage, an even number of them", keeps=_streams_fill)
 PIPELINE_RULES = (
     Rule(reason="the training software does not run the pipeline schedule", keeps=_stack_runs),
     Rule(reason="there are more pipeline chunks than layers", keeps=_chunks_have_layers),
     Rule(reason="DualPipe needs an even number of stages", keeps=_mirror_is_even),
     Rule(reason="interleaving needs micro-batches in multiples of the pipeline stages", keeps=_interleaving_fills),
     Rule(reason="a zero-bubble schedule needs as many micro-batches as stages", keeps=_zero_bubble_fills),
-    Rule(reason="DualPipe needs two micro-batches a stage, an even number of them", keeps=_streams_fill),
+    STREAMS_FILL,
 )
 VOCABULARY_RULES = (
     Rule(reason="the training software does not share the vocabulary over stages", keeps=_stack_shares_vocabulary),
