@@ -24,7 +24,7 @@ def require_drawable(file: Path) -> None:
 
 
 def write_figure(rows: Sequence[Row], file: Path) -> None:
-    """Draw rows in a file. Raises as `require_drawable`, and MeshwrightError where there are no rows."""
+    """Draw rows in a file. Raises as `require_drawable`, and InputError where there are no rows."""
     require_drawable(file)
     from meshwright.cli.render.accuracy_figure import draw_accuracy
 

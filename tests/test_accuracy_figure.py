@@ -57,7 +57,7 @@ def test_memory_has_a_panel_of_its_own(make_estimate: MakeEstimate) -> None:
 
 
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MeshwrightError, match="nothing to draw"):
+    with pytest.raises(InputError, match="nothing to draw"):
         write_figure((), tmp_path / "empty.svg")
     assert list(tmp_path.iterdir()) == []
 

@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from meshwright.catalog.errors import MeshwrightError
+from meshwright.catalog.errors import InputError
 from meshwright.cli.render.figure_kind import FigureKind
 from meshwright.cli.render.units import shown_share
 from meshwright.planner.accuracy.bars import source_name
@@ -71,10 +71,10 @@ class _Panel:
 
 
 def draw_accuracy(rows: Sequence[Row], kind: FigureKind) -> bytes:
-    """Draw rows. Raises MeshwrightError where there are none."""
+    """Draw rows. Raises InputError where there are none."""
     panels = _panels(rows)
     if not panels:
-        raise MeshwrightError("there is nothing to draw: no case was both measured and predicted")
+        raise InputError("there is nothing to draw: no case was both measured and predicted")
     colours = _colours(rows)
     heights = [panel.height_inches for panel in panels]
     content = BytesIO()

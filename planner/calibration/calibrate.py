@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meshwright.catalog.errors import InputError, MeshwrightError
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.residuals_entry import ResidualsEntry
 from meshwright.costmodels.layout import FloatArray
@@ -87,8 +87,8 @@ def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -
         asked: which machine.
         watch: given the numbers of the constants whose derivatives are measured, hands them on; a progress bar does.
 
-    Raises InputError where nothing in the sources is of the device, and MeshwrightError where what there is tells
-    nothing of any constant.
+    Raises InputError where nothing in the sources is of the device, and where what there is tells nothing of any
+    constant, as in another unit.
 
     """
     notes = tuple(chain.from_iterable(source.notes for source in sources))
@@ -102,7 +102,7 @@ def calibrate(sources: Sequence[Source], asked: Asked, *, watch: Watch = iter) -
     found = fit(evidence, constants, watch=watch)
     told: Mask = found.told >= TOLD
     if not told.any():
-        raise MeshwrightError(
+        raise InputError(
             f"the files tell nothing of any constant of {asked.device}: predictions are {_off(found)} off, and no "
             "constant within what physics allows brings them near",
             hint="check that the files are of this device and say what ran; else give more rows, or rows whose time "
