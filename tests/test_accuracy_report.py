@@ -1,6 +1,7 @@
 """What `meshwright accuracy` prints: bars, rankings, worst rows, figures; and that JSON says the same."""
 
 import json
+import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import Run
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -21,6 +23,11 @@ MEASUREMENTS = Path(__file__).parent.parent / "catalog" / "measurements"
 
 def run(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(name="run_main")
+def _run_main(run: Run) -> Run:
+    return run
 
 
 def run_json(*words: str | Path) -> Any:  # noqa: ANN401 - whatever the command prints
@@ -91,6 +98,35 @@ def test_accuracy_draws(tmp_path: Path, case_document: Callable[..., dict[str, A
     assert isinstance(refused.exception, InputError)
     assert refused.stdout == ""
     assert not (tmp_path / "figure.gif").exists()
+
+
+def test_nothing_to_draw_is_a_wrong_file(
+    run_main: Run, tmp_path: Path, case_document: Callable[..., dict[str, Any]]
+) -> None:
+    """No case that is both measured and predicted: what was given is at fault, which exits with 2."""
+    file, figure = tmp_path / "cases.yaml", tmp_path / "figure.svg"
+    file.write_text(yaml.safe_dump([case_document(measured={"step_time_s": None})]))
+    code, out, err = run_main("accuracy", file, "--plot", figure)
+    assert (code, out) == (2, "")
+    assert "there is nothing to draw: no case was both measured and predicted" in err
+    assert not figure.exists()
+
+
+def test_tables_stay_tables_however_far_off_a_row_is(
+    run_main: Run, tmp_path: Path, case_document: Callable[..., dict[str, Any]]
+) -> None:
+    """A step that was measured to take a microsecond, of a model that takes ages, and 1 byte of its terabytes."""
+    file = tmp_path / "cases.yaml"
+    vast = {"hidden": 10**7, "heads": 10**4, "ffn_hidden": 10**7, "sequence_length": 10**7}
+    measured = {"step_time_s": 1e-6, "peak_memory_bytes": 1, "peak_memory_kind": "allocated"}
+    file.write_text(yaml.safe_dump([case_document(model=vast, measured=measured)]))
+    code, out, err = run_main("accuracy", file, "--rows")
+    assert code == 0, err
+    assert re.search(r"[0-9]e\+[0-9]+ %", out)
+    assert max(map(len, re.findall(r"[0-9][0-9,]*", out))) <= 12
+    code, out, err = run_main("estimate", file)
+    assert code == 0, err
+    assert max(map(len, re.findall(r"[0-9][0-9,]*", out))) <= 12
 
 
 def test_what_is_given_twice_is_said_to_be(tmp_path: Path) -> None:

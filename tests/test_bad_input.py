@@ -240,6 +240,17 @@ def test_a_wrong_case_is_told_by_file_and_path(
         ({"cluster": {"device": "a100-smx-80gb"}}, "cluster.device: no device is called 'a100-smx-80gb'"),
         ({"layout": {"tensor_parallel": 3}}, "layout: tensor, context, pipeline and data parallelism multiply to 24"),
         ({"layout": {"virtual_pipeline": 99}}, "layout.virtual_pipeline: 8 layers can't be cut into 198 chunks"),
+        ({"model": {"hidden": 10**9}}, "model.hidden: Input should be less than or equal to 10000000"),
+        ({"model": {"vocab": 10**9}}, "model.vocab: Input should be less than or equal to 10000000"),
+        (
+            {"model": {"moe": {"experts": 8, "top_k": 2, "expert_ffn_hidden": 10**9}}},
+            "model.moe.ffn_hidden: Input should be less than or equal to 10000000",
+        ),
+        (
+            {"layout": {"schedule": "dualpipe"}, "batch": {"global_batch": 24}},
+            "layout.schedule: DualPipe needs two micro-batches a stage, an even number of them; a replica has 3 "
+            "micro-batches for 2 stages",
+        ),
         ({"batch": {"global_batch": 1}}, "batch.global_batch: a batch of 1 isn't shared evenly"),
     ],
 )

@@ -22,11 +22,13 @@ from meshwright.cli.console import busy, print_error
 from meshwright.cli.render.tables import bars
 from meshwright.cli.render.units import (
     shown_bytes,
+    shown_duration,
     shown_error,
     shown_parameters,
     shown_rate,
     shown_seconds,
     shown_share,
+    shown_volume,
 )
 from meshwright.planner.accuracy.case import Trust
 from meshwright.planner.calibration.timing import Collective
@@ -374,6 +376,10 @@ def test_units_as_people_read_them() -> None:
     assert shown_seconds(1234.5) == "1,234.50 s"
     assert shown_share(0.4567) == "45.7 %"
     assert shown_error(-0.05) == "-5.0 %"
+    assert shown_share(1e300) == "1.000e+302 %"
+    assert (shown_error(4.9e20), shown_error(-4.9e20)) == ("+4.900e+22 %", "-4.900e+22 %")
+    assert (shown_seconds(3e300), shown_duration(8.64e304)) == ("3.000e+300 s", "1.000e+300 days")
+    assert (shown_bytes(2.0**900), shown_volume(1e200)) == (f"{2.0**870:.3e} GiB", "1.000e+188 TB")
     assert shown_rate(12.5e9) == "12.5 GB/s"
     assert shown_rate(8e12) == "8,000 GB/s"
     assert [shown_parameters(count) for count in (1.008e12, 8.03e9, 3.5e8)] == ["1.008 T", "8.03 B", "350 M"]

@@ -232,6 +232,15 @@ def test_a_bad_log_is_one_error(text: str, message: str) -> None:
     assert message in str(complaint(text))
 
 
+def test_a_step_of_ages_is_told_with_the_range(case_document: Callable[..., dict[str, Any]]) -> None:
+    """A billion sequences of a billion tokens on 16 devices, at 0.001 tokens a second on each, take 6e19 s."""
+    vast = case_document(model={"sequence_length": 10**9}, batch={"global_batch": 10**9})
+    on = vast["cluster"] | {"device": "h100-sxm-80gb"}
+    log = "".join(f"step: {number} tps: 0.001\n" for number in range(1, 10))
+    told = complaint(log, validate(Case, vast | {"cluster": on}, file="case"))
+    assert str(told).startswith("run.log: step_time_s: must be from 1e-06 to 1e+09 seconds")
+
+
 def test_a_case_stands_in_for_what_the_log_does_not_tell(job: Case) -> None:
     text = steps().replace("128 |", " 64 |")
     case = read(text, job)

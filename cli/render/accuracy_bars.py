@@ -7,7 +7,7 @@ from rich.text import Text
 
 from meshwright.cli.render.tables import add_row, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.cli.render.units import shown_seconds, shown_share
+from meshwright.cli.render.units import shown_figure, shown_seconds, shown_share
 from meshwright.planner.accuracy.bars import AT_LEAST, RANKED, RATIOS, Bar, Measure, source_name
 from meshwright.planner.accuracy.ranking import NEAR, Candidate, Group, Ranking
 
@@ -43,7 +43,9 @@ def _limit(bar: Bar) -> str:
 
 
 def _shown(bar: Bar, value: float, *, digits: int) -> str:
-    return f"{value:.{2 + digits}f}" if bar.measure in RATIOS else f"{value * 100:.{digits}f} %"
+    if bar.measure in RATIOS:
+        return shown_figure(value, f".{2 + digits}f")
+    return f"{shown_figure(value * 100, f'.{digits}f')} %"
 
 
 def render_rankings(console: Console, rankings: Sequence[Ranking]) -> None:
@@ -57,8 +59,8 @@ def render_rankings(console: Console, rankings: Sequence[Ranking]) -> None:
             table,
             source_name(ranking.file),
             len(ranking.groups),
-            f"{ranking.mean_over_best:.3f}",
-            f"{ranking.worst_over_best:.3f}",
+            shown_figure(ranking.mean_over_best, ".3f"),
+            shown_figure(ranking.worst_over_best, ".3f"),
             f"{ranking.ordered} of {ranking.pairs}{share}",
         )
     console.print(table)
@@ -72,7 +74,7 @@ def _render_groups(console: Console, groups: Iterable[Group]) -> None:
     for group in sorted(groups, key=lambda group: -group.over_best)[:GROUPS_SHOWN]:
         lines = (_job(group), *_lines("picked", group.picked), *_lines("best", group.best))
         text = Text("\n".join(printable(line) for line in lines))
-        add_row(table, text, f"{group.over_best:.3f}", f"{group.ordered} of {group.pairs}")
+        add_row(table, text, shown_figure(group.over_best, ".3f"), f"{group.ordered} of {group.pairs}")
     if table.row_count:
         console.print(table)
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from meshwright.cli.render.tables import add_row, bars, plain_table
 from meshwright.cli.render.text import printable
-from meshwright.cli.render.units import shown_bytes, shown_seconds, shown_share, shown_span
+from meshwright.cli.render.units import shown_bytes, shown_figure, shown_seconds, shown_share, shown_span
 from meshwright.planner.accuracy import Estimate, Predicted
 from meshwright.planner.accuracy.case import MemoryKind
 from meshwright.planner.uncertainty import Quantity
@@ -56,7 +56,7 @@ def render_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
                 item.case.id,
                 shown_seconds(item.predicted.step_time_s),
                 _shown_interval(item.predicted),
-                f"{item.predicted.tokens_per_s:,.0f}",
+                shown_figure(item.predicted.tokens_per_s, ",.0f"),
                 shown_share(item.predicted.mfu),
                 shown_bytes(item.predicted.peak_memory_bytes[MemoryKind.NVIDIA_SMI]),
                 shown_bytes(item.predicted.memory_limit_bytes),

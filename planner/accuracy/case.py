@@ -8,7 +8,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.entry import Entry, Name, Natural, field_error
@@ -35,7 +35,6 @@ SCHEDULE_NAMES = {
 
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE, strict=True)]
 Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Positive = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False, strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
 Remark = Annotated[str, Field(max_length=2000)] | bool
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -51,6 +50,17 @@ def _number(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
     return value
 
 
+def _within(least: float, most: float, unit: str) -> AfterValidator:
+    """Hold a figure to a range that nothing real lies outside, and say it."""
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise ValueError(f"must be from {least:g} to {most:g} {unit}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _schedule(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
     if not isinstance(value, str):
         return value
@@ -61,6 +71,10 @@ def _schedule(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
 
 
 Switch = Annotated[bool, BeforeValidator(_switch), Field(strict=True)]
+Figure = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Seconds = Annotated[Figure, _within(1e-6, 1e9, "seconds")]
+GigabitsPerSecond = Annotated[Figure, _within(1e-6, 1e9, "Gb/s")]
+Billion = Annotated[Figure, _within(1e-9, 1e9, "billion")]
 Number = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
 
 
@@ -152,7 +166,7 @@ class CaseModel(Entry):
     vocab: Size | None = None
     tied_embeddings: Bool
     sequence_length: Size
-    parameters_billion: Positive | None = None
+    parameters_billion: Billion | None = None
     attention: Annotated[str, Field(pattern=r"^alternating full / sliding window [1-9][0-9]{0,8}$")] | None = None
     moe: CaseExperts | None = None
     mla: CaseLatentAttention | None = None
@@ -192,7 +206,7 @@ class CaseCluster(Entry):
     devices: Annotated[int, Field(ge=1, le=10**7, strict=True)]
     devices_per_node: Annotated[int, Field(ge=1, le=10**4, strict=True)]
     inter_node: Text | None = None
-    inter_node_gbps_per_node: Positive | None = None
+    inter_node_gbps_per_node: GigabitsPerSecond | None = None
 
 
 class CaseLayout(Entry):
@@ -251,7 +265,7 @@ class CaseBatch(Entry):
 class Measured(Entry):
     """What was read off: seconds, and bytes with who counted them."""
 
-    step_time_s: Positive | None = None
+    step_time_s: Seconds | None = None
     peak_memory_bytes: Annotated[int, Field(ge=1, le=10**15, strict=True)] | None = None
     peak_memory_kind: MemoryKind | None = None
     peak_memory_rank: Text | None = None

@@ -6,6 +6,7 @@ Llama-like (RMS norm, rotary positions, no biases), others GPT-like (layer norm,
 
 from dataclasses import replace
 
+from meshwright.catalog.document import validate
 from meshwright.catalog.model_entry import ExpertsEntry, LatentAttentionEntry, ModelEntry, Norm, Positions
 from meshwright.costmodels.transformer import Experts, Layer, Transformer, transformer_of
 from meshwright.planner.accuracy.case import CaseExperts, CaseModel
@@ -15,7 +16,10 @@ GPT_VOCAB = 50_257
 
 
 def transformer_of_case(model: CaseModel) -> tuple[Transformer, tuple[str, ...]]:
-    """Give the transformer of a case, and what had to be assumed of it, a sentence each."""
+    """Give the transformer of a case, and what had to be assumed of it, a sentence each.
+
+    Raises InputError where a size is beyond what a model can have.
+    """
     assumptions = []
     vocab = model.vocab
     if vocab is None:
@@ -49,29 +53,30 @@ def _loaded(layer: Layer, load: float) -> Layer:
 
 def _entry(model: CaseModel, vocab: int) -> ModelEntry:
     gated = model.gated_mlp
-    return ModelEntry(
-        name=model.name,
-        source="the case",
-        layers=model.layers,
-        hidden=model.hidden,
-        heads=model.heads,
-        kv_heads=model.kv_heads or model.heads,
-        head_dim=model.head_dim or max(model.hidden // model.heads, 1),
-        ffn_hidden=_dense_ffn_hidden(model),
-        gated_mlp=gated,
-        vocab=vocab,
-        tied_embeddings=model.tied_embeddings,
-        norm=Norm.RMS_NORM if gated else Norm.LAYER_NORM,
-        positions=Positions.ROTARY if gated else Positions.LEARNED,
-        max_positions=0 if gated else model.sequence_length,
-        qkv_bias=not gated,
-        output_bias=not gated,
-        mlp_bias=not gated,
-        window=model.window,
-        window_frequency=2 if model.window else 0,
-        latent_attention=_latent(model),
-        mtp_layers=model.mtp_layers,
-    )
+    document = {
+        "name": model.name,
+        "source": "the case",
+        "layers": model.layers,
+        "hidden": model.hidden,
+        "heads": model.heads,
+        "kv_heads": model.kv_heads or model.heads,
+        "head_dim": model.head_dim or max(model.hidden // model.heads, 1),
+        "ffn_hidden": _dense_ffn_hidden(model),
+        "gated_mlp": gated,
+        "vocab": vocab,
+        "tied_embeddings": model.tied_embeddings,
+        "norm": Norm.RMS_NORM if gated else Norm.LAYER_NORM,
+        "positions": Positions.ROTARY if gated else Positions.LEARNED,
+        "max_positions": 0 if gated else model.sequence_length,
+        "qkv_bias": not gated,
+        "output_bias": not gated,
+        "mlp_bias": not gated,
+        "window": model.window,
+        "window_frequency": 2 if model.window else 0,
+        "latent_attention": _latent(model),
+        "mtp_layers": model.mtp_layers,
+    }
+    return validate(ModelEntry, document, file="", path="model")
 
 
 def _dense_ffn_hidden(model: CaseModel) -> int:
@@ -82,22 +87,24 @@ def _dense_ffn_hidden(model: CaseModel) -> int:
 
 
 def _experts(experts: CaseExperts) -> ExpertsEntry:
-    return ExpertsEntry(
-        experts=experts.experts,
-        top_k=experts.top_k,
-        ffn_hidden=experts.expert_ffn_hidden,
-        shared_ffn_hidden=experts.shared_ffn_hidden,
-        load_spread=experts.load_spread,
-    )
+    document = {
+        "experts": experts.experts,
+        "top_k": experts.top_k,
+        "ffn_hidden": experts.expert_ffn_hidden,
+        "shared_ffn_hidden": experts.shared_ffn_hidden,
+        "load_spread": experts.load_spread,
+    }
+    return validate(ExpertsEntry, document, file="", path="model.moe")
 
 
 def _latent(model: CaseModel) -> LatentAttentionEntry | None:
     if model.mla is None:
         return None
-    return LatentAttentionEntry(
-        query_rank=model.mla.q_lora_rank,
-        kv_rank=model.mla.kv_lora_rank,
-        nope_head_dim=model.mla.qk_nope_head_dim,
-        rope_head_dim=model.mla.qk_rope_head_dim,
-        value_head_dim=model.mla.v_head_dim,
-    )
+    document = {
+        "query_rank": model.mla.q_lora_rank,
+        "kv_rank": model.mla.kv_lora_rank,
+        "nope_head_dim": model.mla.qk_nope_head_dim,
+        "rope_head_dim": model.mla.qk_rope_head_dim,
+        "value_head_dim": model.mla.v_head_dim,
+    }
+    return validate(LatentAttentionEntry, document, file="", path="model.mla")

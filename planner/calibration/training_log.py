@@ -42,12 +42,13 @@ def parse_training_log(text: str, *, file: str, device: str, case: Case | None =
         case = _told(given, steady, file=file, device=device)
     tokens = case.batch.global_batch * case.model.sequence_length
     peak = peak_of(text, file=file)
-    measured = Measured(
-        step_time_s=steady.step_time_s(device_tokens=tokens / case.cluster.devices),
-        peak_memory_bytes=peak.bytes if peak else None,
-        peak_memory_kind=peak.kind if peak else None,
-        peak_memory_rank=_rank(peak),
-    )
+    read = {
+        "step_time_s": steady.step_time_s(device_tokens=tokens / case.cluster.devices),
+        "peak_memory_bytes": peak.bytes if peak else None,
+        "peak_memory_kind": peak.kind if peak else None,
+        "peak_memory_rank": _rank(peak),
+    }
+    measured = validate(Measured, read, file=file)
     source = f"{Path(file).name}: median of {steady.steps} steps from line {steady.line} on"
     return case.model_copy(update={"measured": measured, "source": source if source.isprintable() else "a log"})
 
