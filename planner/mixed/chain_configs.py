@@ -38,10 +38,7 @@ import numpy as np
 from meshwright.costmodels.island_links import message_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES
-from meshwright.costmodels.layout import (
-    FloatArray,
-    IntArray,
-)
+from meshwright.costmodels.layout import FloatArray, IntArray
 from meshwright.hardware.islands import Link
 from meshwright.planner.mixed.chain_members import SHARED, Member
 from meshwright.planner.mixed.chain_weights import StageSeconds, Weighed
@@ -138,27 +135,40 @@ def configurations(
     sent = ACTIVATION_BYTES * job.model.hidden * job.sequence_length * sequences
     crossing_s = np.array([[message_s(link, float(each)) for each in sent] for link in links])
     crossing_s = crossing_s.reshape(len(links), len(picked))
-    made = []
-    for buffered in (False, True) if job.stack.overlap_pipeline else (False,):
-        least_s = share / sequences * _mean_s(own, crossing_s, buffered=buffered)
-        kept = np.flatnonzero(least_s < below_s)
-        held, crossed_s = tuple(member.take(kept) for member in own), crossing_s[:, kept]
-        total = np.ceil(share / sequences[kept]) if in_full else np.ones(len(kept))
-        seconds = _stage_seconds(held, crossed_s, np.maximum(total, 1.0), buffered=buffered)
-        busiest_s, together_s = _bounds_s(seconds, layers=members[0].counted)
-        fits = np.flatnonzero(np.isfinite(busiest_s[:, 0]))
-        made.append(
-            Configurations(
-                members=tuple(member.take(fits) for member in held),
-                crossing_s=crossed_s[:, fits],
-                buffered=buffered,
-                busiest_s=busiest_s[fits],
-                together_s=together_s[fits],
-                seconds=seconds.take(fits),
-                end_s=_end_s([member.take(fits) for member in held], layers=members[0].counted),
-            )
-        )
-    return tuple(made)
+    return tuple(
+        _of_way(own, crossing_s, buffered=buffered, share=share, below_s=below_s, in_full=in_full)
+        for buffered in ((False, True) if job.stack.overlap_pipeline else (False,))
+    )
+
+
+def _of_way(
+    members: Sequence[Member],
+    crossing_s: FloatArray,
+    *,
+    buffered: bool,
+    share: float,
+    below_s: float,
+    in_full: bool,
+) -> Configurations:
+    """Give the configurations of one way of messages that fit, and that may take less than `below_s`."""
+    layouts, counted = members[0].layouts, members[0].counted
+    sequences = layouts.data_parallel * layouts.micro_batch
+    kept = np.flatnonzero(share / sequences * _mean_s(members, crossing_s, buffered=buffered) < below_s)
+    held, crossed_s = [member.take(kept) for member in members], crossing_s[:, kept]
+    total = np.ceil(share / sequences[kept]) if in_full else np.ones(len(kept))
+    seconds = _stage_seconds(held, crossed_s, np.maximum(total, 1.0), buffered=buffered)
+    busiest_s, together_s = _bounds_s(seconds, layers=counted)
+    fits = np.flatnonzero(np.isfinite(busiest_s[:, 0]))
+    fitting = tuple(member.take(fits) for member in held)
+    return Configurations(
+        members=fitting,
+        crossing_s=crossed_s[:, fits],
+        buffered=buffered,
+        busiest_s=busiest_s[fits],
+        together_s=together_s[fits],
+        seconds=seconds.take(fits),
+        end_s=_end_s(fitting, layers=counted),
+    )
 
 
 def _joint(members: Sequence[Member]) -> IntArray:
@@ -175,9 +185,14 @@ def _joint(members: Sequence[Member]) -> IntArray:
     return picked.reshape(-1, len(members))
 
 
-def slowed_s(job: Job, message_s: FloatArray) -> FloatArray:
+def slowed_s(job: Job, crossed_s: FloatArray) -> FloatArray:
     """Give by how much a message beside a pass slows it."""
-    return np.asarray((1.0 - 1.0 / job.cluster.device.calibration.contention) * message_s)
+    return np.asarray((1.0 - 1.0 / job.cluster.device.calibration.contention) * crossed_s)
+
+
+def _waited_s(job: Job, crossed_s: FloatArray, *, buffered: bool) -> FloatArray:
+    """Give what a message over a link adds to the stage at either end."""
+    return slowed_s(job, crossed_s) if buffered else crossed_s
 
 
 def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool) -> FloatArray:
@@ -189,8 +204,8 @@ def _mean_s(members: Sequence[Member], crossing_s: FloatArray, *, buffered: bool
     held, rate = np.full(len(members[0].layouts), layers), np.zeros(len(members[0].layouts))
     for number, member in enumerate(members):
         extra_s = 2.0 * (member.stages - 1) * member.message_s
-        for message in (*crossing_s[max(number - 1, 0) : number], *crossing_s[number : number + 1]):
-            extra_s = extra_s + (slowed_s(member.job, message) if buffered else message)
+        for crossed_s in (*crossing_s[max(number - 1, 0) : number], *crossing_s[number : number + 1]):
+            extra_s = extra_s + _waited_s(member.job, crossed_s, buffered=buffered)
         extra_s = extra_s + (member.embedding_s if number == 0 else 0.0)
         extra_s = extra_s + (member.head_s if number == len(members) - 1 else 0.0)
         held, rate = held + extra_s / member.layer_s, rate + member.stages / member.layer_s
@@ -246,16 +261,14 @@ def _stage_seconds(
         shortest_s = np.where(own, member.shortest_s[:, np.newaxis], shortest_s)
         for values, found in zip((again_s, kept, most), _memory(member, in_flight), strict=True):
             np.copyto(values, found, where=own)
-        between = own & (stage > begin[:, np.newaxis])
-        extra_s = extra_s + np.where(between, member.message_s[:, np.newaxis], 0.0)
-        before_end = own & (stage < end[:, np.newaxis] - 1)
-        extra_s = extra_s + np.where(before_end, member.message_s[:, np.newaxis], 0.0)
+        for neighbour in (stage > begin[:, np.newaxis], stage < end[:, np.newaxis] - 1):
+            extra_s = extra_s + np.where(own & neighbour, member.message_s[:, np.newaxis], 0.0)
         for where, side_s in (
             (begin, crossing_s[number - 1 : number] if number else ()),
             (end - 1, crossing_s[number : number + 1]),
         ):
-            for message_s_ in side_s:
-                extra_s[rows, where] += slowed_s(member.job, message_s_) if buffered else message_s_
+            for crossed_s in side_s:
+                extra_s[rows, where] += _waited_s(member.job, crossed_s, buffered=buffered)
         if buffered and number < len(crossing_s):
             extra_s[rows, end] = 2.0 * crossing_s[number]
             end = end + 1

@@ -33,36 +33,45 @@ def degrees(plan: MixedPlan) -> Found:
 
 
 def _degrees(plan: MixedPlan) -> Failures:
-    experts = plan.inputs.model.entry.experts
     for number, chain in enumerate(plan.mixed.chains):
         for position, (island, layout) in enumerate(zip(chain.islands, chain.layouts, strict=True)):
             where = f"mixed.chains.{number}.layouts.{position}"
-            inside = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
-            have = plan.mixed.islands[island].devices
-            if inside * layout.pipeline_parallel != have:
-                yield where, f"{inside} x {layout.pipeline_parallel} ranks aren't the island's {have} devices"
-            if inside % (layout.expert_parallel * layout.expert_tensor_parallel):
-                yield f"{where}.expert_parallel", "expert groups don't divide the ranks of a stage"
-            held = 1 if experts is None else experts.experts
-            if held % layout.expert_parallel or (experts is None and layout.expert_tensor_parallel > 1):
-                yield f"{where}.expert_parallel", f"{layout.expert_parallel} ranks don't share {held} experts evenly"
-            if layout.context_parallel % layout.ulysses_parallel:
-                yield f"{where}.ulysses_parallel", "doesn't divide the context ranks"
-            if layout.ulysses_parallel > 1 and str(layout.context_method) != "hybrid":
-                told = f"is {layout.ulysses_parallel} by {layout.context_method}"
-                yield f"{where}.ulysses_parallel", f"{told}; it is 1 but where the context method is hybrid"
+            yield from _ranks(plan, layout, where, have=plan.mixed.islands[island].devices)
+            yield from _context(plan, layout, where)
             most = max(sum(last - first + 1 for first, last in stage.chunks) for stage in chain.stages)
             if (layout.recompute_layers or 0) > most:
                 yield f"{where}.recompute_layers", f"is {layout.recompute_layers}; a stage has {most} layers at most"
-            parts = layout.context_parallel * (layout.tensor_parallel if layout.sequence_parallel else 1)
-            if plan.inputs.job.sequence_length % parts:
-                yield f"{where}.context_parallel", f"{plan.inputs.job.sequence_length} tokens aren't cut into {parts}"
             for field in ("data_parallel", "context_parallel", "context_method", "micro_batch"):
                 if getattr(layout, field) != getattr(chain.layouts[0], field):
                     yield f"{where}.{field}", "differs from that of the chain's first island"
             yield from _fields(layout, where)
             yield from _renamed(shards(_plain(plan, layout, chain))[1], where, where)
             yield from _as_asked(plan, layout, where)
+
+
+def _ranks(plan: MixedPlan, layout: LayoutSection, where: str, *, have: int) -> Failures:
+    """Check that ranks are all the island's devices, and what experts take of those of a stage."""
+    experts = plan.inputs.model.entry.experts
+    inside = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    if inside * layout.pipeline_parallel != have:
+        yield where, f"{inside} x {layout.pipeline_parallel} ranks aren't the island's {have} devices"
+    if inside % (layout.expert_parallel * layout.expert_tensor_parallel):
+        yield f"{where}.expert_parallel", "expert groups don't divide the ranks of a stage"
+    held = 1 if experts is None else experts.experts
+    if held % layout.expert_parallel or (experts is None and layout.expert_tensor_parallel > 1):
+        yield f"{where}.expert_parallel", f"{layout.expert_parallel} ranks don't share {held} experts evenly"
+
+
+def _context(plan: MixedPlan, layout: LayoutSection, where: str) -> Failures:
+    """Check how sequences are cut."""
+    if layout.context_parallel % layout.ulysses_parallel:
+        yield f"{where}.ulysses_parallel", "doesn't divide the context ranks"
+    if layout.ulysses_parallel > 1 and str(layout.context_method) != "hybrid":
+        told = f"is {layout.ulysses_parallel} by {layout.context_method}"
+        yield f"{where}.ulysses_parallel", f"{told}; it is 1 but where the context method is hybrid"
+    parts = layout.context_parallel * (layout.tensor_parallel if layout.sequence_parallel else 1)
+    if plan.inputs.job.sequence_length % parts:
+        yield f"{where}.context_parallel", f"{plan.inputs.job.sequence_length} tokens aren't cut into {parts}"
 
 
 def _fields(layout: LayoutSection, where: str) -> Failures:
