@@ -234,7 +234,7 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
 
         require_offloadable(inputs)
     start = perf_counter()
-    ends = monotonic() + (inf if inputs.job.time_limit_s is None else inputs.job.time_limit_s)
+    deadline = monotonic() + (inf if inputs.job.time_limit_s is None else inputs.job.time_limit_s)
     try:
         made = plan_of(inputs, watch=watch)
     except Infeasible as error:
@@ -243,7 +243,7 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
         from meshwright.planner.offload.auto import plan_offloaded
 
         try:
-            return TimedPlan(plan=plan_offloaded(inputs, ends=ends), search_s=perf_counter() - start)
+            return TimedPlan(plan=plan_offloaded(inputs, deadline=deadline), search_s=perf_counter() - start)
         except (Infeasible, InputError, MissingData) as failure:
             if offload is not None:
                 raise
@@ -251,16 +251,16 @@ def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "T
             raise error from None
     if offload != "auto":
         return made
-    return TimedPlan(plan=_faster(inputs, made.plan, ends), search_s=perf_counter() - start)
+    return TimedPlan(plan=_faster(inputs, made.plan, deadline), search_s=perf_counter() - start)
 
 
-def _faster(inputs: "Inputs", plan: "Plan", ends: float) -> "Plan":
+def _faster(inputs: "Inputs", plan: "Plan", deadline: float) -> "Plan":
     """Give the plan that offloads where it is the faster one. Raises MissingData."""
     from meshwright.catalog.errors import Infeasible
     from meshwright.planner.offload.auto import plan_offloaded
 
     try:
-        other = plan_offloaded(inputs, ends=ends)
+        other = plan_offloaded(inputs, deadline=deadline)
     except Infeasible:
         return plan
     faster = other.offload is not None and other.offload.step_time_s < plan.predicted.step_time_s

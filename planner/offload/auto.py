@@ -60,16 +60,12 @@ def require_offloadable(inputs: Inputs) -> None:
         )
 
 
-def plan_offloaded(inputs: Inputs, *, ends: float | None = None) -> Plan:
-    """Make the fastest plan found of those that offload.
-
-    From `ends` on, a reading of time.monotonic, the first one found is taken; by default the job's limit counts now.
+def plan_offloaded(inputs: Inputs, *, deadline: float) -> Plan:
+    """Make the fastest plan found of those that offload; after the deadline, a time.monotonic(), the first one found.
 
     Raises InputError as require_offloadable does, MissingData, and Infeasible where none fits.
     """
     require_offloadable(inputs)
-    limit_s = inputs.job.time_limit_s
-    deadline = monotonic() + (math.inf if limit_s is None else limit_s) if ends is None else ends
     bounded = _lowest(inputs, deadline)
     if not bounded:
         raise Infeasible(
