@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from edited_documents import change
 from pydantic import ValidationError
 
 from meshwright.planner.mixed.plan_file import mixed_plan_json_schema
@@ -98,10 +99,7 @@ def test_every_field_that_is_changed_is_found(plans: dict[str, MixedPlan], name:
     for section in ("mixed", "predicted", "search"):
         for path, value in leaves(document[section], (section,)):
             changed = copy.deepcopy(document)
-            part: Any = changed
-            for key in path[:-1]:
-                part = part[key]
-            part[path[-1]] = another(value)
+            change(changed, ".".join(map(str, path)), another(value))
             if holds(changed):
                 missed.add(".".join("#" if isinstance(key, int) else key for key in path))
     assert missed <= SAID_ONCE | OF_WAYS
@@ -147,6 +145,8 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
             "mixed.chains.0.layouts.0.recompute_layers",
         ),
         ("short of memory", "mixed.chains.1.layouts.0.recompute_layers", None, "mixed.chains.1.layouts.0.recompute"),
+        ("apart", "mixed.chains.0.layouts.0.pipeline_parallel", 10**9, "mixed.chains.0.stages"),
+        ("apart", "mixed.chains.0.layouts.0.virtual_pipeline", 10**9, "mixed.chains.0.layouts.virtual_pipeline"),
         ("apart", "mixed.chains.0.layouts.0.ulysses_parallel", 4, "mixed.chains.0.layouts.0.ulysses_parallel"),
         ("apart", "search.shapes.0.bound_s", 1.0, "search.lower_bound"),
         ("apart", "search.shapes.1.step_time_s", 1e9, "search.shapes.2"),
@@ -158,11 +158,7 @@ def test_gradients_of_fp16_are_sent_in_two_bytes() -> None:
 )
 def test_the_broken_field_is_named(plans: dict[str, MixedPlan], name: str, path: str, value: object, told: str) -> None:
     document = plans[name].model_dump(mode="json")
-    *keys, last = path.split(".")
-    part: Any = document
-    for key in keys:
-        part = part[int(key) if key.isdigit() else key]
-    part[int(last) if last.isdigit() else last] = value
+    change(document, path, value)
     checks = verify_mixed(MixedPlan.model_validate(document))
     assert told in [failure.path for check in checks for failure in check.failures]
 

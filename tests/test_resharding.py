@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edited_documents import change
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resharded_plans import BASES, DEVICES, NEW, NODE, OLD, RACK, small_plan
@@ -198,15 +199,7 @@ def edits() -> dict[str, tuple[Any, str]]:
     """Edits of a file of moves: by name what is done to the document, and what the one finding says of it."""
 
     def group(number: int, path: str, value: object) -> Any:  # noqa: ANN401 - a function of a document
-        def edit(document: dict[str, Any]) -> None:
-            *keys, last = path.split(".")
-            part = document["groups"][number]
-            for key in keys:
-                part = part[int(key) if key.lstrip("-").isdigit() else key]
-            last_key: Any = int(last) if last.lstrip("-").isdigit() else last
-            part[last_key] = value(part[last_key]) if callable(value) else value
-
-        return edit
+        return lambda document: change(document, f"groups.{number}.{path}", value)
 
     def wider(place: list[int]) -> list[int]:
         return [place[0], place[1] + 1, place[2]]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from edited_documents import change
 from emitted_plans import plan_named
 from typer.testing import CliRunner, Result
 from verified_plans import DENSE, GOLDEN, MIXTURE, found, golden_plan, plan_with
@@ -31,13 +32,6 @@ def edited(name: str, changes: dict[str, object]) -> Plan:
     for path, value in changes.items():
         change(document, path, value)
     return Plan.model_validate(document)
-
-
-def change(document: Any, path: str, value: object) -> None:  # noqa: ANN401 - a plan as JSON
-    *way, last = path.split(".")
-    for key in way:
-        document = document[int(key) if isinstance(document, list) else key]
-    document[int(last) if isinstance(document, list) else last] = value
 
 
 def run(*words: str | Path) -> Result:
@@ -94,6 +88,8 @@ BROKEN = {
     "groups that overlap": (MIXTURE, {"mesh.groups.data.stride": 3}, "groups", "mesh.groups.data.stride"),
     "groups of another size": (MIXTURE, {"mesh.groups.data.size": 16}, "groups", "mesh.groups.data.size"),
     "an axis lost": (MIXTURE, {"mesh.groups": {}}, "groups", "mesh.groups"),
+    "groups larger than any machine": (MIXTURE, {"mesh.groups.data.size": 10**9}, "groups", "mesh.groups.data.size"),
+    "more chunks than layers": (DENSE, {"layout.virtual_pipeline": 10**9}, "chunks", "layout.virtual_pipeline"),
     "groups of two axes that overlap": (
         WIDE,
         {"mesh.groups.context.stride": 1},

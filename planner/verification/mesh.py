@@ -64,7 +64,8 @@ def _groups(plan: Plan) -> Failures:
     if wrong:
         yield "mesh.groups", f"must be those of {', '.join(axes)}; {', '.join(sorted(wrong))} isn't so"
         return
-    broken = [*_sizes(plan), *(found for name in axes for found in _partition(plan, name))]
+    # Sizes first: groups are as large as a file says, and only those of the layout's are worth writing out.
+    broken = list(_sizes(plan)) or [found for name in axes for found in _partition(plan, name)]
     yield from broken
     if not broken:
         order, expert_order = ORDERS[plan.layout.axis_order]

@@ -62,7 +62,11 @@ def chunks(plan: Plan) -> Found:
 
 
 def _chunks(plan: Plan) -> Failures:
-    layout = plan.layout
+    layout, count = plan.layout, plan.inputs.model.entry.layers
+    if layout.pipeline_parallel * layout.virtual_pipeline > count:
+        told = f"is {layout.virtual_pipeline}; {count} layers don't fill as many chunks"
+        yield "layout.virtual_pipeline", f"{told} on each of {layout.pipeline_parallel} stages"
+        return
     try:
         placed = placed_chunks(layout.schedule, stages=layout.pipeline_parallel, chunks=layout.virtual_pipeline)
     except ValueError as error:

@@ -97,11 +97,12 @@ def plan_orders(plan: Plan, count: int) -> Orders:
     """
     layout = plan.layout
     stages, chunks, ragged = layout.pipeline_parallel, layout.virtual_pipeline, plan.replica_batches is not None
+    each = 2 if layout.schedule is Schedule.DUAL_PIPE else chunks
+    for number, stage in enumerate(plan.stages):
+        if len(stage.chunks) != each:
+            raise ValueError(f"{layout.schedule} runs {each} chunks a stage; stage {number} has {len(stage.chunks)}")
     orders = stage_orders(layout.schedule, stages=stages, chunks=chunks, count=count, ragged=ragged)
     placed, held = placed_chunks(layout.schedule, stages=stages, chunks=chunks), held_chunks(plan)
-    for stage, (own, ours) in enumerate(zip(placed, held, strict=True)):
-        if len(own) != len(ours):
-            raise ValueError(f"{layout.schedule} runs {len(own)} chunks a stage; stage {stage} has {len(ours)}")
     return orders if placed == held else [_renamed(*each) for each in zip(orders, placed, held, strict=True)]
 
 

@@ -113,13 +113,20 @@ def placement(plan: MixedPlan) -> Found:
 def _placement(plan: MixedPlan) -> Failures:
     for number, chain in enumerate(plan.mixed.chains):
         where = f"mixed.chains.{number}"
+        told = sum(layout.pipeline_parallel for layout in chain.layouts)
+        if len(chain.stages) != told:
+            yield f"{where}.stages", f"are {len(chain.stages)}; the layouts have {told}"
+            continue
         expected = [
             island
             for island, layout in zip(chain.islands, chain.layouts, strict=True)
             for _ in range(layout.pipeline_parallel)
         ]
         if [stage.island for stage in chain.stages] != expected:
-            yield f"{where}.stages", "aren't on the islands in the order of the chain, as many as the layouts say"
+            yield (
+                f"{where}.stages",
+                "aren't on the islands in the order of the chain, as many on each as its layout says",
+            )
             continue
         if len(chain.islands) > 1:
             yield from _of_several(chain, where)
