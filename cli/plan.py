@@ -1,5 +1,6 @@
 """`meshwright plan`: the best layout for a model on a cluster."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,14 +141,8 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     from meshwright.planner.layout.limit_words import limits_of
     from meshwright.planner.pareto import pareto_of
 
-    if pareto and time_limit is not None:
-        raise InputError(
-            "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
-        )
-    if pareto and offload == "auto":
-        raise InputError(
-            "--pareto is of layouts that don't offload", hint="leave out --offload auto or --pareto", path="--offload"
-        )
+    if pareto:
+        _require_whole_front(time_limit, offload)
     require_apart(output, (routing, *(overlay or ())), names=(model, cluster))
     limits = limits_of(fix=fix or (), forbid=forbid or (), most=most or ())
     if is_mixed(cluster):
@@ -179,10 +174,7 @@ def plan_command(  # noqa: PLR0913 - one argument an option
             json=json,
         )
         return
-    if allow:
-        raise InputError("is for islands; here is one cluster", path="--allow", hint="leave out --allow")
-    if link:
-        raise InputError("joins clusters given as A+B; here is one", path="--link", hint="leave out --link")
+    _require_no_islands(allow, link)
     inputs = inputs_of(
         model if routing is None else _routed(model, routing),
         cluster,
@@ -215,6 +207,26 @@ def plan_command(  # noqa: PLR0913 - one argument an option
     render_plan(output_console(), made.plan, seconds=made.search_s, file=output)
     if pareto:
         render_choices(output_console(), choices)
+
+
+def _require_whole_front(time_limit: float | None, offload: str | None) -> None:
+    """Raise InputError about what a Pareto front can't be of."""
+    if time_limit is not None:
+        raise InputError(
+            "--pareto can't be stopped early: a front is whole or none", hint="leave out --time-limit or --pareto"
+        )
+    if offload == "auto":
+        raise InputError(
+            "--pareto is of layouts that don't offload", hint="leave out --offload auto or --pareto", path="--offload"
+        )
+
+
+def _require_no_islands(allow: Sequence[str] | None, link: Sequence[str] | None) -> None:
+    """Raise InputError about options of islands, for a cluster that is none."""
+    if allow:
+        raise InputError("is for islands; here is one cluster", path="--allow", hint="leave out --allow")
+    if link:
+        raise InputError("joins clusters given as A+B; here is one", path="--link", hint="leave out --link")
 
 
 def _planned(inputs: "Inputs", offload: str | None, watch: "Watch | None") -> "TimedPlan":

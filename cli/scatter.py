@@ -7,7 +7,7 @@ import typer
 
 from meshwright.catalog.errors import InputError, MeshwrightError
 from meshwright.catalog.precision import Precision
-from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of
+from meshwright.cli.arguments import OverlayFiles, duration, file_path, of_option, one_of, output_file
 from meshwright.cli.outputs import require_apart
 
 if TYPE_CHECKING:
@@ -106,20 +106,19 @@ def scatter_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = "ours",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write.", parser=file_path, metavar="FILE")
+        Path | None, typer.Option("-o", "--output", help="The file to write.", parser=output_file, metavar="FILE")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Split each step's sequences over groups of devices of different sizes, so that the step ends soonest."""
     from meshwright.cli.console import output_console, print_json, watcher
     from meshwright.cli.render.scatters import render_scatters, scatters_document
-    from meshwright.planner.file_replacement import replace_file, replaceable_file
+    from meshwright.planner.file_replacement import replace_file
     from meshwright.planner.sequences.formats import WITH_BARRIERS, Format, steps_text
     from meshwright.planner.sequences.lengths_file import read_lengths
     from meshwright.planner.sequences.scatter import SequenceScatterer
 
     if output is not None:
-        replaceable_file(output)
         require_apart(output, (lengths, calibrate, *(overlay or ())), names=(model, cluster))
     elif form != "ours":
         raise InputError("no file is written", path="--format", hint="-o names the file")
