@@ -1,9 +1,7 @@
 """Micro-batches make up the global batch, and each sequence is cut into equal parts."""
 
-from collections.abc import Iterator
-
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found
+from meshwright.planner.verification.check import Failures, Found
 
 
 def micro_batches(plan: Plan) -> int:
@@ -24,7 +22,7 @@ def batch(plan: Plan) -> Found:
     return what, _failures(plan, count)
 
 
-def _failures(plan: Plan, count: int) -> Iterator[tuple[str, str]]:
+def _failures(plan: Plan, count: int) -> Failures:
     layout, job = plan.layout, plan.inputs.job
     made = layout.data_parallel * count * layout.micro_batch
     if made != job.global_batch:
@@ -33,7 +31,7 @@ def _failures(plan: Plan, count: int) -> Iterator[tuple[str, str]]:
     yield from _parts(plan)
 
 
-def _unequal(plan: Plan) -> Iterator[tuple[str, str]]:
+def _unequal(plan: Plan) -> Failures:
     layout, batches = plan.layout, plan.replica_batches or ()
     replicas = sum(batch.replicas for batch in batches)
     if replicas != layout.data_parallel:
@@ -44,7 +42,7 @@ def _unequal(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _parts(plan)
 
 
-def _parts(plan: Plan) -> Iterator[tuple[str, str]]:
+def _parts(plan: Plan) -> Failures:
     layout, job = plan.layout, plan.inputs.job
     parts = layout.context_parallel * (layout.tensor_parallel if layout.sequence_parallel else 1)
     if job.sequence_length % parts:

@@ -1,6 +1,6 @@
 """What a check of a plan found."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isclose
@@ -43,6 +43,9 @@ class Check:
             return Outcome.NOT_MADE
         return Outcome.FAILED if self.failures else Outcome.OK
 
+
+Failures = Iterator[tuple[str, str]]
+"""Of each failure the path and the message, as a check comes upon them."""
 
 Found = tuple[str, Iterable[tuple[str, str]]]
 """What was checked, and of each failure the path and the message."""

@@ -6,11 +6,10 @@ and gradients go each through a channel of their own, as messages do that carry 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found
+from meshwright.planner.verification.check import Failures, Found
 from meshwright.planner.verification.pipeline.passes import Orders, Pass, feeds
 
 Channel = tuple[str, int, int]
@@ -29,7 +28,7 @@ def exchange(plan: Plan, orders: Orders) -> Found:
     return what, _failures(sent, received)
 
 
-def _failures(sent: dict[Channel, list[Pass]], received: dict[Channel, list[Pass]]) -> Iterator[tuple[str, str]]:
+def _failures(sent: dict[Channel, list[Pass]], received: dict[Channel, list[Pass]]) -> Failures:
     for channel in dict.fromkeys((*sent, *received)):
         kind, sender, receiver = channel
         way = "outputs" if kind == "F" else "gradients"

@@ -4,10 +4,8 @@ What a chunk of layers alone takes forward goes with their number. Of other chun
 same, and backward those whose stages hold the same too, since a stage's gradients are added up together.
 """
 
-from collections.abc import Iterator
-
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.check import Failures, Found, same
 from meshwright.planner.verification.pipeline.schedules import placed_chunks
 
 Kind = tuple[bool, bool, bool]
@@ -25,7 +23,7 @@ def shapes(plan: Plan) -> Found:
     return f"{what} have {', '.join(name for name, times in given.items() if times is not None)}", _shapes(plan, given)
 
 
-def _shapes(plan: Plan, given: dict[str, tuple[tuple[float, ...], ...] | None]) -> Iterator[tuple[str, str]]:
+def _shapes(plan: Plan, given: dict[str, tuple[tuple[float, ...], ...] | None]) -> Failures:
     for name, times in given.items():
         path = f"predicted.passes.{name}"
         if times is None:
@@ -73,7 +71,7 @@ def _kind(plan: Plan, layer: int) -> Kind:
     return mixture, whole, softmax
 
 
-def _failures(plan: Plan, held: list[list[Holds]]) -> Iterator[tuple[str, str]]:
+def _failures(plan: Plan, held: list[list[Holds]]) -> Failures:
     passes = plan.predicted.passes
     known: dict[tuple[str, object], tuple[str, float]] = {}
     for number, own in enumerate(held):

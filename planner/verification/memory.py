@@ -1,10 +1,9 @@
 """The memory breakdown sums to what is allocated, and what is shown stays within the limit."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.check import Failures, Found, same
 
 
 def memory(plan: Plan) -> Found:
@@ -14,7 +13,7 @@ def memory(plan: Plan) -> Found:
     return f"{what} of {predicted.memory_limit_bytes:,}", _failures(plan)
 
 
-def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
+def _failures(plan: Plan) -> Failures:
     predicted, peak = plan.predicted, plan.predicted.peak_memory_bytes
     parts = 0
     for part in predicted.memory_breakdown_bytes.values():

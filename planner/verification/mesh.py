@@ -4,13 +4,10 @@ A group of an axis of `size` and `stride` is the ranks first, first + stride, ..
 (rank // stride) mod size is 0. Ranks are written out group by group, and none may be left out or met twice.
 """
 
-from collections.abc import Iterator
 from math import prod
 
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found, numbers
-
-Failures = Iterator[tuple[str, str]]
+from meshwright.planner.verification.check import Failures, Found, numbers
 
 # By axis of the mesh, the degree of the layout that is its size.
 DEGREES = {

@@ -1,9 +1,7 @@
 """What leaves the device: shares of one whole, each layer decided once, and within its budget."""
 
-from collections.abc import Iterator
-
 from meshwright.planner.plan_schema import OffloadSection, Plan
-from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.check import Failures, Found, same
 
 
 def offload(plan: Plan) -> Found:
@@ -18,7 +16,7 @@ def offload(plan: Plan) -> Found:
     return what, _failures(section)
 
 
-def _failures(section: OffloadSection) -> Iterator[tuple[str, str]]:
+def _failures(section: OffloadSection) -> Failures:
     shares = section.optimizer
     if not same(shares.cpu + shares.streamed + shares.resident, 1.0):
         yield "offload.optimizer", "has shares that don't sum to 1"

@@ -1,14 +1,11 @@
 """Every layer is on exactly one stage (on two under DualPipe), in the chunk where the schedule looks for it."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found, numbers
+from meshwright.planner.verification.check import Failures, Found, numbers
 from meshwright.planner.verification.pipeline.schedules import placed_chunks
-
-Failures = Iterator[tuple[str, str]]
 
 
 def layers(plan: Plan) -> Found:

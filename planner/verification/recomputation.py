@@ -8,13 +8,11 @@ each of a stage's c chunks, n layers in all, and forward passes take F seconds, 
 Stages that recompute unlike numbers of layers of their chunks (recompute_split) aren't looked at.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshwright.planner.plan_schema import LayoutSection
-from meshwright.planner.verification.check import ROUNDING
-
-Failures = Iterator[tuple[str, str]]
+from meshwright.planner.verification.check import ROUNDING, Failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

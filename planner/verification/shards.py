@@ -1,9 +1,7 @@
 """What is sharded is cut into whole parts: optimizer states, gradients, parameters, heads."""
 
-from collections.abc import Iterator
-
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import Found
+from meshwright.planner.verification.check import Failures, Found
 
 
 def shards(plan: Plan) -> Found:
@@ -14,7 +12,7 @@ def shards(plan: Plan) -> Found:
     return what, _failures(plan, replicas)
 
 
-def _failures(plan: Plan, replicas: int) -> Iterator[tuple[str, str]]:
+def _failures(plan: Plan, replicas: int) -> Failures:
     layout, model = plan.layout, plan.inputs.model.entry
     parameters = layout.parameter_shard or layout.zero_shard
     for name, size, whole in (

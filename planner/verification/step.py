@@ -5,13 +5,12 @@ breakdown has of gradients, parameters, the optimizer and overhead comes on top.
 with fewer micro-batches, and goes on as it did over the last rounds.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshwright.catalog.schedule import Schedule
 from meshwright.planner.plan_schema import PassesSection, Plan
 from meshwright.planner.verification.batch import micro_batches
-from meshwright.planner.verification.check import Found
+from meshwright.planner.verification.check import Failures, Found
 from meshwright.planner.verification.pipeline.passes import Orders, Pass, Work
 from meshwright.planner.verification.pipeline.schedules import GOING_ON, placed_chunks, run_as, stage_orders
 from meshwright.planner.verification.pipeline.simulation import Durations, simulated
@@ -65,7 +64,7 @@ def _under_way_s(passes: PassesSection) -> float:
     return max(passes.message_s - passes.message_exposed_s, 0.0)
 
 
-def _failures(step_s: float, told_s: float, *, off: float, share: float) -> Iterator[tuple[str, str]]:
+def _failures(step_s: float, told_s: float, *, off: float, share: float) -> Failures:
     if abs(off) > share:
         yield "predicted.step_time_s", f"is {told_s} s; the stage times make it {step_s:.9g} s by the schedule's orders"
 

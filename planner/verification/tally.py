@@ -1,10 +1,9 @@
 """What the search counted adds up, and its gap is that between the plan and its bound."""
 
-from collections.abc import Iterator
 from math import isclose
 
 from meshwright.planner.plan_schema import Plan
-from meshwright.planner.verification.check import ROUNDING, Found
+from meshwright.planner.verification.check import ROUNDING, Failures, Found
 
 
 def tally(plan: Plan) -> Found:
@@ -14,7 +13,7 @@ def tally(plan: Plan) -> Found:
     return f"{what}; {len(plan.alternatives)} alternatives", _failures(plan)
 
 
-def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
+def _failures(plan: Plan) -> Failures:
     search, step_s = plan.search, plan.predicted.step_time_s
     counted = search.feasible
     for count in search.rejected.values():

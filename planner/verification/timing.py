@@ -1,14 +1,10 @@
 """The time breakdown sums to the step, what is told per token follows from it, and passes make up its compute."""
 
-from collections.abc import Iterator
-
 from meshwright.catalog.schedule import Schedule
 from meshwright.planner.plan_schema import PassesSection, Plan
 from meshwright.planner.verification.batch import micro_batches
-from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.check import Failures, Found, same
 from meshwright.planner.verification.recomputation import Busiest, recomputation
-
-Failures = Iterator[tuple[str, str]]
 
 BUBBLE, MESSAGES = "bubble", "pipeline_communication"
 # What of a step is neither passes of micro-batches nor waiting for them.

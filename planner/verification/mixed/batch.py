@@ -1,13 +1,10 @@
 """Replicas share the batch, and the weights of their gradients make the sum that of the whole batch."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from math import isclose
 
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedPlan
-from meshwright.planner.verification.check import ROUNDING, Found
-
-Failures = Iterator[tuple[str, str]]
+from meshwright.planner.verification.check import ROUNDING, Failures, Found
 
 
 def batch(plan: MixedPlan) -> Found:

@@ -1,14 +1,12 @@
 """What chains send one another once a step in full: its seconds and bytes, and that the other way takes no less."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from meshwright.catalog.precision import Precision
 from meshwright.planner.mixed.plan_schema import ExchangeSection, MixedPlan
-from meshwright.planner.verification.check import ROUNDING, same
+from meshwright.planner.verification.check import ROUNDING, Failures, same
 from meshwright.planner.verification.mixed.joins import Edge, larger_side
 from meshwright.planner.verification.mixed.model_size import BESIDE_MATRICES, model_size
-
-Failures = Iterator[tuple[str, str]]
 
 # Of a parameter on the wire.
 PARAMETER_BYTES = 2

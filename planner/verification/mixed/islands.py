@@ -1,14 +1,11 @@
 """The islands are those that the cluster's groups come to, each in one chain or idle, and the shape says so."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshwright.catalog.device_entry import DeviceEntry
 from meshwright.catalog.mixed_entry import GroupEntry
 from meshwright.planner.mixed.plan_schema import MixedPlan
-from meshwright.planner.verification.check import Found, same
-
-Failures = Iterator[tuple[str, str]]
+from meshwright.planner.verification.check import Failures, Found, same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

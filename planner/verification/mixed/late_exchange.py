@@ -1,14 +1,12 @@
 """What ways of training send that send less, or less often, than gradients in full: their messages and their waits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshwright.planner.mixed.plan_schema import ExchangeSection, MixedPlan, WaySection
-from meshwright.planner.verification.check import ROUNDING, same
+from meshwright.planner.verification.check import ROUNDING, Failures, same
 from meshwright.planner.verification.mixed.exchange import of_all_parameters, reduce_bytes
 from meshwright.planner.verification.mixed.joins import Edge
-
-Failures = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

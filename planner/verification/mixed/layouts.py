@@ -1,15 +1,13 @@
 """Degrees fill the islands, layers are dealt to stages once, and layouts say of them what the stages do."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedPlan
 from meshwright.planner.plan_schema import Inputs, LayoutSection, Plan, StageSection
-from meshwright.planner.verification.check import Found
+from meshwright.planner.verification.check import Failures, Found
 from meshwright.planner.verification.placement import chunks, layers
 from meshwright.planner.verification.shards import shards
-
-Failures = Iterator[tuple[str, str]]
 
 # Fields of a layout with one value, which limits may be on.
 SINGLE = (

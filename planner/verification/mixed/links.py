@@ -1,15 +1,12 @@
 """What crosses links: each is there, and messages, the exchange of gradients and its price are what they pass."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedPlan
-from meshwright.planner.verification.check import Found, same
+from meshwright.planner.verification.check import Failures, Found, same
 from meshwright.planner.verification.mixed.exchange import exchange_in_full
 from meshwright.planner.verification.mixed.joins import Joins, edges_of, joins_of, widest_tree
 from meshwright.planner.verification.mixed.late_exchange import late_exchange
-
-Failures = Iterator[tuple[str, str]]
 
 # Of an activation on the wire.
 ACTIVATION_BYTES = 2

@@ -1,10 +1,9 @@
 """The passes of pipelines through islands, run one by one in the order of 1F1B."""
 
-from collections.abc import Iterator
 from math import isclose
 
 from meshwright.planner.mixed.plan_schema import ChainSection, MixedPlan
-from meshwright.planner.verification.check import ROUNDING, Found
+from meshwright.planner.verification.check import ROUNDING, Failures, Found
 
 # The schedule's law is of the longest chain of passes that it knows of; events may find a longer one.
 SCHEDULE_TOLERANCE = 0.05
@@ -14,7 +13,7 @@ def passes(plan: MixedPlan) -> Found:
     """Run the passes of chains of several islands in the order of 1F1B."""
     words = []
 
-    def wrong() -> Iterator[tuple[str, str]]:
+    def wrong() -> Failures:
         for number, chain in enumerate(plan.mixed.chains):
             if len(chain.islands) == 1:
                 continue

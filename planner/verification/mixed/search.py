@@ -1,14 +1,12 @@
 """What the search says of the shapes: each is one of these islands, none is faster, the bound is the least of all."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from math import inf, isclose
 
 from meshwright.planner.mixed.plan_schema import MixedPlan
-from meshwright.planner.verification.check import ROUNDING, Found, same
+from meshwright.planner.verification.check import ROUNDING, Failures, Found, same
 from meshwright.planner.verification.mixed.joins import joins_of
 
-Failures = Iterator[tuple[str, str]]
 Chains = tuple[tuple[int, ...], ...]
 
 # Of more islands no pipeline passes several.

@@ -1,17 +1,13 @@
 """Memory stays within the limits, parts sum to chains' steps, the longest is the plan's, and speed and cost follow."""
 
-from collections.abc import Iterator
-
 from meshwright.catalog.schedule import Schedule
 from meshwright.catalog.uncertainty import shipped_uncertainty
 from meshwright.planner.mixed.plan_schema import ChainSection, IslandSection, MixedPlan, MixedStageSection
-from meshwright.planner.verification.check import ROUNDING, Found, same
+from meshwright.planner.verification.check import ROUNDING, Failures, Found, same
 from meshwright.planner.verification.mixed.islands import parts_of
 from meshwright.planner.verification.mixed.model_size import model_size
 from meshwright.planner.verification.recomputation import Busiest, recomputation
 from meshwright.planner.verification.timing import BUBBLE, MESSAGES, OUTSIDE
-
-Failures = Iterator[tuple[str, str]]
 
 TAIL = "last_micro_batch"
 PAIRED = (Schedule.DUAL_PIPE, Schedule.DUAL_PIPE_V)

@@ -1,11 +1,7 @@
 """A way of training that changes the mathematics is one that was allowed, with its number and its source."""
 
-from collections.abc import Iterator
-
 from meshwright.planner.mixed.plan_schema import MixedPlan, WaySection
-from meshwright.planner.verification.check import Found, same
-
-Failures = Iterator[tuple[str, str]]
+from meshwright.planner.verification.check import Failures, Found, same
 
 SOURCES = {
     "diloco": ("arXiv 2311.08105, 2501.18512",),
