@@ -32,6 +32,7 @@ class TierEntry(Entry):
 
     group: devices that one instance of the tier joins; null for the outermost tier, which joins the whole cluster.
     bandwidth: payload per device and direction.
+    link_devices: devices that share one link into the tier, of which one alone has all of it (2: four NICs for eight).
     latency: of one message step between two members.
     startup: of a collective of megabytes, whatever its size: launch, and the ramp of its pipeline.
     efficiency: share of the bandwidth that large collectives sustain.
@@ -44,6 +45,7 @@ class TierEntry(Entry):
     group: Count | None
     topology: Topology
     bandwidth: BytesPerSecond
+    link_devices: Count = 1
     latency: Seconds
     startup: Seconds
     efficiency: Fraction

@@ -214,11 +214,15 @@ def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copi
 
 
 def send_s(cluster: Cluster, group: Group, message_bytes: FloatArray) -> FloatArray:
-    """Give the seconds of a message between neighbours of the group, on the slowest tier that the group crosses."""
+    """Give the seconds of a message between neighbours of the group, on the slowest tier that the group crosses.
+
+    Of the members inside an instance one alone sends to the next instance, over links that the others leave idle.
+    """
     wire_s = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(message_bytes)))
     latency_s, one = np.zeros(group.size.shape), np.ones(group.size.shape)
     for level, members, inner_members in _crossings(cluster, group):
         link = _link_bytes_per_s(cluster, level, group, peers=one, hops=one)
+        link = link * np.minimum(inner_members, cluster.tiers[level].link_devices)
         crossed = members > inner_members
         wire_s = np.where(crossed, np.maximum(wire_s, message_bytes / link), wire_s)
         latency_s = np.where(crossed, np.maximum(latency_s, cluster.tiers[level].latency_s), latency_s)

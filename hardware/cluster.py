@@ -11,12 +11,16 @@ from meshwright.hardware.device import Device, device_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """One level of the network, joining `group` devices; bandwidth is payload per device and direction."""
+    """One level of the network, joining `group` devices; bandwidth is payload per device and direction.
+
+    link_devices: devices that share one link into the tier, of which one alone has all of it.
+    """
 
     name: str
     group: int
     topology: Topology
     bandwidth_bytes_per_s: float
+    link_devices: int
     latency_s: float
     startup_s: float
     efficiency: float
@@ -54,6 +58,7 @@ def _tier_of(entry: TierEntry, *, group: int, inner_group: int) -> Tier:
         group=group,
         topology=entry.topology,
         bandwidth_bytes_per_s=entry.bandwidth * linked,
+        link_devices=entry.link_devices,
         latency_s=entry.latency,
         startup_s=entry.startup,
         efficiency=entry.efficiency,

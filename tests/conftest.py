@@ -387,6 +387,7 @@ def round_cluster() -> Callable[..., Cluster]:
             group=per_node,
             topology=Topology.SWITCH,
             bandwidth_bytes_per_s=1e11,
+            link_devices=1,
             latency_s=1e-6,
             startup_s=0.0,
             efficiency=0.5,

@@ -192,6 +192,21 @@ def test_a_ring_carries_what_passes_through(round_cluster: Callable[..., Cluster
     assert seconds(send_s, ring, group(2, 4)) == pytest.approx(1 / 12.5)
 
 
+def test_a_lone_sender_has_the_nics_that_others_leave_idle(round_cluster: Callable[..., Cluster]) -> None:
+    # Nodes of four: a pipeline of 8 stages of one device has four in each, of which one sends to the other node.
+    for link_devices, stages, stride, gigabytes_per_s in (
+        (1, 8, 1, 5),  # a NIC each
+        (2, 8, 1, 10),  # two NICs for four: one of them alone
+        (8, 8, 1, 20),  # one NIC, whatever more devices of other nodes would share
+        (4, 4, 2, 10),  # two ranks a stage send at once
+        (4, 2, 4, 5),  # all of the node do
+    ):
+        cluster = round_cluster(fabric={"link_devices": link_devices, "latency_s": 0.0})
+        assert seconds(send_s, cluster, group(stages, stride)) == pytest.approx(1 / gigabytes_per_s, rel=1e-4)
+    inside = round_cluster(fabric={"link_devices": 4})
+    assert seconds(send_s, inside, group(4)) == seconds(send_s, round_cluster(), group(4))
+
+
 def test_a_mesh_sends_to_one_peer_on_one_link(round_cluster: Callable[..., Cluster]) -> None:
     mesh = round_cluster(8, per_node=8, node={"topology": Topology.MESH, "latency_s": 0.0})
     assert seconds(send_s, mesh, group(2, 4)) == pytest.approx(7 / 50)

@@ -1,5 +1,6 @@
 """The cluster of a case: its device's reference cluster, with the node size and the network that the case gives."""
 
+import re
 from dataclasses import dataclass
 
 from meshwright.catalog.cluster_entry import ClusterEntry, TierEntry
@@ -11,6 +12,8 @@ from meshwright.catalog.overlay_entry import OverlayEntry
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.hardware.cluster import Cluster, cluster_of
 from meshwright.planner.accuracy.case import CaseCluster
+
+LINKS = re.compile(r"([1-9]\d{0,3})x\d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,8 @@ def cluster_entry_of_case(case: CaseCluster, machine: Machine) -> ClusterEntry:
 
     The reference's tier that joins its node joins the case's node; smaller tiers that no longer nest are left out.
     A domain larger than a node (NVL72) is used up to the largest share of it that divides the job.
-    `inter_node_gbps_per_node`, divided among the devices of a node, replaces the bandwidth of the outermost tier.
+    `inter_node_gbps_per_node`, divided among the devices of a node, replaces the bandwidth of the outermost tier, whose
+    links are as many a node as `inter_node` begins with ("4x200 Gb/s HDR IB").
     """
     reference = _reference(case, machine)
     *inner, outermost = reference.tiers
@@ -96,7 +100,9 @@ def _network(tier: TierEntry, case: CaseCluster) -> TierEntry:
     if case.inter_node_gbps_per_node is None:
         return tier
     bandwidth = case.inter_node_gbps_per_node * 1e9 / 8 / case.devices_per_node
-    return tier.model_copy(update={"bandwidth": bandwidth})
+    links = LINKS.match(str(case.inter_node or ""))
+    link_devices = max(case.devices_per_node // int(links[1]), 1) if links else tier.link_devices
+    return tier.model_copy(update={"bandwidth": bandwidth, "link_devices": link_devices})
 
 
 def _assumptions(case: CaseCluster, entry: ClusterEntry) -> list[str]:
