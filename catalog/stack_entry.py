@@ -125,6 +125,8 @@ class StackEntry(Entry):
     reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
     defers_synchronisation: where it fits, ZeRO-3 keeps parameters gathered and gradients whole from micro-batch to
     micro-batch without a pipeline too (NeMo AutoModel); a layout says so by parameter and gradient shards of 1.
+    packs_gradients, unpacks_parameters: gradients are copied into the buffer that is reduced, and parameters out of the
+    one that they were gathered into, since they lie elsewhere.
     gather_efficiency: share of the collectives' bandwidth that ZeRO-3's gathers and reductions reach.
     gathers_per_layer: messages into which ZeRO-3 cuts a layer.
     layer_launch: time the host needs to launch one layer's forward pass; the backward pass of it takes as long again.
@@ -188,6 +190,8 @@ class StackEntry(Entry):
     steps_together: bool
     reshard_in_pipeline: bool
     defers_synchronisation: bool
+    packs_gradients: bool
+    unpacks_parameters: bool
     gather_efficiency: Fraction
     gathers_per_layer: Count
     layer_launch: Seconds

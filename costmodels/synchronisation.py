@@ -20,6 +20,7 @@ from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.packing import packing_s
 from meshwright.costmodels.parameter_bytes import (
     MASTER_BYTES,
     MOMENTS_BYTES,
@@ -92,7 +93,8 @@ def exposed_communication_s(
     else:
         forward_exposed_s = total[:, np.newaxis] * forward_s + messages.step_gather_s
     regathers_s = backward_exposed_s * _gathered_share(messages, total)
-    return backward_exposed_s - regathers_s, forward_exposed_s + regathers_s
+    packed_s, unpacked_s = packing_s(job, layouts, parameters, total=total)
+    return backward_exposed_s - regathers_s + packed_s, forward_exposed_s + regathers_s + unpacked_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -319,6 +319,8 @@ ROUND_STACK: dict[str, Any] = {
     "steps_together": True,
     "reshard_in_pipeline": True,
     "defers_synchronisation": False,
+    "packs_gradients": False,
+    "unpacks_parameters": False,
     "gather_efficiency": 1.0,
     "gathers_per_layer": 1,
     "layer_launch": "1 ns",

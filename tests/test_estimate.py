@@ -110,7 +110,8 @@ def test_the_printed_network_is_shared_by_the_devices_of_a_node(make_case: Calla
 
 
 @pytest.mark.parametrize(
-    ("printed", "link_devices"), [("4x200 Gb/s HDR IB", 2), ("8x400 Gb/s", 1), ("EFA 32x100 Gb/s", 1), ("32x100 Gb/s", 1)]
+    ("printed", "link_devices"),
+    [("4x200 Gb/s HDR IB", 2), ("8x400 Gb/s", 1), ("EFA 32x100 Gb/s", 1), ("32x100 Gb/s", 1)],
 )
 def test_a_printed_number_of_nics_is_shared(make_case: Callable[..., Case], printed: str, link_devices: int) -> None:
     case = make_case(cluster={"inter_node": printed, "inter_node_gbps_per_node": 800})

@@ -23,6 +23,7 @@ from meshwright.costmodels.layer_time import Cause, layer_time, products_time_s
 from meshwright.costmodels.layer_work import attention_products, mlp_products
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.matmul import Matmul, matmul_time_s
+from meshwright.costmodels.packing import packing_s
 from meshwright.costmodels.pipeline_bubble import LayerSeconds
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.costmodels.schedule import held_micro_batches
@@ -372,6 +373,17 @@ def sharding_and_overlap() -> str:
         exposures.append(sheet.line("exposed", f"{message} + 31 x {beside}", "ms"))
     total = float((exposed[0] + exposed[1])[0, 0])
     sheet.line("exposed in a step", " + ".join(exposures), "ms", by="exposed_communication_s", model=total)
+    sheet.head("Copies of the same in PyTorch's fully_shard")
+    sharded = job("llama-3.1-8b", "dgx-h100:16", batch=16, length=4096, stack="fsdp2")
+    packed_s, unpacked_s = packing_s(sharded, layouts, parameters, total=np.array([1.0]))
+    device = sharded.cluster.device
+    memory = printed(device.memory_bandwidth_bytes_per_s, "GB/s")
+    rate = sheet.line("streaming", f"{device.calibration.streaming:g} x {memory}", "GB/s")
+    for name, each_bytes, seconds in (
+        ("out of gathers of both passes", "2 x (2 + 2)", unpacked_s),
+        ("into reductions of fp32", "(2 + 4)", packed_s),
+    ):
+        sheet.line(name, f"{each_bytes} x {count} / {rate}", "ms", by="packing_s", model=float(seconds[0, 0]))
     return sheet.text()
 
 
