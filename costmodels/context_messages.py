@@ -58,6 +58,14 @@ def context_communication_s(
     return np.where(several, forward, 0.0), np.where(several, backward, 0.0)
 
 
+def context_messages_s(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
+    """Give the seconds of both passes' messages, [layouts], with nothing to run beside."""
+    alone = np.zeros(len(layouts))
+    if layouts.context_parallel.max(initial=1) == 1:
+        return alone
+    return np.asarray(sum(context_communication_s(job, attention, layouts, (alone, alone))))
+
+
 def context_launches(attention: Attention, layouts: LayoutTable) -> FloatArray:
     """Count the messages that the host launches for a layer's forward or backward pass, [layouts]."""
     ulysses = ulysses_ranks(layouts)

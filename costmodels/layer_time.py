@@ -16,7 +16,7 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
-from meshwright.costmodels.context_messages import context_communication_s
+from meshwright.costmodels.context_messages import context_communication_s, context_messages_s
 from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
@@ -56,6 +56,7 @@ class LayerTime:
 
     weight_s: of the backward pass, what makes weight gradients in a pass of its own; 0 where none does.
     launch_s: the host's time for launching both ways.
+    hidden_s: of both passes, messages of tensor and context parallelism that run beside compute and don't show.
     """
 
     forward: Pass
@@ -63,6 +64,7 @@ class LayerTime:
     recompute: Pass
     weight_s: FloatArray
     launch_s: FloatArray
+    hidden_s: FloatArray
 
 
 def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray, FloatArray]:
@@ -118,8 +120,10 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     device = job.cluster.device
     streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     elementwise = elementwise_bytes(job, layer, layouts) / streaming
-    tensor_forward, tensor_backward = _tensor_communication_s(
-        job, layer, layouts, products_s=(matmul_forward, matmul_backward - weight_s)
+    tensor_s = _tensor_communication_s(job, layer, layouts)
+    tensor_forward, tensor_backward = (
+        _exposed_tensor_s(job, layouts, tensor_s, products_s=products_s)
+        for products_s in (matmul_forward, matmul_backward - weight_s)
     )
     context_forward, context_backward = context_communication_s(job, layer.attention, layouts, core_s)
     expert = _expert_communication_s(job, layer, layouts)
@@ -150,6 +154,10 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
         recompute=_recomputed(job, layer, forward, layouts),
         weight_s=weight_s + idle_s,
         launch_s=2.0 * each_s,
+        hidden_s=2.0 * tensor_s
+        - (tensor_forward + tensor_backward)
+        + context_messages_s(job, layer.attention, layouts)
+        - (context_forward + context_backward),
     )
 
 
@@ -168,16 +176,11 @@ def _recomputed(job: Job, layer: Layer, forward: Pass, layouts: LayoutTable) -> 
     }
 
 
-def _tensor_communication_s(
-    job: Job, layer: Layer, layouts: LayoutTable, *, products_s: tuple[FloatArray, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
+def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
     """Exchange behind attention and behind the MLP: all-reduce, or all-gather and reduce-scatter of sequence shards.
 
     The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv
     2205.05198, section 4.2.2) and costs nothing here.
-
-    Overlapped, the messages are cut into a chunk a tensor rank, and all but one chunk run beside the layer's products
-    (`products_s`, forward and backward; weight gradients that are put off are no part of either).
     """
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed
@@ -193,13 +196,19 @@ def _tensor_communication_s(
         total = total + 2.0 * all_gather_s(job.cluster, experts_group, pairs_bytes)
     else:
         total = 2.0 * once
+    return total
+
+
+def _exposed_tensor_s(job: Job, layouts: LayoutTable, message_s: FloatArray, *, products_s: FloatArray) -> FloatArray:
+    """Give what of the exchange shows in a pass.
+
+    Overlapped, the messages are cut into a chunk a tensor rank, and all but one chunk run beside the pass's products;
+    weight gradients that are put off are no part of them.
+    """
     if not job.stack.overlap_tensor:
-        return total, total
-    contention, tail_s = job.cluster.device.calibration.contention, total / layouts.tensor_parallel
-    return (
-        exposed_s(total, products_s[0], contention, tail_s=tail_s),
-        exposed_s(total, products_s[1], contention, tail_s=tail_s),
-    )
+        return message_s
+    contention = job.cluster.device.calibration.contention
+    return exposed_s(message_s, products_s, contention, tail_s=message_s / layouts.tensor_parallel)
 
 
 def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:

@@ -1,7 +1,7 @@
 """Layers of which DualPipe runs a forward and a backward pass together (arXiv 2412.19437, section 3.2.1).
 
-The all-to-alls of both run beside each other's compute, which they slow (overlap.py), and the host launches both, so
-that it waits for the device, or the device for it, only once a pair:
+The all-to-alls of both run beside each other's compute, which they slow (overlap.py), where no other message does
+already. The host launches both, so that it waits for the device, or the device for it, only once a pair:
 
     max(launches of both, compute of both + exposed all-to-alls)
 """
@@ -33,7 +33,8 @@ def saved_by_pairing_s(job: Job, time: LayerTime) -> dict[Cause, FloatArray]:
     """
     both_s = {cause: time.forward[cause] + time.backward[cause] for cause in Cause}
     message_s = both_s[Cause.EXPERT]
-    room_s = both_s[Cause.MATMUL] + both_s[Cause.ATTENTION] + both_s[Cause.ELEMENTWISE]
+    compute_s = both_s[Cause.MATMUL] + both_s[Cause.ATTENTION] + both_s[Cause.ELEMENTWISE]
+    room_s = np.maximum(compute_s - time.hidden_s, 0.0)
     hidden_s = message_s - exposed_s(message_s, room_s, job.cluster.device.calibration.contention)
     waits_s = np.maximum(time.launch_s - (busy_s(both_s) - hidden_s), 0.0)
     return {Cause.EXPERT: hidden_s, Cause.HOST: both_s[Cause.HOST] - waits_s}

@@ -142,6 +142,7 @@ def _taken(time: LayerTime, rows: IntArray) -> LayerTime:
         recompute={cause: taken(seconds) for cause, seconds in time.recompute.items()},
         weight_s=taken(time.weight_s),
         launch_s=taken(time.launch_s),
+        hidden_s=taken(time.hidden_s),
     )
 
 

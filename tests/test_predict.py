@@ -259,6 +259,21 @@ def test_dualpipe_launches_a_pair_at_once(round_job: Callable[..., Job]) -> None
     assert work + found["expert_communication"] == pytest.approx(16 * layers * 0.02, rel=1e-6)
 
 
+def test_dualpipe_hides_all_to_alls_only_where_no_ring_runs(round_job: Callable[..., Job]) -> None:
+    # A ring and all-to-alls that both outlast the compute: slower attention hides more of the ring, and what it hides of
+    # that hides no all-to-all as well.
+    experts = {"experts": 32, "top_k": 32, "ffn_hidden": 64}
+    layout = Layout(pipeline_parallel=2, context_parallel=8, expert_parallel=8, schedule=Schedule.DUAL_PIPE)
+    steps: list[float] = []
+    for share in (1.0, 0.9, 0.7):
+        stack = {"attention_share": share, "fused_attention": True}
+        job = round_job(model={"experts": experts}, stack=stack, global_batch=64, sequence_length=8192)
+        found = breakdown(job, layout)
+        assert min(found["context_communication"], found["expert_communication"]) > 0.3
+        steps.append(sum(found.values()))
+    assert steps == sorted(steps)
+
+
 def test_dualpipe_waits_for_the_stage_that_takes_longest_behind_its_pairs() -> None:
     # Pairs relieve the middle stages of their all-to-alls, so that the stage with the head takes longest; as attention
     # slows down the middle ones do without pairs, but not with them.
