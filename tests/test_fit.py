@@ -83,6 +83,14 @@ def test_bounds_hold() -> None:
     assert values(found)[0] == pytest.approx(2.0, rel=1e-6)
 
 
+def test_a_constant_on_its_bound_holds_no_other_one() -> None:
+    # x can't grow, and the rows want it to; y is free.
+    rows = power_law({"x": [1, 1, 0, 0.5], "y": [0, 0.2, 1, 1]}, {"x": 1.3, "y": 3.0})
+    found = fit([rows], [constant("x", Span(low=0.02, high=1.0, spread=0.3)), constant("y")])
+    assert values(found)[0] == pytest.approx(1.0, rel=1e-6)
+    assert values(found)[1] == pytest.approx(3.0, rel=0.15)
+
+
 def test_a_row_that_is_far_off_hardly_counts() -> None:
     noise = [0.0, 0.0, 0.0, 0.0, math.log(3.0)]
     found = fit([power_law({"x": [1] * 5}, {"x": 1.2}, noise=noise)], [constant("x")])

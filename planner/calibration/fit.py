@@ -31,6 +31,7 @@ ROWS_OF_A_SOURCE = 10
 CORRECTIONS = 4
 LINEARISATIONS = 3
 CLOSE = 1e-3
+INSIDE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,9 @@ def solve(near: Linearised, constants: Sequence[Constant], weights: FloatArray, 
         slopes = weights * loss.slope(near.log_ratio_at(log_factors))
         return np.concatenate([slopes[:, np.newaxis] * near.jacobian, np.diag(1.0 / spreads)])
 
-    start = np.clip(near.at, low, high)
+    # From a start on a bound the solver's steps shrink to nothing, in all constants alike.
+    margin = np.minimum(INSIDE, (high - low) / 4.0)
+    start = np.clip(near.at, low + margin, high - margin)
     return np.asarray(least_squares(residuals, start, jac=jacobian, bounds=(low, high), xtol=1e-10, ftol=1e-10).x)
 
 
