@@ -92,6 +92,8 @@ class StackEntry(Entry):
     maximum and sum, eight times in fp32 each (Ascend).
     fused_norm, fused_rotary, fused_activation, fused_residual: one kernel does a norm; the rotation of queries, keys;
     a gated activation; dropout and residual. Else PyTorch's operators do, one after another.
+    permutation_bytes: what sorting tokens by expert and putting them back moves, forward, for each value of each
+    (token, expert) pair: 8 where each is one kernel, which reads and writes 2 bytes; more where operators do it.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
     deterministic: sums are added up in a fixed order, so that two runs give the same bits.
     selective_recompute: the modules of a layer that its selective recomputation computes again.
@@ -161,6 +163,7 @@ class StackEntry(Entry):
     fused_rotary: bool
     fused_activation: bool
     fused_residual: bool
+    permutation_bytes: Annotated[int, Field(ge=8, le=64)]
     fused_accumulation: bool
     deterministic: bool
     selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]

@@ -291,6 +291,7 @@ ROUND_STACK: dict[str, Any] = {
     "fused_rotary": True,
     "fused_activation": True,
     "fused_residual": True,
+    "permutation_bytes": 8,
     "fused_accumulation": True,
     "selective_recompute": ["attention_core"],
     "narrow_inputs": False,

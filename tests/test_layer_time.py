@@ -201,6 +201,17 @@ def test_what_each_kernel_saves(
         assert together == pytest.approx(fused)
 
 
+def test_sorting_tokens_moves_what_the_stack_says_for_each_value(round_job: Callable[..., Job]) -> None:
+    # Two experts a token: 8 bytes a value where each way is one kernel. By operators: taken out 2 + 2, sorted 2 + 2,
+    # zeros 2, put back 2 + 2, weighed 2 + 2, cast to fp32 2 + 4, added up 4 + 4 + 4.
+    one, many = (
+        round_job(model={"experts": EXPERTS}, stack={"permutation_bytes": moved})
+        for moved in (8, 4 + 4 + 2 + 4 + 4 + 6 + 12)
+    )
+    apart = elementwise_bytes(many, many.model.layers[0], SINGLE) - elementwise_bytes(one, one.model.layers[0], SINGLE)
+    assert apart == pytest.approx([(36 - 8) * 2 * TOKENS * HIDDEN])
+
+
 def test_latent_attention_turns_a_part_of_each_head(round_job: Callable[..., Job]) -> None:
     # 8 queries and one key of 64 values, 20 bytes each.
     latent = {"query_rank": None, "kv_rank": 256, "nope_head_dim": 128, "rope_head_dim": 64, "value_head_dim": 128}

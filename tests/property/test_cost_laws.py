@@ -54,6 +54,7 @@ STACKS: Mapping[str, dict[str, Any]] = {
         "fused_rotary": False,
         "fused_activation": False,
         "fused_residual": False,
+        "permutation_bytes": 36,
         "fused_accumulation": False,
         "fused_loss": False,
         "dropout": True,
