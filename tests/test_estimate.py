@@ -180,6 +180,22 @@ def test_compilation_fuses_what_eager_layers_leave_apart(make_case: Callable[...
     assert [getattr(norms_alone, kind) for kind in kinds] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("stack", "dispatcher", "moved"),
+    [
+        ("mindspeed", None, 36),
+        ("mindspeed", "allgather", 36),
+        ("mindspeed", "alltoall_seq", 8),
+        ("megatron-core", "allgather", 8),
+    ],
+)
+def test_a_dispatcher_that_sends_tokens_sorts_them_once_each_way(
+    make_case: Callable[..., Case], stack: str, dispatcher: str | None, moved: int
+) -> None:
+    case = make_case(model={"moe": MIXTURE | {"dispatcher": dispatcher}})
+    assert with_switches(stack_named(stack), case).permutation_bytes == moved
+
+
 def test_overlap_none_turns_all_of_it_off(make_case: Callable[..., Case]) -> None:
     base = stack_named("megatron-core").model_copy(update={"overlap_tensor": True})
     stack = with_switches(base, make_case(layout={"overlap": "none (all off)"}))

@@ -10,6 +10,10 @@ from meshwright.planner.accuracy.case_layout import recomputed_modules
 GRAPH_LAYER_LAUNCH_S = 20e-6
 # A fused loss holds the 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over.
 FUSED_LOGITS_BYTES = 6
+# A dispatcher that sends tokens to their experts' ranks takes them out once each way; one that gathers all tokens on all
+# ranks does what the stack says.
+SENT_PERMUTATION_BYTES = 8
+GATHERING = "allgather"
 # What torch.compile makes one kernel of each.
 COMPILED = ("fused_norm", "fused_rotary", "fused_activation", "fused_residual")
 
@@ -40,6 +44,8 @@ def with_switches(stack: StackEntry, case: Case) -> StackEntry:
         defaults["fused_attention"] = False
     if modules := recomputed_modules(layout):
         defaults["selective_recompute"] = modules
+    if case.model.moe is not None and (case.model.moe.dispatcher or GATHERING) != GATHERING:
+        defaults["permutation_bytes"] = SENT_PERMUTATION_BYTES
     return stack.model_copy(update=defaults | _overlaps(layout) | _kernels(layout) | _formats(layout))
 
 
