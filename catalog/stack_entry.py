@@ -102,7 +102,9 @@ class StackEntry(Entry):
     dynamic_scaling: in 8 bits an operand is scaled by its own largest value, for which it is read once more, instead of
     by those of earlier steps (torchao's tensor-wise recipe, against TransformerEngine's delayed scaling).
     narrow_parameters: in those formats the parameters themselves are held in them (fp8-param-gather).
-    fused_loss: the loss goes over the logits once each way, instead of once an operation.
+    fused_loss: the loss goes over the logits once each way.
+    eager_loss: where it isn't fused, an operator after the other goes over them (Megatron's vocabulary-parallel cross
+    entropy) instead of PyTorch's log-softmax.
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
@@ -171,6 +173,7 @@ class StackEntry(Entry):
     dynamic_scaling: bool
     narrow_parameters: bool
     fused_loss: bool
+    eager_loss: bool
     logits_bytes: Annotated[int, Field(ge=2, le=32)]
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]

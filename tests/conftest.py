@@ -297,6 +297,7 @@ ROUND_STACK: dict[str, Any] = {
     "narrow_inputs": False,
     "dynamic_scaling": False,
     "narrow_parameters": False,
+    "eager_loss": False,
     "fused_loss": True,
     "logits_bytes": 10,
     "dropout": False,

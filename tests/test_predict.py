@@ -159,6 +159,9 @@ def test_head_is_a_product_over_the_padded_vocabulary_and_a_loss(round_job: Call
     byte_s = 1e3 * 50304 / 500e9
     fused_loss_s, unfused_loss_s = (float((head_s(job, layouts)[0] - product_s)[0]) for job in (fused, unfused))
     assert byte_s < fused_loss_s < unfused_loss_s < 20 * byte_s
+    eager = round_job(model={"vocab": 50257}, stack={"fused_loss": False, "eager_loss": True})
+    # Megatron's moves 38 bytes a logit where PyTorch's moves 18.
+    assert float((head_s(eager, layouts)[0] - product_s)[0]) == pytest.approx(unfused_loss_s * 38 / 18)
 
 
 def test_the_optimizer_waits_for_the_stage_with_the_most_parameters(round_job: Callable[..., Job]) -> None:
