@@ -263,8 +263,8 @@ def test_dualpipe_launches_a_pair_at_once(round_job: Callable[..., Job]) -> None
 
 
 def test_dualpipe_hides_all_to_alls_only_where_no_ring_runs(round_job: Callable[..., Job]) -> None:
-    # A ring and all-to-alls that both outlast the compute: slower attention hides more of the ring, in seconds that hide
-    # no all-to-all as well.
+    # A ring and all-to-alls that both outlast the compute: slower attention hides more of the ring, in seconds that
+    # hide no all-to-all as well.
     experts = {"experts": 32, "top_k": 32, "ffn_hidden": 64}
     layout = Layout(pipeline_parallel=2, context_parallel=8, expert_parallel=8, schedule=Schedule.DUAL_PIPE)
     steps: list[float] = []

@@ -10,8 +10,8 @@ from meshwright.planner.accuracy.case_layout import recomputed_modules
 GRAPH_LAYER_LAUNCH_S = 20e-6
 # A fused loss holds the 16-bit logits, a contiguous copy whose place the gradient takes, and its 16-bit hand-over.
 FUSED_LOGITS_BYTES = 6
-# A dispatcher that sends tokens to their experts' ranks takes them out once each way; one that gathers all tokens on all
-# ranks does what the stack says.
+# A dispatcher that sends tokens to their experts' ranks takes them out once each way; one that gathers all tokens does
+# what the stack says.
 SENT_PERMUTATION_BYTES = 8
 GATHERING = "allgather"
 # What torch.compile makes one kernel of each.
