@@ -141,6 +141,7 @@ class CalibrationEntry(Entry):
     matmul_half_depth: inner dimension K at which a tile spends as long filling its pipeline as multiplying.
     attention_forward, attention_backward: share that fused attention sustains on long sequences of what the peak and
     the exponentials allow.
+    attention_ampere: share of both that kernels written for Ampere reach, without the instructions of later devices.
     attention_deterministic: share of the backward rate that a deterministic backward pass keeps.
     attention_half_length: sequence length at which fused attention reaches half of that.
     streaming: share of memory bandwidth that elementwise kernels sustain.
@@ -156,6 +157,7 @@ class CalibrationEntry(Entry):
     matmul_half_depth: Count
     attention_forward: Fraction
     attention_backward: Fraction
+    attention_ampere: Fraction = 1.0
     attention_deterministic: Fraction
     attention_half_length: Count
     streaming: Fraction

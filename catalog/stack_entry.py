@@ -87,7 +87,8 @@ class StackEntry(Entry):
     fused_attention_on_request: only where a switch asks for it, as Megatron's own layers need --use-flash-attn.
     softmax_batch: where attention isn't fused, its softmax is for multiples of so many score matrices, else a chain of
     kernels takes its place.
-    attention_share: rate of its fused attention kernels over the best ones for the device, by their generation.
+    attention_share: rate of its fused attention kernels over the best ones of their generation.
+    ampere_attention: those kernels were written for Ampere (FlashAttention 1 and 2), and run as such on later devices.
     statistics_bytes: what its fused attention keeps for each head and token to make scores again: a log-sum-exp, or
     maximum and sum, eight times in fp32 each (Ascend).
     fused_norm, fused_rotary, fused_activation, fused_residual: one kernel does a norm; the rotation of queries, keys;
@@ -160,6 +161,7 @@ class StackEntry(Entry):
     fused_attention_on_request: bool
     softmax_batch: Count
     attention_share: Fraction
+    ampere_attention: bool
     statistics_bytes: Literal[4, 64]
     fused_norm: bool
     fused_rotary: bool

@@ -180,8 +180,9 @@ def _long_sequence_s(job: Job, attention: Attention) -> tuple[float, float]:
             strict=True,
         )
     )
-    forward_level = job.stack.attention_share * calibration.attention_forward
-    backward_level = job.stack.attention_share * calibration.attention_backward
+    share = job.stack.attention_share * (calibration.attention_ampere if job.stack.ampere_attention else 1.0)
+    forward_level = share * calibration.attention_forward
+    backward_level = share * calibration.attention_backward
     if job.stack.deterministic:
         backward_level = backward_level * calibration.attention_deterministic
     return forward_s / forward_level, backward_s / backward_level

@@ -283,6 +283,7 @@ ROUND_STACK: dict[str, Any] = {
     "fused_attention": True,
     "fused_attention_on_request": False,
     "softmax_batch": 4,
+    "ampere_attention": False,
     "attention_share": 1.0,
     "statistics_bytes": 4,
     "deterministic": False,

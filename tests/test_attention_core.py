@@ -23,6 +23,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.tiles import misalignment
 from meshwright.costmodels.transformer import Attention
+from meshwright.hardware.cluster import Cluster
 from meshwright.hardware.device import device_of
 
 LATENCY_S = 1e-5
@@ -148,14 +149,24 @@ def test_a_stack_with_older_kernels_is_slower(round_job: Callable[..., Job]) -> 
     assert old == pytest.approx(tuple(2 * (each - LATENCY_S) + LATENCY_S for each in new))
 
 
-@pytest.mark.parametrize(("head_dim", "factor"), [(64, 1.0), (80, 1.0), (108, 4.0), (150, 9.0), (75, 9.0)])
+def test_kernels_of_ampere_are_slower_on_what_came_later(
+    round_job: Callable[..., Job], round_cluster: Callable[..., Cluster]
+) -> None:
+    later = round_cluster(calibration={"attention_ampere": 0.8})
+    own = core_s(round_job(cluster=later))
+    older = core_s(round_job(cluster=later, stack={"ampere_attention": True}))
+    assert older == pytest.approx(tuple((each - LATENCY_S) / 0.8 + LATENCY_S for each in own))
+    assert core_s(round_job(stack={"ampere_attention": True})) == core_s(round_job())
+
+
+@pytest.mark.parametrize(("head_dim", "factor"), [(64, 1.0), (80, 1.0), (108, 6.5), (150, 9.0), (75, 9.0)])
 def test_awkward_widths_cost_more(head_dim: int, factor: float) -> None:
     assert misalignment(head_dim) == factor
 
 
 def test_awkward_widths_slow_the_core(round_job: Callable[..., Job]) -> None:
     even, awkward = (core_s(round_job(model={"head_dim": width}))[0] - LATENCY_S for width in (104, 108))
-    assert awkward / even == pytest.approx(4 * 108 / 104)
+    assert awkward / even == pytest.approx(6.5 * 108 / 104)
 
 
 def test_narrow_products_leave_the_core_at_16_bits(round_job: Callable[..., Job]) -> None:
