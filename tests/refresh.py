@@ -1,7 +1,7 @@
-"""Makes again what is generated: uncertainty, golden plans, schema, README output, worked examples, missed bars.
+"""Makes again what is generated: uncertainty, golden plans, schema, README output, worked examples, bars, figure.
 
 `python tests/refresh.py` writes them; with `--check` it writes nothing, shows what would change, and exits with 1 if
-anything would. Name one of uncertainty, golden, schema, readme, docs, bars, missed to do that alone.
+anything would. Name one of uncertainty, golden, schema, readme, docs, bars, missed, figure to do that alone.
 """
 
 import difflib
@@ -211,6 +211,14 @@ def uncertainty() -> Generated:
     )
 
 
+def figure() -> Generated:
+    """Draw predictions against measurements, as the docs show them; its bytes are those of a version of matplotlib."""
+    from meshwright.cli.render.accuracy_figure import draw_accuracy  # noqa: PLC0415 - heavy, and for this alone
+    from meshwright.cli.render.figure_kind import FigureKind  # noqa: PLC0415
+
+    yield DOCS / "accuracy.svg", draw_accuracy(_shipped()[1].rows, FigureKind.SVG).decode()
+
+
 KINDS: dict[str, Callable[[], Generated]] = {
     "uncertainty": uncertainty,
     "golden": golden,
@@ -219,6 +227,7 @@ KINDS: dict[str, Callable[[], Generated]] = {
     "docs": docs,
     "bars": bars,
     "missed": missed,
+    "figure": figure,
 }
 
 
