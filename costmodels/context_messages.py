@@ -21,6 +21,8 @@ Sources: rings, arXiv 2310.01889; all-gather, arXiv 2407.21783, section 3.3.2; U
 2405.07719; states, arXiv 2502.07563.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from meshwright.catalog.context_method import ContextMethod
@@ -41,29 +43,54 @@ ULYSSES_MESSAGES = 4
 GATHERS = 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextMessages:
+    """Seconds of a layer's messages, forward and backward, each of shape [layouts].
+
+    waited_s: what the core waits for, or what waits for the core.
+    passed_s: what runs beside the core.
+    """
+
+    waited_s: tuple[FloatArray, FloatArray]
+    passed_s: tuple[FloatArray, FloatArray]
+
+    def exposed_s(self, contention: float, core_s: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Give by how much they lengthen both passes, beside a core of `core_s` that they slow."""
+        forward, backward = (
+            waited_s + exposed_s(passed_s, room_s, contention)
+            for waited_s, passed_s, room_s in zip(self.waited_s, self.passed_s, core_s, strict=True)
+        )
+        return forward, backward
+
+
+def context_messages(job: Job, attention: Attention, layouts: LayoutTable) -> ContextMessages:
+    """Give the messages of a layer's micro-batch."""
+    nothing = np.zeros(len(layouts))
+    if layouts.context_parallel.max(initial=1) == 1:
+        return ContextMessages(waited_s=(nothing, nothing), passed_s=(nothing, nothing))
+    own_bytes = key_value_bytes(job, attention, layouts)
+    exchanged_s = _exchanged_s(job, attention, layouts, own_bytes)
+    if attention.linear is not None:
+        gathers = _gathers_states(layouts)
+        group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
+        states_s = all_gather_s(job.cluster, group, _gathered_state_bytes(attention, layouts))
+        waited_s, passed_s = (np.where(gathers, 0.0, exchanged_s),) * 2, (np.where(gathers, states_s, 0.0),) * 2
+    else:
+        passed, gathered_s = _ring_s(job, attention, layouts, own_bytes), _gathered_s(job, layouts, own_bytes)
+        waited_s = (exchanged_s + gathered_s, exchanged_s + 2.0 * gathered_s)
+        passed_s = (passed, 2.0 * passed)
+    several = layouts.context_parallel > 1
+    forward, backward = (
+        tuple(np.where(several, seconds, 0.0) for seconds in both) for both in zip(waited_s, passed_s, strict=True)
+    )
+    return ContextMessages(waited_s=(forward[0], backward[0]), passed_s=(forward[1], backward[1]))
+
+
 def context_communication_s(
     job: Job, attention: Attention, layouts: LayoutTable, core_s: tuple[FloatArray, FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
     """Give the seconds by which they lengthen a layer, forward and backward, [layouts], beside a core of `core_s`."""
-    if attention.linear is not None:
-        return _linear_s(job, attention, layouts, core_s)
-    own_bytes = key_value_bytes(job, attention, layouts)
-    passed_s = _ring_s(job, attention, layouts, own_bytes)
-    gathered_s = _gathered_s(job, layouts, own_bytes)
-    exchanged_s = _exchanged_s(job, attention, layouts, own_bytes)
-    contention = job.cluster.device.calibration.contention
-    forward = exchanged_s + gathered_s + exposed_s(passed_s, core_s[0], contention)
-    backward = exchanged_s + 2.0 * gathered_s + exposed_s(2.0 * passed_s, core_s[1], contention)
-    several = layouts.context_parallel > 1
-    return np.where(several, forward, 0.0), np.where(several, backward, 0.0)
-
-
-def context_messages_s(job: Job, attention: Attention, layouts: LayoutTable) -> FloatArray:
-    """Give the seconds of both passes' messages, [layouts], with nothing to run beside."""
-    alone = np.zeros(len(layouts))
-    if layouts.context_parallel.max(initial=1) == 1:
-        return alone
-    return np.asarray(sum(context_communication_s(job, attention, layouts, (alone, alone))))
+    return context_messages(job, attention, layouts).exposed_s(job.cluster.device.calibration.contention, core_s)
 
 
 def context_launches(attention: Attention, layouts: LayoutTable) -> FloatArray:
@@ -87,18 +114,6 @@ def gathered_bytes(job: Job, attention: Attention, layouts: LayoutTable) -> Floa
         return np.where(_gathers_states(layouts), _gathered_state_bytes(attention, layouts), 0.0)
     whole = 2.0 * layouts.context_parallel * key_value_bytes(job, attention, layouts)
     return np.where((layouts.context_method == ALL_GATHER) & (layouts.context_parallel > 1), whole, 0.0)
-
-
-def _linear_s(
-    job: Job, attention: Attention, layouts: LayoutTable, core_s: tuple[FloatArray, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    group = Group(size=layouts.context_parallel, stride=layouts.tensor_parallel)
-    states_s = all_gather_s(job.cluster, group, _gathered_state_bytes(attention, layouts))
-    exchanged_s = _exchanged_s(job, attention, layouts, key_value_bytes(job, attention, layouts))
-    contention, gathers = job.cluster.device.calibration.contention, _gathers_states(layouts)
-    exchanged_s = np.where(layouts.context_parallel > 1, exchanged_s, 0.0)
-    forward, backward = (np.where(gathers, exposed_s(states_s, room_s, contention), exchanged_s) for room_s in core_s)
-    return forward, backward
 
 
 def _gathers_states(layouts: LayoutTable) -> BoolArray:

@@ -16,7 +16,7 @@ from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
-from meshwright.costmodels.context_messages import context_communication_s, context_messages_s
+from meshwright.costmodels.context_messages import context_messages
 from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
@@ -125,7 +125,8 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
         _exposed_tensor_s(job, layouts, tensor_s, products_s=products_s)
         for products_s in (matmul_forward, matmul_backward - weight_s)
     )
-    context_forward, context_backward = context_communication_s(job, layer.attention, layouts, core_s)
+    messages = context_messages(job, layer.attention, layouts)
+    context_forward, context_backward = messages.exposed_s(device.calibration.contention, core_s)
     expert = _expert_communication_s(job, layer, layouts)
     forward = {
         Cause.MATMUL: matmul_forward,
@@ -156,7 +157,7 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
         launch_s=2.0 * each_s,
         hidden_s=2.0 * tensor_s
         - (tensor_forward + tensor_backward)
-        + context_messages_s(job, layer.attention, layouts)
+        + sum((*messages.waited_s, *messages.passed_s))
         - (context_forward + context_backward),
     )
 
