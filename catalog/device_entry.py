@@ -38,7 +38,8 @@ class ComputeEntry(Entry):
     """Matrix units: `peak` is dense, by precision; `units` are what a wave of tiles fills (SM, CU, AI core).
 
     tile_rows, tile_columns: the smallest tile of a product at which the library still runs at its full rate.
-    exponentials: rate of the special function units; null where none is published.
+    exponentials: rate of the special function units, or of whole scores where vector cores make them; null where none
+    is published.
     """
 
     units: Count

@@ -162,16 +162,15 @@ def passed_round_s(
     """Give the seconds of n - 1 sends to the next member, after which each has had all of `whole_bytes`.
 
     Unlike a collective's rings, which together use all links, this one leads through one neighbour: over one link of
-    a mesh, one way of a ring, and one NIC of a node. Halves that go `both_ways` round use two of each, where there
-    are two; a switch's link and a lone NIC are full either way.
+    a mesh, one way of a ring, and one NIC of a node, its other sharers' part included. Halves that go `both_ways`
+    round use two of each, where there are two; a switch's link and a lone NIC are full either way.
     """
     slowest, ways = np.full(group.size.shape, np.inf), np.where(both_ways, 2.0, 1.0)
     for level, members, inner_members in _crossings(cluster, group):
         peers = np.minimum(ways, np.maximum(members / inner_members - 1.0, 1.0))
         link = _link_bytes_per_s(cluster, level, group, peers=peers, hops=2.0 / ways)
-        slowest = np.where(
-            members > inner_members, np.minimum(slowest, link * np.minimum(ways, inner_members)), slowest
-        )
+        links = np.minimum(np.maximum(ways, cluster.tiers[level].link_devices), inner_members)
+        slowest = np.where(members > inner_members, np.minimum(slowest, link * links), slowest)
     size = np.maximum(group.size, 1)
     wire_s = whole_bytes * (size - 1) / size / slowest + _own_copy_s(cluster, group, whole_bytes)
     seconds = _pipelined_s(cluster, group, wire_s) + _ring_latency_s(cluster, group)

@@ -7,8 +7,9 @@ gradients reduced as r bytes each,
     out of a gather       (2 + 2) N bytes
     into a reduction      (2 + r) N bytes
 
-as often as the messages of state_messages.py are sent. PyTorch's fully_shard does both (split_with_sizes_copy and
-chunk_cat of torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py), as does DeepSpeed's ZeRO-3 (torch.cat of
+as often as shards are gathered and reduced by state_messages.py; sums over whole replicas, and of hybrid shards over
+their copies, aren't counted. PyTorch's fully_shard does both (split_with_sizes_copy and chunk_cat of
+torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py), as does DeepSpeed's ZeRO-3 (torch.cat of
 AllGatherCoalescedHandle, the bucket of stage3.py). Parameters of FSDP's flat one are views of it, but their gradients
 are concatenated. Those of Megatron-Core lie in the buffers, and so do their gradients.
 """

@@ -1,7 +1,8 @@
 """Layers of which DualPipe runs a forward and a backward pass together (arXiv 2412.19437, section 3.2.1).
 
-The all-to-alls of both run beside each other's compute, which they slow (overlap.py), where no other message does
-already. The host launches both, so that it waits for the device, or the device for it, only once a pair:
+The all-to-alls of both run beside each other's compute, which they slow (overlap.py), where no message of tensor or
+context ranks does already. The host launches both, so that it waits for the device, or the device for it, only once a
+pair:
 
     max(launches of both, compute of both + exposed all-to-alls)
 """

@@ -233,6 +233,14 @@ def test_what_is_passed_round_leads_through_one_neighbour(
         found = passed_round_s(cluster, group(size, stride), np.array([GIGA]), both_ways=ways)
         assert found == pytest.approx([expected])
     assert passed_round_s(cluster, group(1), np.array([GIGA])).tolist() == [0.0]
+    # One NIC for the four: whoever leaves the node has all of it, one way or both.
+    shared = round_cluster(fabric={"link_devices": 4})
+    rates = {(8, 1): 20, (4, 2): 10}
+    for ways in (False, True):
+        expected = (size - 1) / size / rates.get((size, stride), one_way) + OWN / size + crossed
+        assert passed_round_s(shared, group(size, stride), np.array([GIGA]), both_ways=ways) == pytest.approx(
+            [expected]
+        )
 
 
 def test_a_ring_of_links_has_two_ways_round(round_cluster: Callable[..., Cluster]) -> None:

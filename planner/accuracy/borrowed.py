@@ -25,6 +25,7 @@ BORROWED = (
     "matmul_half_depth",
     "attention_forward",
     "attention_backward",
+    "attention_ampere",
     "attention_half_length",
     "streaming",
 )

@@ -28,9 +28,10 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, layer_time
 from meshwright.costmodels.layout import FloatArray, IntArray, Layout, LayoutTable
 from meshwright.costmodels.matmul import wide_precision
+from meshwright.costmodels.packing import packing_s
 from meshwright.costmodels.predict import predict_memory
 from meshwright.costmodels.stage_table import stage_table
-from meshwright.costmodels.state import stage_parameters
+from meshwright.costmodels.state import StageParameters, stage_parameters
 from meshwright.costmodels.state_messages import state_messages
 from meshwright.costmodels.transformer import Layer
 from meshwright.costmodels.vocabulary import embedding_s, head_s
@@ -293,7 +294,17 @@ def _gathers(probe: _Probe) -> _Gathers:
         tail_s = each_s / buckets if overlapped else each_s
         slowdown_s += tail_s + slowed * (each_s - tail_s)
         alone_s += each_s
+    copies_s = _copied_s(probe, parameters)
+    slowdown_s, alone_s = slowdown_s + copies_s, alone_s + copies_s
     return _Gathers(slowdown_s=slowdown_s, alone_s=alone_s, share=1.0 / buckets)
+
+
+def _copied_s(probe: _Probe, parameters: StageParameters) -> float:
+    """Give what each further micro-batch copies into and out of the buffers of what it exchanges."""
+    once_s, twice_s = (
+        sum(packing_s(probe.job, probe.table, parameters, total=np.array([count]))) for count in (1.0, 2.0)
+    )
+    return float(np.max(twice_s - once_s))
 
 
 def _that_count(rows: list[list[float]]) -> list[list[float]]:
