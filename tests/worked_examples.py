@@ -376,13 +376,10 @@ def sharding_and_overlap() -> str:
     sheet.head("Copies of the same in PyTorch's fully_shard")
     sharded = job("llama-3.1-8b", "dgx-h100:16", batch=16, length=4096, stack="fsdp2")
     packed_s, unpacked_s = packing_s(sharded, layouts, parameters, total=np.array([1.0]))
-    device = sharded.cluster.device
-    memory = printed(device.memory_bandwidth_bytes_per_s, "GB/s")
-    rate = sheet.line("streaming", f"{device.calibration.streaming:g} x {memory}", "GB/s")
-    for name, each_bytes, seconds in (
-        ("out of gathers of both passes", "2 x (2 + 2)", unpacked_s),
-        ("into reductions of fp32", "(2 + 4)", packed_s),
-    ):
+    memory = printed(sharded.cluster.device.memory_bandwidth_bytes_per_s, "GB/s")
+    rate = sheet.line("streaming", f"{sharded.cluster.device.calibration.streaming:g} x {memory}", "GB/s")
+    copies = (("out of gathers of both passes", "2 x (2 + 2)", unpacked_s), ("into reductions", "(2 + 4)", packed_s))
+    for name, each_bytes, seconds in copies:
         sheet.line(name, f"{each_bytes} x {count} / {rate}", "ms", by="packing_s", model=float(seconds[0, 0]))
     return sheet.text()
 
