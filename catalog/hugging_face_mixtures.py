@@ -1,9 +1,9 @@
 """The families of Hugging Face `config.json` that are mixtures of experts; see hugging_face_families for the rest."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
 from meshwright.catalog.entry import Count
 from meshwright.catalog.hugging_face_families import (
@@ -18,7 +18,7 @@ from meshwright.catalog.hugging_face_families import (
     full_layer_frequency,
     require_width,
 )
-from meshwright.catalog.model_entry import Dimension, LayerCount
+from meshwright.catalog.model_entry import Dimension, GroupCount, LayerCount, require_groups
 
 
 class Mixtral(Mistral):
@@ -259,7 +259,8 @@ class Deepseek(Decoder):
     """DeepSeek-V2, V3 and Kimi K2: latent attention, shared experts, leading dense layers.
 
     `head_dim` and `num_key_value_heads` of these files don't describe the latent attention, and aren't read. Of the
-    layers from `first_k_dense_replace` on, those whose number is a multiple of `moe_layer_freq` are mixtures.
+    layers from `first_k_dense_replace` on, those whose number is a multiple of `moe_layer_freq` are mixtures. Groups of
+    experts limit nothing where `topk_method` is the greedy one of V2-Lite.
     """
 
     intermediate_size: Dimension
@@ -276,11 +277,20 @@ class Deepseek(Decoder):
     first_k_dense_replace: Index
     moe_layer_freq: Count = 1
     num_nextn_predict_layers: Index = 0
+    topk_method: str | None = None
+    n_group: GroupCount | None = None
+    topk_group: GroupCount | None = None
 
     @field_validator("num_experts_per_tok")
     @classmethod
     def _enough(cls, top_k: int, info: ValidationInfo) -> int:
         return _chosen(top_k, info.data.get("n_routed_experts"))
+
+    @model_validator(mode="after")
+    def _groups_hold_them(self) -> Self:
+        names = ("n_group", "topk_group")
+        require_groups(self.n_routed_experts, self.num_experts_per_tok, *self._groups, names=names)
+        return self
 
     @field_validator("n_shared_experts")
     @classmethod
@@ -294,10 +304,18 @@ class Deepseek(Decoder):
         require_width(rotary + info.data.get("qk_nope_head_dim", 0), of="a head")
         return rotary
 
+    @property
+    def _groups(self) -> tuple[int, int]:
+        """Groups of experts, and those of a token."""
+        if self.topk_method == "greedy":
+            return 1, 1
+        return self.n_group or 1, self.topk_group or self.n_group or 1
+
     def fields(self) -> dict[str, Any]:
         """Add the latent attention, the mixture and the multi-token-prediction modules."""
         layers = range(self.num_hidden_layers)
         mixtures = [layer >= self.first_k_dense_replace and layer % self.moe_layer_freq == 0 for layer in layers]
+        groups, groups_per_token = self._groups
         return (
             super().fields()
             | biases(attention=self.attention_bias)
@@ -318,6 +336,8 @@ class Deepseek(Decoder):
                     top_k=self.num_experts_per_tok,
                     ffn_hidden=self.moe_intermediate_size,
                     shared_ffn_hidden=(self.n_shared_experts or 0) * self.moe_intermediate_size,
+                    groups=groups,
+                    groups_per_token=groups_per_token,
                 ),
                 "mtp_layers": self.num_nextn_predict_layers,
             }

@@ -12,6 +12,7 @@ from meshwright.catalog.quantity import ParameterCount
 LayerCount = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 LARGEST_DIMENSION = 10_000_000
 Dimension = Annotated[int, Field(ge=1, le=LARGEST_DIMENSION, strict=True)]
+GroupCount = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 
 
 class Norm(StrEnum):
@@ -51,6 +52,23 @@ def _usual(base: int) -> bool:
     return base == ROTARY_BASE
 
 
+def _one(count: int) -> bool:
+    return count == 1
+
+
+def require_groups(experts: int, top_k: int, groups: int, drawn: int, *, names: tuple[str, str]) -> None:
+    """Raise the error of a field that contradicts the rest: of groups of experts, or of those `drawn` for a token."""
+    if experts % groups:
+        raise field_error(names[0], f"{experts} experts can't be shared evenly by {groups} groups")
+    if drawn > groups:
+        raise field_error(names[1], f"{drawn} of {groups} groups can't be chosen")
+    room = drawn * experts // groups
+    if top_k > room:
+        raise field_error(
+            names[1], f"{drawn} of {groups} groups hold {room} experts, fewer than the {top_k} of a token"
+        )
+
+
 class PlacedLoad(Entry):
     """How loaded the busiest of `expert_parallel` ranks is over their mean, with experts placed by measured routing."""
 
@@ -82,6 +100,8 @@ class ExpertsEntry(Entry):
     load_spread: standard deviation of the tokens that experts of a layer get, over their mean; 0 where routing is even,
     as benchmarks force it to be and balancing losses come near to.
     placed_loads: what measured routing gives in its place, for each degree of expert parallelism that divides experts.
+    groups, groups_per_token: experts are as many equal runs, of which a token's are in so many ("node-limited routing",
+    arXiv 2412.19437, section 2.1.2).
     """
 
     experts: Dimension
@@ -94,11 +114,15 @@ class ExpertsEntry(Entry):
     layer_frequency: Count = 1
     load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
     placed_loads: Annotated[tuple[PlacedLoad, ...], Field(exclude_if=_nothing)] = ()
+    groups: Annotated[GroupCount, Field(exclude_if=_one)] = 1
+    groups_per_token: Annotated[GroupCount, Field(exclude_if=_one)] = 1
 
     @model_validator(mode="after")
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
             raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
+        names = ("groups", "groups_per_token")
+        require_groups(self.experts, self.top_k, self.groups, self.groups_per_token, names=names)
         return self
 
 

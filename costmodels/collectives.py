@@ -38,7 +38,7 @@ and pieces; nccl 2.23 to 2.29 on 2, 4 and 8 devices from A100 to GB300 (aiconfig
 half of the 3,200 measurements of 1 MB to 512 MB there are within 6.4 % of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,23 +191,32 @@ def all_reduce_s(cluster: Cluster, group: Group, whole_bytes: FloatArray) -> Flo
     return np.where(group.size > 1, _pipelined_s(cluster, group, wire_s) + 2.0 * up_s, 0.0)
 
 
-def all_to_all_s(cluster: Cluster, group: Group, sent_bytes: FloatArray, *, copies: int = 1) -> FloatArray:
+def _even_share(others: FloatArray) -> FloatArray:
+    return others * (1.0 - others / (others + 1.0))
+
+
+def all_to_all_s(
+    cluster: Cluster,
+    group: Group,
+    sent_bytes: FloatArray,
+    *,
+    leaving: Callable[[FloatArray], FloatArray] = _even_share,
+) -> FloatArray:
     """Give the seconds of an all-to-all in which each member sends `sent_bytes` in all, its own share included.
 
     What goes to members outside a tier's instance passes the member's own link into the next tier; tiers work at once.
     Around a ring of m units it travels m / 4 on average.
-    Where each value goes to `copies` random members, it enters each instance of a tier that has any of them once: of
-    the g others of g + 1 instances, g (1 - (g / (g + 1))^copies) are expected to.
+    leaving: gives the share of what is sent that leaves an instance for g others; all of g / (g + 1) where each member
+    gets as much, less where what several of an instance want enters it once.
     """
     size = np.maximum(group.size, 1)
     slowest = np.zeros(np.broadcast_shapes(group.size.shape, np.shape(sent_bytes)))
     for level, members, inner_members in _crossings(cluster, group):
         others = size / inner_members - 1.0
-        entered = others * (1.0 - (others / (others + 1.0)) ** copies) / copies
-        leaving = sent_bytes * np.where(members > inner_members, entered, 0.0)
+        outward = sent_bytes * np.where(members > inner_members, leaving(others), 0.0)
         peers = np.maximum(members / inner_members - 1.0, 1.0)
         hops = np.maximum((peers + 1.0) / 4.0, 1.0)
-        slowest = np.maximum(slowest, leaving / _link_bytes_per_s(cluster, level, group, peers=peers, hops=hops))
+        slowest = np.maximum(slowest, outward / _link_bytes_per_s(cluster, level, group, peers=peers, hops=hops))
     seconds = _pipelined_s(cluster, group, slowest + _own_copy_s(cluster, group, sent_bytes))
     return np.where(group.size > 1, seconds + _tree_latency_s(cluster, group, chained=False), 0.0)
 

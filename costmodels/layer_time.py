@@ -18,6 +18,7 @@ from meshwright.costmodels.attention import core_time_s
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
 from meshwright.costmodels.context_messages import context_messages
 from meshwright.costmodels.elementwise import elementwise_bytes
+from meshwright.costmodels.expert_routing import others_entered
 from meshwright.costmodels.host import launch_s, weight_launch_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
@@ -218,5 +219,9 @@ def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> Flo
         return np.zeros(len(layouts))
     group = Group(size=layouts.expert_parallel, stride=layouts.expert_tensor_parallel)
     sent = ACTIVATION_BYTES * job.model.hidden * expert_rows(job, layer.mlp, layouts) / layouts.expert_tensor_parallel
-    copies = layer.mlp.top_k if job.stack.deduplicated_dispatch else 1
-    return 2.0 * all_to_all_s(job.cluster, group, sent, copies=copies)
+    if not job.stack.deduplicated_dispatch:
+        return 2.0 * all_to_all_s(job.cluster, group, sent)
+    experts = layer.mlp
+    return 2.0 * all_to_all_s(
+        job.cluster, group, sent, leaving=lambda others: others_entered(experts, others) / experts.top_k
+    )

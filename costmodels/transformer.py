@@ -67,6 +67,8 @@ class Experts:
     most where tokens beyond it are dropped (arXiv 2101.03961, section 2.2).
     load_spread: standard deviation of the loads of experts over their mean, 0 where routing is even.
     placed_loads: the busiest rank's load over the mean by degree of expert parallelism, where routing was measured.
+    groups, groups_per_token: a token's experts are in so many of as many equal runs of experts.
+    consecutive: they are next to one another, dealt out in turn, as gates of benchmarks do.
     """
 
     experts: int
@@ -79,6 +81,9 @@ class Experts:
     load: float = 1.0
     load_spread: float = 0.0
     placed_loads: tuple[tuple[int, float], ...] = ()
+    groups: int = 1
+    groups_per_token: int = 1
+    consecutive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +210,8 @@ def _mlp(entry: ModelEntry, index: int) -> Mlp | Experts:
         router_bias=experts.router_bias,
         load_spread=experts.load_spread,
         placed_loads=tuple((placed.expert_parallel, placed.load) for placed in experts.placed_loads),
+        groups=experts.groups,
+        groups_per_token=experts.groups_per_token,
         gated=entry.gated_mlp,
     )
 

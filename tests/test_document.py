@@ -237,6 +237,13 @@ MIXTURE = {"experts": 8, "top_k": 2, "ffn_hidden": 512}
         ({"heads": 33}, "kv_heads", "heads 33 must be a multiple of kv_heads 8"),
         ({"positions": "learned"}, "max_positions", "learned positions need max_positions"),
         ({"experts": MIXTURE | {"top_k": 9}}, "experts.top_k", "9 of 8 experts can't be chosen"),
+        ({"experts": MIXTURE | {"groups": 3}}, "experts.groups", "8 experts can't be shared evenly by 3 groups"),
+        ({"experts": MIXTURE | {"groups_per_token": 2}}, "experts.groups_per_token", "2 of 1 groups can't be chosen"),
+        (
+            {"experts": MIXTURE | {"groups": 8}},
+            "experts.groups_per_token",
+            "hold 1 experts, fewer than the 2 of a token",
+        ),
         ({"experts": MIXTURE | {"dense_layers": 4}}, "experts.dense_layers", "4 of 4 layers leave no layer"),
         ({"name": "a\nb"}, "name", r"printable characters only, not '\n'"),
     ],

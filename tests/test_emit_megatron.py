@@ -85,6 +85,8 @@ def test_even_stages_need_no_layout() -> None:
 def test_dense_layers_before_mixtures_and_latent_attention() -> None:
     given = arguments(plan_named("latent-attention"))
     assert given["moe-layer-freq"] == "([0]*3+[1]*58)"
+    assert (given["moe-router-num-groups"], given["moe-router-group-topk"]) == (8, 4)
+    assert "moe-router-num-groups" not in arguments(plan_named("moe"))
     assert (given["qk-head-dim"], given["qk-pos-emb-head-dim"], given["v-head-dim"]) == (128, 64, 128)
     assert given["mtp-num-layers"] == 1
     assert "kv-channels" not in given

@@ -185,6 +185,7 @@ def test_few_micro_batches_pass_one_after_another() -> None:
         ({"head_dim": 64}, "head_dim"),
         ({"window": 1024, "window_frequency": 2}, "window_frequency"),
         ({"mtp_layers": 1}, "mtp_layers"),
+        ({"experts": ExpertsEntry(experts=8, top_k=2, ffn_hidden=512, groups=4, groups_per_token=2)}, "experts.groups"),
     ],
 )
 def test_what_its_model_lacks_is_refused(fields: dict[str, Any], field: str) -> None:

@@ -198,6 +198,17 @@ class TestTraps:
         assert experts is not None
         assert experts.shared_ffn_hidden == 2 * 1408
 
+    def test_groups_of_experts_that_a_token_s_are_in(self) -> None:
+        def groups(name: str, **changes: object) -> tuple[int, int]:
+            experts = entry_of(config(name, **changes)).experts
+            assert experts is not None
+            return experts.groups, experts.groups_per_token
+
+        assert groups("deepseek-v3") == (8, 4)
+        assert groups("deepseek-v3", n_group=None, topk_group=None) == (1, 1)
+        assert groups("deepseek-v2-lite", n_group=8, topk_group=3, topk_method="group_limited_greedy") == (8, 3)
+        assert groups("deepseek-v2-lite", n_group=8, topk_group=3, topk_method="greedy") == (1, 1)
+
     def test_prediction_modules(self) -> None:
         assert entry_of(config("deepseek-v3")).mtp_layers == 1
         assert entry_of(config("deepseek-v2-lite")).mtp_layers == 0
@@ -329,6 +340,8 @@ class TestMixtures:
         (config("mixtral-8x7b", num_experts_per_tok=9), "num_experts_per_tok", "9 of 8"),
         (config("qwen3-30b-a3b", num_experts_per_tok=129), "num_experts_per_tok", "129 of 128"),
         (config("deepseek-v3", num_experts_per_tok=257), "num_experts_per_tok", "257 of 256"),
+        (config("deepseek-v3", n_group=7), "n_group", "256 experts can't be shared evenly by 7 groups"),
+        (config("deepseek-v3", n_group=64, topk_group=1), "topk_group", "hold 4 experts, fewer than the 8 of a token"),
         (config("qwen3-30b-a3b", mlp_only_layers=[20]), "mlp_only_layers", "can't be planned yet"),
         (config("qwen3-30b-a3b", mlp_only_layers=[-1]), "mlp_only_layers.0", "greater"),
         (config("qwen3-30b-a3b", decoder_sparse_step=0), "decoder_sparse_step", "greater"),

@@ -346,6 +346,8 @@ def test_mixtures_and_latent_attention() -> None:
             num_layers=8,
             num_experts=64,
             moe_router_topk=6,
+            moe_router_num_groups=8,
+            moe_router_group_topk=3,
             moe_ffn_hidden_size=1408,
             moe_shared_expert_intermediate_size=2816,
             moe_layer_freq=frequency,
@@ -359,6 +361,7 @@ def test_mixtures_and_latent_attention() -> None:
     )
     assert model["moe"]["moe_layer_freq"] == "[0]*3+[1]*5"
     assert (model["moe"]["experts"], model["moe"]["top_k"], model["moe"]["expert_ffn_hidden"]) == (64, 6, 1408)
+    assert (model["moe"]["n_group"], model["moe"]["topk_group"]) == (8, 3)
     assert model["moe"]["shared_expert_ffn"] == 2816
     assert model["mla"] == {
         "q_lora_rank": None,

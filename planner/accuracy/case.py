@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.entry import Entry, Name, Natural, field_error
+from meshwright.catalog.model_entry import GroupCount, require_groups
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Recompute
@@ -100,6 +101,7 @@ class CaseExperts(Entry):
     shared_experts, n_shared_experts: how many experts every token visits; shared_expert_ffn: their width together.
     dense_layers, dense_first: leading layers without experts (-1: none).
     moe_layer_freq: every n-th layer has experts (-1: all), or a pattern such as "([0]*3+[1]*12)".
+    n_group, topk_group: a token's experts are in so many of as many equal groups of them.
     load_spread: standard deviation of the experts' loads over their mean, where it was measured; else they are even.
     """
 
@@ -112,6 +114,8 @@ class CaseExperts(Entry):
     dense_layers: Natural | None = None
     dense_first: Annotated[int, Field(ge=-1, strict=True)] | None = None
     moe_layer_freq: Annotated[int, Field(strict=True)] | Annotated[str, Field(max_length=200)] = 1
+    n_group: GroupCount = 1
+    topk_group: GroupCount = 1
     capacity_factor: Number | None = None
     padded_to_capacity: Switch = False
     load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -122,6 +126,7 @@ class CaseExperts(Entry):
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
             raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
+        require_groups(self.experts, self.top_k, self.n_group, self.topk_group, names=("n_group", "topk_group"))
         if self.load_spread and self.capacity_factor is not None:
             raise field_error("load_spread", "a capacity_factor sets the load of experts: leave one of the two out")
         return self

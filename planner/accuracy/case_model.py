@@ -93,6 +93,8 @@ def _experts(experts: CaseExperts) -> ExpertsEntry:
         "ffn_hidden": experts.expert_ffn_hidden,
         "shared_ffn_hidden": experts.shared_ffn_hidden,
         "load_spread": experts.load_spread,
+        "groups": experts.n_group,
+        "groups_per_token": experts.topk_group,
     }
     return validate(ExpertsEntry, document, file="", path="model.moe")
 

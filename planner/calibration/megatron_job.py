@@ -108,12 +108,19 @@ def _experts(given: Arguments) -> dict[str, Any] | None:
             "n_shared_experts": given.whole("n_shared_experts"),
             "dense_first": given.whole("first_k_dense_replace"),
             "moe_layer_freq": _frequency(given.text("moe_layer_freq") or "1"),
+            **_groups(given),
             "capacity_factor": given.number("moe_expert_capacity_factor"),
             "padded_to_capacity": given.on("moe_pad_expert_input_to_capacity"),
             "dispatcher": given.text("moe_token_dispatcher_type"),
             "grouped_gemm": given.on("moe_grouped_gemm"),
         }
     )
+
+
+def _groups(given: Arguments) -> dict[str, int | None]:
+    """Give the groups that a token's experts are of; without a number of them for a token there is no limit."""
+    drawn = given.whole("moe_router_group_topk")
+    return {"n_group": given.whole("moe_router_num_groups"), "topk_group": drawn} if drawn else {}
 
 
 def _frequency(text: str) -> int | str:

@@ -127,10 +127,14 @@ def _experts(entry: ModelEntry, model: Transformer) -> dict[str, Value]:
     if experts.shared_ffn_hidden:
         shared = {"moe-shared-expert-intermediate-size": experts.shared_ffn_hidden}
         shared |= {"moe-shared-expert-gate": True} if experts.shared_expert_gate else {}
+    grouped: dict[str, Value] = {}
+    if experts.groups > 1:
+        grouped = {"moe-router-num-groups": experts.groups, "moe-router-group-topk": experts.groups_per_token}
     return {
         "num-experts": experts.experts,
         "moe-router-topk": experts.top_k,
         "moe-ffn-hidden-size": experts.ffn_hidden,
+        **grouped,
         **dense,
         **shared,
     }

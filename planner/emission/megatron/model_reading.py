@@ -73,8 +73,15 @@ def _experts(given: CommandLine, *, file: str) -> dict[str, Any] | None:
         "ffn_hidden": given.whole("moe-ffn-hidden-size") or given.needed("ffn-hidden-size"),
         "shared_ffn_hidden": given.whole("moe-shared-expert-intermediate-size") or 0,
         "shared_expert_gate": "moe-shared-expert-gate" in given,
+        **_groups(given),
         **_frequency(given, file=file),
     }
+
+
+def _groups(given: CommandLine) -> dict[str, int]:
+    """Read the groups that a token's experts are of; without a number of them for a token there is no limit."""
+    drawn = given.whole("moe-router-group-topk")
+    return {"groups": given.whole("moe-router-num-groups") or 1, "groups_per_token": drawn} if drawn else {}
 
 
 def _frequency(given: CommandLine, *, file: str) -> dict[str, int]:

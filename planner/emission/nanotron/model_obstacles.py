@@ -39,4 +39,5 @@ def _of_experts(entry: ModelEntry) -> dict[str, str | bool]:
     return {
         "experts.shared_expert_gate": ungated and "always has a gate of shared experts",
         "experts.router_bias": experts.router_bias and "has no bias in the router",
+        "experts.groups": experts.groups_per_token < experts.groups and "routes over all experts",
     }
