@@ -1,5 +1,6 @@
 """The layouts that a case may mean: one where it says all, several where it leaves micro-batch or recompute open."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,6 +46,8 @@ MODULE_WORDS = {
     "moe": RecomputedModule.EXPERTS,
     "shared_experts": RecomputedModule.SHARED_EXPERTS,
 }
+# Dispatchers that exist between expert ranks only.
+SPREADING = re.compile(r"\b(deep|hybrid)[ _-]?ep\b", re.IGNORECASE)
 
 
 def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
@@ -65,13 +68,15 @@ def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tupl
         for recompute in recomputes
         for micro_batch in _micro_batches(case, layout)
     )
-    return candidates, tuple(_assumptions(case.layout))
+    return candidates, tuple(_assumptions(case, layout))
 
 
 def _degrees(case: Case) -> Layout:
     given = case.layout
     data_parallel = _data_parallel(case)
     replicas = data_parallel * given.context_parallel
+    expert_parallel = _expert_parallel(case, replicas)
+    expert_tensor_parallel = _expert_tensor_parallel(case, replicas, expert_parallel)
     return Layout(
         tensor_parallel=given.tensor_parallel,
         sequence_parallel=given.sequence_parallel,
@@ -82,9 +87,9 @@ def _degrees(case: Case) -> Layout:
         split=split_of_case(case),
         vocabulary_parallel=bool(given.vocabulary_parallel),
         data_parallel=data_parallel,
-        axis_order=_axis_order(case, replicas),
-        expert_parallel=_expert_parallel(case),
-        expert_tensor_parallel=_expert_tensor_parallel(case, replicas),
+        axis_order=_axis_order(case, expert_parallel * expert_tensor_parallel),
+        expert_parallel=expert_parallel,
+        expert_tensor_parallel=expert_tensor_parallel,
         zero_stage=given.zero_stage,
         zero_shard=_zero_shard(given, replicas),
         gradient_shard=given.gradient_shard_devices,
@@ -107,18 +112,35 @@ def _data_parallel(case: Case) -> int:
     return devices // others
 
 
-def _expert_parallel(case: Case) -> int:
-    degree = case.layout.expert_parallel
-    if case.model.moe is None and degree > 1:
-        raise InputError(f"expert parallelism {degree} of a model without experts", path="layout.expert_parallel")
-    if case.model.moe is not None and case.model.moe.experts % degree:
+def _expert_parallel(case: Case, replicas: int) -> int:
+    """Give the degree; the widest there can be where a dispatcher is named that one of 1 has no use for."""
+    degree, experts = case.layout.expert_parallel, case.model.moe
+    if experts is None:
+        if degree > 1:
+            raise InputError(f"expert parallelism {degree} of a model without experts", path="layout.expert_parallel")
+        return degree
+    if degree == 1 and _spreading(case) is not None:
+        return math.gcd(experts.experts, replicas * case.layout.tensor_parallel)
+    if experts.experts % degree:
         raise InputError(
-            f"{case.model.moe.experts} experts aren't shared evenly by {degree} devices", path="layout.expert_parallel"
+            f"{experts.experts} experts aren't shared evenly by {degree} devices", path="layout.expert_parallel"
         )
     return degree
 
 
-def _expert_tensor_parallel(case: Case, replicas: int) -> int:
+def _spreading(case: Case) -> str | None:
+    """Give the name of the dispatcher between expert ranks that a case has; None beside expert-tensor ranks, too.
+
+    Expert-tensor ranks may exchange tokens by it as well (megatron/core/transformer/moe/token_dispatcher.py).
+    """
+    given = case.layout
+    if case.model.moe is None or (given.expert_tensor_parallel or given.tensor_parallel) > 1:
+        return None
+    found = SPREADING.search(f"{given.kernel} {given.dispatcher} {case.model.moe.dispatcher}")
+    return found[0] if found else None
+
+
+def _expert_tensor_parallel(case: Case, replicas: int, expert_parallel: int) -> int:
     """Give the degree that is asked for, else Megatron's default, the tensor degree, else 1: the first that fits."""
     given = case.layout
     if case.model.moe is None:
@@ -126,21 +148,20 @@ def _expert_tensor_parallel(case: Case, replicas: int) -> int:
     devices = replicas * given.tensor_parallel
     wanted = (given.tensor_parallel, 1) if given.expert_tensor_parallel is None else (given.expert_tensor_parallel,)
     for degree in wanted:
-        if devices % (given.expert_parallel * degree) == 0:
+        if devices % (expert_parallel * degree) == 0:
             return degree
     raise InputError(
-        f"expert parallelism {given.expert_parallel} x {wanted[-1]} doesn't divide the {devices} devices of a stage",
+        f"expert parallelism {expert_parallel} x {wanted[-1]} doesn't divide the {devices} devices of a stage",
         path="layout.expert_parallel",
     )
 
 
-def _axis_order(case: Case, replicas: int) -> AxisOrder:
+def _axis_order(case: Case, expert_ranks: int) -> AxisOrder:
     """Give the order that is asked for; with context parallelism, data is not outermost in any layout."""
     given = case.layout
     order = given.axis_order or AxisOrder.PIPELINE_OUTERMOST
     if order is AxisOrder.PIPELINE_OUTERMOST or given.context_parallel > 1:
         return AxisOrder.PIPELINE_OUTERMOST
-    expert_ranks = given.expert_parallel * _expert_tensor_parallel(case, replicas)
     if case.model.moe is not None and expert_ranks != given.tensor_parallel:
         raise InputError(
             f"with data outermost, experts have as many replicas as the rest: expert x expert-tensor parallelism is "
@@ -222,7 +243,13 @@ def _powers_of_two_in(share: int) -> Iterator[int]:
         size *= 2
 
 
-def _assumptions(given: CaseLayout) -> Iterator[str]:
+def _assumptions(case: Case, layout: Layout) -> Iterator[str]:
+    given = case.layout
+    if layout.expert_parallel > given.expert_parallel:
+        yield (
+            f"{_spreading(case)} is between expert ranks, whose number isn't given: expert parallelism is taken to be "
+            f"{layout.expert_parallel}, the most that divides the experts and the devices of a stage"
+        )
     method = given.context_parallel_method
     if given.context_parallel > 1 and method is not None and method not in METHOD_NAMES:
         yield f"context parallelism by {method!r:.40} is taken to be a ring"
