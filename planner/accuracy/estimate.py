@@ -24,6 +24,7 @@ from meshwright.planner.accuracy.case_file import load_cases
 from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.case_pipeline import with_full_streams
+from meshwright.planner.accuracy.case_routing import with_published_routing
 from meshwright.planner.accuracy.case_stack import stack_for, with_switches
 from meshwright.planner.practices import practices_of
 from meshwright.planner.uncertainty import Interval, Knowledge, Quantity, interval, reasons
@@ -123,6 +124,7 @@ def estimate(
 def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> tuple[Job, tuple[str, ...]]:
     """Give the job of a case, without its layout, and what had to be assumed of it. Raises InputError."""
     model, of_model = transformer_of_case(case.model)
+    model, of_routing = with_published_routing(model, case)
     cluster, of_cluster = cluster_of_case(case.cluster, machine)
     stack, of_stack = stack_for(case.framework, stacks, default=machine.stack)
     job = Job(
@@ -133,7 +135,7 @@ def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> t
         global_batch=case.batch.global_batch,
         sequence_length=case.model.sequence_length,
     )
-    return job, (*of_model, *of_cluster, *of_stack)
+    return job, (*of_model, *of_routing, *of_cluster, *of_stack)
 
 
 def _file(source: str | Path | Case) -> Iterator[_Filed]:
