@@ -111,6 +111,8 @@ def deepseek_v3(entry: ModelEntry) -> Fields:
         "n_routed_experts": experts.experts,
         "n_shared_experts": experts.shared_ffn_hidden // experts.ffn_hidden,
         "first_k_dense_replace": experts.dense_layers,
+        "n_group": experts.groups,
+        "topk_group": experts.groups_per_token,
         "q_lora_rank": latent.query_rank,
         "kv_lora_rank": latent.kv_rank,
         "qk_nope_head_dim": latent.nope_head_dim,
