@@ -53,7 +53,7 @@ from meshwright.costmodels.parameters import total_parameters
 from meshwright.planner.mixed.alone import Alone, alone
 from meshwright.planner.mixed.chain_choices import choices
 from meshwright.planner.mixed.chain_configs import Configurations, configurations
-from meshwright.planner.mixed.chain_cut import ChainCut, Known, best_chain_cut
+from meshwright.planner.mixed.chain_cut import ChainCut, Known, Solved, best_chain_cut
 from meshwright.planner.mixed.chain_members import members_of
 from meshwright.planner.mixed.laws import best_shares, least_s
 from meshwright.planner.mixed.question import Mixed
@@ -167,19 +167,24 @@ class _Search:
     def _cut(self, shape: Shape, found: Configurations, row: int, bound_s: float, steps_s: dict[Shape, float]) -> None:
         """Cut one configuration of a pipeline through islands, and keep the cut where it is the best."""
         left, total = self._left, -(-self.asked.batch // int(found.sequences[row]))
-        solved = best_chain_cut(
+        solved = self._best_cut(shape, found, row, total)
+        self.bound_s[shape] = min(self.bound_s[shape], bound_s if left < 1.0 else max(solved.bound_s, bound_s))
+        if solved.cut is not None:
+            self._take(self._piped(shape, solved.cut), steps_s)
+        if left < 1.0 and not found.buffered:
+            self._take(self._skipped(shape, found, row, total), steps_s)
+
+    def _best_cut(self, shape: Shape, found: Configurations, row: int, total: int, *, skipped: float = 0.0) -> Solved:
+        """Find how to cut one configuration of a pipeline through islands, in less than the best step so far."""
+        return best_chain_cut(
             found,
             row,
             total=total,
             memory_limits_bytes=self._limits_of(shape[0]),
             below_s=self.bar_s,
             known=self.figures,
+            skipped=skipped,
         )
-        self.bound_s[shape] = min(self.bound_s[shape], bound_s if left < 1.0 else max(solved.bound_s, bound_s))
-        if solved.cut is not None:
-            self._take(self._piped(shape, solved.cut), steps_s)
-        if left < 1.0 and not found.buffered:
-            self._take(self._skipped(shape, found, row, total), steps_s)
 
     def _piped(self, shape: Shape, cut: ChainCut) -> Solution:
         """Give a pipeline through islands that has no replicas elsewhere."""
@@ -204,15 +209,7 @@ class _Search:
         count = skipped_stages(stages, percent=percent)
         if not count:
             return None
-        solved = best_chain_cut(
-            found,
-            row,
-            total=total,
-            memory_limits_bytes=self._limits_of(shape[0]),
-            below_s=self.bar_s,
-            known=self.figures,
-            skipped=count / (stages - 2),
-        )
+        solved = self._best_cut(shape, found, row, total, skipped=count / (stages - 2))
         if solved.cut is None:
             return None
         way, passes_s = skipping(solved.cut.forward_s, solved.cut.backward_s, total, percent=percent)
