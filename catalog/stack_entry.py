@@ -28,6 +28,17 @@ class RecomputedModule(StrEnum):
     EVERY_OTHER_PRODUCT = "every_other_product"
 
 
+class LossKernels(StrEnum):
+    """What the loss is made of: one kernel each way, PyTorch's log-softmax, or an operator after the other.
+
+    The last is Megatron's vocabulary-parallel cross entropy (core/tensor_parallel/cross_entropy.py).
+    """
+
+    FUSED = "fused"
+    SOFTMAX = "softmax"
+    OPERATORS = "operators"
+
+
 class Axis(StrEnum):
     """A parallelism that not every stack has; all have data parallelism."""
 
@@ -103,9 +114,7 @@ class StackEntry(Entry):
     dynamic_scaling: in 8 bits an operand is scaled by its own largest value, for which it is read once more, instead of
     by those of earlier steps (torchao's tensor-wise recipe, against TransformerEngine's delayed scaling).
     narrow_parameters: in those formats the parameters themselves are held in them (fp8-param-gather).
-    fused_loss: the loss goes over the logits once each way.
-    eager_loss: where it isn't fused, an operator after the other goes over them (Megatron's vocabulary-parallel cross
-    entropy) instead of PyTorch's log-softmax.
+    loss: how the loss goes over the logits.
     logits_bytes: bytes held for each logit when the loss turns back: the 16-bit logits, and fp32 copies of them.
     dropout: attention and hidden dropout are on.
     gradient_bytes: bytes of one accumulated gradient; 2 where the backward pass leaves 16-bit gradients.
@@ -174,8 +183,7 @@ class StackEntry(Entry):
     narrow_inputs: bool
     dynamic_scaling: bool
     narrow_parameters: bool
-    fused_loss: bool
-    eager_loss: bool
+    loss: LossKernels
     logits_bytes: Annotated[int, Field(ge=2, le=32)]
     dropout: bool
     gradient_bytes: Annotated[int, Field(ge=2, le=4)]

@@ -6,7 +6,7 @@ micro-batch's: it looks up what rows it has of the embedding, and makes its logi
 
 import numpy as np
 
-from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.stack_entry import LossKernels
 from meshwright.costmodels.collectives import Group, all_reduce_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import products_time_s
@@ -20,20 +20,12 @@ from meshwright.costmodels.state import local_vocabulary
 # (4 + 4); backward the gradient is made in place (4 + 4) and cast back (4 + 2). Megatron's, an operator after the other
 # (core/tensor_parallel/cross_entropy.py): the cast (2 + 4), the maximum (4), less it (4 + 4), exponentials (4 + 4),
 # their sum (4), divided by it (4 + 4); backward as above.
-FUSED_LOSS_BYTES = (4, 4)
-SOFTMAX_LOSS_BYTES = (18, 14)
-EAGER_LOSS_BYTES = (38, 14)
+LOSS_BYTES = {LossKernels.FUSED: (4, 4), LossKernels.SOFTMAX: (18, 14), LossKernels.OPERATORS: (38, 14)}
 
 
 def _streaming_s(job: Job, moved_bytes: FloatArray) -> FloatArray:
     device = job.cluster.device
     return moved_bytes / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)
-
-
-def _loss_bytes(stack: StackEntry) -> tuple[int, int]:
-    if stack.fused_loss:
-        return FUSED_LOSS_BYTES
-    return EAGER_LOSS_BYTES if stack.eager_loss else SOFTMAX_LOSS_BYTES
 
 
 def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
@@ -73,7 +65,7 @@ def head_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
     forward, backward = products_time_s(job, (head_product(job, layouts),))
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     message_s = all_reduce_s(job.cluster, group, ACTIVATION_BYTES * job.model.hidden * tokens)
-    loss_forward_bytes, loss_backward_bytes = _loss_bytes(job.stack)
+    loss_forward_bytes, loss_backward_bytes = LOSS_BYTES[job.stack.loss]
     forward_s = forward + _streaming_s(job, loss_forward_bytes * tokens * vocabulary)
     backward_s = backward + _streaming_s(job, loss_backward_bytes * tokens * vocabulary) + message_s
     predicted, width = job.model.mtp_layers, job.model.hidden / layouts.tensor_parallel

@@ -153,13 +153,13 @@ def test_embedding_gathers_rows(round_job: Callable[..., Job]) -> None:
 def test_head_is_a_product_over_the_padded_vocabulary_and_a_loss(round_job: Callable[..., Job]) -> None:
     # 50257 pads to 50304. Beside the product, passes over the logits: between one and twenty bytes each at 500 GB/s.
     layouts = LayoutTable.of([Layout()])
-    fused, unfused = (round_job(model={"vocab": 50257}, stack={"fused_loss": flag}) for flag in (True, False))
+    fused, unfused = (round_job(model={"vocab": 50257}, stack={"loss": kernels}) for kernels in ("fused", "softmax"))
     sizes = {name: np.array([size]) for name, size in (("rows", 1e3), ("columns", 50304.0), ("inner", 1024.0))}
     product_s, _ = products_time_s(fused, (Matmul(**sizes, count=np.ones(1)),))
     byte_s = 1e3 * 50304 / 500e9
     fused_loss_s, unfused_loss_s = (float((head_s(job, layouts)[0] - product_s)[0]) for job in (fused, unfused))
     assert byte_s < fused_loss_s < unfused_loss_s < 20 * byte_s
-    eager = round_job(model={"vocab": 50257}, stack={"fused_loss": False, "eager_loss": True})
+    eager = round_job(model={"vocab": 50257}, stack={"loss": "operators"})
     # Megatron's moves 38 bytes a logit where PyTorch's moves 18.
     assert float((head_s(eager, layouts)[0] - product_s)[0]) == pytest.approx(unfused_loss_s * 38 / 18)
 

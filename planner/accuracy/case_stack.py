@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.stack_entry import LossKernels, StackEntry
 from meshwright.planner.accuracy.case import Case, CaseLayout
 from meshwright.planner.accuracy.case_layout import recomputed_modules
 
@@ -61,8 +61,8 @@ def _overlaps(layout: CaseLayout) -> dict[str, bool]:
     return {name: switch for name, switch in given.items() if switch is not None}
 
 
-def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
-    update: dict[str, bool | float] = {}
+def _kernels(layout: CaseLayout) -> dict[str, bool | float | LossKernels]:
+    update: dict[str, bool | float | LossKernels] = {}
     if layout.flash_attention is not None:
         update["fused_attention"] = layout.flash_attention
     if layout.compile:
@@ -70,7 +70,7 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float]:
     if layout.dropout is not None:
         update["dropout"] = layout.dropout > 0
     if layout.cross_entropy_fusion is not None:
-        update |= {"fused_loss": True, "logits_bytes": FUSED_LOGITS_BYTES}
+        update |= {"loss": LossKernels.FUSED, "logits_bytes": FUSED_LOGITS_BYTES}
     if layout.fp8_params in {True, "True"}:
         update["narrow_parameters"] = True
     if layout.deterministic:

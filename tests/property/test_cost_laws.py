@@ -14,7 +14,7 @@ from meshwright.catalog.context_method import ContextMethod
 from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
-from meshwright.catalog.stack_entry import RecomputedModule
+from meshwright.catalog.stack_entry import LossKernels, RecomputedModule
 from meshwright.costmodels.activations import layer_activations
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import SCHEDULES, FloatArray, Layout, LayoutTable, Recompute
@@ -56,7 +56,7 @@ STACKS: Mapping[str, dict[str, Any]] = {
         "fused_residual": False,
         "permutation_bytes": 36,
         "fused_accumulation": False,
-        "fused_loss": False,
+        "loss": LossKernels.OPERATORS,
         "dropout": True,
         "gradient_bytes": 2,
         "reduce_bytes": 2,

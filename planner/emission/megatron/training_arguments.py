@@ -1,7 +1,7 @@
 """What Megatron-LM is told of the step: batch, precision, and what runs beside what."""
 
 from meshwright.catalog.precision import Precision
-from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.stack_entry import LossKernels, StackEntry
 from meshwright.planner.emission.megatron.arguments import Arguments, Value
 from meshwright.planner.plan_schema import Plan
 
@@ -51,7 +51,7 @@ def _fusions(stack: StackEntry) -> dict[str, Value]:
         "no-rope-fusion": not stack.fused_rotary,
         "no-bias-swiglu-fusion": not stack.fused_activation,
         "no-bias-dropout-fusion": not stack.fused_residual,
-        "cross-entropy-loss-fusion": stack.fused_loss,
+        "cross-entropy-loss-fusion": stack.loss is LossKernels.FUSED,
         "deterministic-mode": stack.deterministic,
     }
     return {name: True for name, wanted in switches.items() if wanted}

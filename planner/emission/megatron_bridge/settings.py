@@ -7,7 +7,7 @@ optimizer is the distributed one, its precision sets in which format gradients a
 from typing import Any
 
 from meshwright.catalog.precision import Precision
-from meshwright.catalog.stack_entry import StackEntry
+from meshwright.catalog.stack_entry import LossKernels, StackEntry
 from meshwright.costmodels.layout import Layout
 from meshwright.costmodels.transformer import Experts, Transformer, transformer_of
 from meshwright.planner.emission.megatron.layout_arguments import layout_arguments
@@ -55,7 +55,7 @@ def _model(plan: Plan, layout: Layout) -> Section:
         "bias_activation_fusion": stack.fused_activation and (entry.gated_mlp or entry.output_bias),
         "bias_dropout_fusion": stack.fused_residual,
         "apply_rope_fusion": stack.fused_rotary,
-        "cross_entropy_loss_fusion": stack.fused_loss,
+        "cross_entropy_loss_fusion": stack.loss is LossKernels.FUSED,
         **({"deterministic_mode": True} if stack.deterministic else {}),
     }
 
