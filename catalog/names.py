@@ -14,6 +14,26 @@ def canonical_name(name: str) -> str:
     return "".join(character for character in name.casefold() if character not in ".-_ ")
 
 
+def is_slip_of(name: str, known: str) -> bool:
+    """Tell whether `name` was meant to be `known`: with a letter too many, too few, or two that changed places.
+
+    Another letter in the place of one is no slip: such names often are of another thing (tp_overlap, dp_overlap).
+    """
+    name, known = canonical_name(name), canonical_name(known)
+    if name == known:
+        return True
+    short, long = sorted((name, known), key=len)
+    if len(long) == len(short) + 1:
+        return any(long[:place] + long[place + 1 :] == short for place in range(len(long)))
+    differ = [place for place, (one, other) in enumerate(zip(name, known, strict=False)) if one != other]
+    return (
+        len(name) == len(known)
+        and len(differ) == 2
+        and differ[1] == differ[0] + 1
+        and (name[differ[0]], name[differ[1]]) == (known[differ[1]], known[differ[0]])
+    )
+
+
 def match_name(name: str, known: Iterable[str], *, kind: str) -> str:
     """Give the member of `known` that `name` spells.
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from meshwright.catalog.errors import InputError
 from meshwright.catalog.lookup import entry_names
-from meshwright.catalog.names import canonical_name, match_name
+from meshwright.catalog.names import canonical_name, is_slip_of, match_name
 
 KNOWN = ("dgx-h100", "cloud-h100", "gb200-nvl72", "llama-3.1-70b")
 
@@ -46,3 +46,13 @@ def test_no_two_catalog_names_are_spelt_alike(kind: str) -> None:
 @given(st.text(max_size=40))
 def test_a_spelling_stays_itself_when_made_canonical_again(name: str) -> None:
     assert canonical_name(canonical_name(name)) == canonical_name(name)
+
+
+@pytest.mark.parametrize("typed", ["tensor_paralel", "tensor_paralllel", "tenosr_parallel", "Tensor-Parallel"])
+def test_a_slip_is_a_letter_too_many_too_few_or_two_that_changed_places(typed: str) -> None:
+    assert is_slip_of(typed, "tensor_parallel")
+
+
+@pytest.mark.parametrize("other", ["sensor_parallel", "tensor_parallel_2d", "parallel", "nesort_parallel"])
+def test_another_letter_makes_another_name(other: str) -> None:
+    assert not is_slip_of(other, "tensor_parallel")

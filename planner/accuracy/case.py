@@ -1,18 +1,20 @@
 """The schema of a case: everything needed to predict one training step and, where it was measured, what was measured.
 
 `catalog/measurements/README.md` explains the fields. Units are in the names, since the figures are copied from tables.
-A key that isn't listed here is an error. Switches whose text is only told to people (`Remark`) change no prediction.
+A key that isn't listed here is an error, but in an `OpenEntry`, since sources have words of their own for what they
+switch on. Switches whose text is only told to people (`Remark`) change no prediction.
 """
 
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from meshwright.catalog.axis_order import AxisOrder
 from meshwright.catalog.entry import Entry, Name, Natural, field_error
 from meshwright.catalog.model_entry import GroupCount, require_groups
+from meshwright.catalog.names import is_slip_of
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.layout import Recompute
@@ -95,7 +97,26 @@ class MemoryKind(StrEnum):
     NVIDIA_SMI = "nvidia_smi"
 
 
-class CaseExperts(Entry):
+class OpenEntry(Entry):
+    """An entry whose source may say more than is known here: other keys are kept, misspelt ones are errors."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _none_is_misspelt(self) -> Self:
+        for key in self.unknown_keys:
+            meant = next((known for known in type(self).model_fields if is_slip_of(key, known)), "")
+            if meant or not key.isprintable():
+                raise field_error(key, "is not a known key", hint=f"did you mean {meant}?" if meant else "")
+        return self
+
+    @property
+    def unknown_keys(self) -> tuple[str, ...]:
+        """The keys that nothing here knows, in order."""
+        return tuple(self.model_extra or ())
+
+
+class CaseExperts(OpenEntry):
     """A mixture of experts.
 
     shared_experts, n_shared_experts: how many experts every token visits; shared_expert_ffn: their width together.
@@ -154,10 +175,11 @@ class CaseLatentAttention(Entry):
     v_head_dim: Size
 
 
-class CaseModel(Entry):
+class CaseModel(OpenEntry):
     """A decoder-only transformer.
 
-    attention: "alternating full / sliding window N" where every other layer looks back N tokens only.
+    attention: "full", "sliding window N" where each layer looks back N tokens only, or "alternating full / sliding
+    window N" where every other one does.
     """
 
     name: Name = "model"
@@ -172,7 +194,7 @@ class CaseModel(Entry):
     tied_embeddings: Bool
     sequence_length: Size
     parameters_billion: Billion | None = None
-    attention: Annotated[str, Field(pattern=r"^alternating full / sliding window [1-9][0-9]{0,8}$")] | None = None
+    attention: Text | None = None
     moe: CaseExperts | None = None
     mla: CaseLatentAttention | None = None
     mtp_layers: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
@@ -198,11 +220,6 @@ class CaseModel(Entry):
         except ValueError as error:
             raise field_error("moe.moe_layer_freq", str(error)) from None
 
-    @property
-    def window(self) -> int | None:
-        """Tokens that every other layer looks back."""
-        return int(self.attention.rsplit(" ", 1)[1]) if self.attention else None
-
 
 class CaseCluster(Entry):
     """`devices` of a catalog device; `inter_node_gbps_per_node` is the network of one node, per direction, in Gb/s."""
@@ -214,8 +231,11 @@ class CaseCluster(Entry):
     inter_node_gbps_per_node: GigabitsPerSecond | None = None
 
 
-class CaseLayout(Entry):
-    """Degrees, and the switches that the source names. What is left out takes the framework's usual setting."""
+class CaseLayout(OpenEntry):
+    """Degrees, and the switches that the source names. What is left out takes the framework's usual setting.
+
+    overlap: "none", and what that is of, where nothing is hidden.
+    """
 
     tensor_parallel: Size = 1
     sequence_parallel: Bool = False
@@ -236,7 +256,7 @@ class CaseLayout(Entry):
     recompute: Recompute | None = None
     recompute_detail: Remark | None = None
     flash_attention: Switch | None = None
-    overlap: Annotated[str, Field(pattern=r"^none\b", max_length=200)] | None = None
+    overlap: Remark | None = None
     overlap_grad_reduce: Switch | None = None
     overlap_param_gather: Switch | None = None
     tp_comm_overlap: Switch | None = None

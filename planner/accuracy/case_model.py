@@ -4,9 +4,11 @@ Tables print the dimensions that decide the cost and leave the family unsaid, so
 Llama-like (RMS norm, rotary positions, no biases), others GPT-like (layer norm, learned positions, biases everywhere).
 """
 
+import re
 from dataclasses import replace
 
 from meshwright.catalog.document import validate
+from meshwright.catalog.errors import InputError
 from meshwright.catalog.model_entry import ExpertsEntry, LatentAttentionEntry, ModelEntry, Norm, Positions
 from meshwright.costmodels.transformer import Experts, Layer, Transformer, transformer_of
 from meshwright.planner.accuracy.case import CaseExperts, CaseModel
@@ -18,8 +20,9 @@ GPT_VOCAB = 50_257
 def transformer_of_case(model: CaseModel) -> tuple[Transformer, tuple[str, ...]]:
     """Give the transformer of a case, and what had to be assumed of it, a sentence each.
 
-    Raises InputError where a size is beyond what a model can have.
+    Raises InputError where a size is beyond what a model can have, and where the model has what isn't modelled.
     """
+    _require_known(model)
     assumptions = []
     vocab = model.vocab
     if vocab is None:
@@ -28,6 +31,27 @@ def transformer_of_case(model: CaseModel) -> tuple[Transformer, tuple[str, ...]]
     if model.moe is not None and model.moe.capacity_factor is not None and not model.moe.padded_to_capacity:
         assumptions.append("the router is taken to be balanced but for what the capacity factor drops")
     return _with_experts(model, _entry(model, vocab)), tuple(assumptions)
+
+
+def _require_known(model: CaseModel) -> None:
+    """Refuse a model of which a key tells what nothing here knows: whatever that is may change all."""
+    unknown = [*model.unknown_keys, *(f"moe.{key}" for key in (model.moe.unknown_keys if model.moe else ()))]
+    if unknown:
+        raise InputError("isn't modelled", path=f"model.{unknown[0]}", hint="leave it out where it changes no cost")
+
+
+def _window(attention: str | None) -> tuple[int | None, int]:
+    """Give the tokens that layers look back, and which of them to all: each n-th one, or none for 0."""
+    if attention in {None, "full"}:
+        return None, 0
+    found = re.fullmatch(r"(alternating full / )?sliding window ([1-9][0-9]{0,8})", attention or "")
+    if found is None:
+        raise InputError(
+            f"{attention!r:.60} isn't modelled",
+            path="model.attention",
+            hint='say "full", "sliding window N", or "alternating full / sliding window N"',
+        )
+    return int(found[2]), 2 if found[1] else 0
 
 
 def _load(experts: CaseExperts) -> float:
@@ -53,6 +77,7 @@ def _loaded(layer: Layer, load: float) -> Layer:
 
 def _entry(model: CaseModel, vocab: int) -> ModelEntry:
     gated = model.gated_mlp
+    window, window_frequency = _window(model.attention)
     document = {
         "name": model.name,
         "source": "the case",
@@ -71,8 +96,8 @@ def _entry(model: CaseModel, vocab: int) -> ModelEntry:
         "qkv_bias": not gated,
         "output_bias": not gated,
         "mlp_bias": not gated,
-        "window": model.window,
-        "window_frequency": 2 if model.window else 0,
+        "window": window,
+        "window_frequency": window_frequency,
         "latent_attention": _latent(model),
         "mtp_layers": model.mtp_layers,
     }

@@ -1,6 +1,7 @@
 """The software of a case: the catalog's stack of its framework, with the case's switches laid over it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from meshwright.catalog.stack_entry import LossKernels, StackEntry
 from meshwright.planner.accuracy.case import Case, CaseLayout
@@ -49,8 +50,22 @@ def with_switches(stack: StackEntry, case: Case) -> StackEntry:
     return stack.model_copy(update=defaults | _overlaps(layout) | _kernels(layout) | _formats(layout))
 
 
+def switch_assumptions(layout: CaseLayout) -> Iterator[str]:
+    """Give a sentence for each switch of a case that changes nothing, for nothing here knows it."""
+    if layout.overlap is not None and not _hides_nothing(layout):
+        yield f"layout.overlap {layout.overlap!r:.40} isn't known: what overlaps is what the software does by default"
+    for key in layout.unknown_keys:
+        yield f"layout.{key:.60} isn't a known switch: it changes nothing"
+
+
+def _hides_nothing(layout: CaseLayout) -> bool:
+    if isinstance(layout.overlap, str):
+        return re.match(r"none\b", layout.overlap) is not None
+    return layout.overlap is False
+
+
 def _overlaps(layout: CaseLayout) -> dict[str, bool]:
-    if layout.overlap is not None:
+    if _hides_nothing(layout):
         every = ("overlap_gradients", "overlap_parameters", "overlap_tensor", "overlap_pipeline")
         return dict.fromkeys(every, False)
     given = {

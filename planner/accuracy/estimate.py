@@ -25,7 +25,7 @@ from meshwright.planner.accuracy.case_layout import layouts_of_case
 from meshwright.planner.accuracy.case_model import transformer_of_case
 from meshwright.planner.accuracy.case_pipeline import with_full_streams
 from meshwright.planner.accuracy.case_routing import with_published_routing
-from meshwright.planner.accuracy.case_stack import stack_for, with_switches
+from meshwright.planner.accuracy.case_stack import stack_for, switch_assumptions, with_switches
 from meshwright.planner.practices import practices_of
 from meshwright.planner.uncertainty import Interval, Knowledge, Quantity, interval, reasons
 
@@ -135,7 +135,7 @@ def job_of_case(case: Case, machine: Machine, stacks: Sequence[StackEntry]) -> t
         global_batch=case.batch.global_batch,
         sequence_length=case.model.sequence_length,
     )
-    return job, (*of_model, *of_routing, *of_cluster, *of_stack)
+    return job, (*of_model, *of_routing, *of_cluster, *of_stack, *switch_assumptions(case.layout))
 
 
 def _file(source: str | Path | Case) -> Iterator[_Filed]:
