@@ -150,7 +150,7 @@ def test_schedules_by_their_published_names(case_document: MakeDocument, spellin
         ({"layout": {"recompute": "some"}}, "0.layout.recompute", "'selective'"),
         ({"layout": {"schedule": "pipedream"}}, "0.layout.schedule", "'1f1b'"),
         ({"layout": {"zero_stage": 4}}, "0.layout.zero_stage", "less than or equal to 3"),
-        ({"layout": {"cuda_graph": "maybe"}}, "0.layout.cuda_graph", "true or false"),
+        ({"layout": {"cuda_graph": 2}}, "0.layout.cuda_graph", "true or false"),
         ({"measured": {"step_time_s": -1.0}}, "0.measured.step_time_s", "must be from 1e-06 to 1e+09 seconds"),
         ({"measured": {"step_time_s": 1e-300}}, "0.measured.step_time_s", "must be from 1e-06 to 1e+09 seconds"),
         ({"measured": {"step_time_s": 1e18}}, "0.measured.step_time_s", "must be from 1e-06 to 1e+09 seconds"),

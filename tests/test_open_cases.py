@@ -53,6 +53,36 @@ def test_what_overlaps_is_read_where_it_is_none(
     assert any(text.startswith("layout.overlap") for text in given.assumptions) is told
 
 
+def test_a_switch_may_name_what_does_it(make_case: MakeCase) -> None:
+    on, off, named, none = (
+        only(make_case(layout={"flash_attention": setting})).predicted for setting in (True, False, "v3", "none")
+    )
+    assert on is not None
+    assert off is not None
+    assert named is not None
+    assert none is not None
+    assert named.step_time_s == on.step_time_s < off.step_time_s == none.step_time_s
+    assert set(named.assumptions) - set(on.assumptions) == {"layout.flash_attention 'v3' is taken for on"}
+    assert none.assumptions == off.assumptions
+
+
+@pytest.mark.parametrize(
+    ("formats", "like", "told"),
+    [("bf16", "fp16/bf16", False), ("fp32/bf16", None, True), ("by bucket", None, True)],
+)
+def test_gradients_are_added_up_in_formats_that_are_known(
+    make_case: MakeCase, formats: str, like: str | None, *, told: bool
+) -> None:
+    given, other = (
+        only(make_case(framework="Megatron-Core", layout={"grad_accumulation": each})).predicted
+        for each in (formats, like)
+    )
+    assert given is not None
+    assert other is not None
+    assert given.peak_memory_bytes == other.peak_memory_bytes
+    assert any("layout.grad_accumulation" in text for text in given.assumptions) is told
+
+
 @pytest.mark.parametrize(
     ("model", "path"),
     [

@@ -7,7 +7,7 @@ switch on. Switches whose text is only told to people (`Remark`) change no predi
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -44,7 +44,7 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 def _switch(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
-    return {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
+    return {"True": True, "False": False, "none": False}.get(value, value) if isinstance(value, str) else value
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
@@ -74,6 +74,8 @@ def _schedule(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
 
 
 Switch = Annotated[bool, BeforeValidator(_switch), Field(strict=True)]
+# On, off, or on with the name of what does it.
+Setting = Switch | Annotated[str, Field(min_length=1, max_length=200)]
 Figure = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Seconds = Annotated[Figure, _within(1e-6, 1e9, "seconds")]
 GigabitsPerSecond = Annotated[Figure, _within(1e-6, 1e9, "Gb/s")]
@@ -235,6 +237,7 @@ class CaseLayout(OpenEntry):
     """Degrees, and the switches that the source names. What is left out takes the framework's usual setting.
 
     overlap: "none", and what that is of, where nothing is hidden.
+    grad_accumulation: the format in which gradients are added up, "fp32" or one of 16 bits.
     """
 
     tensor_parallel: Size = 1
@@ -255,19 +258,19 @@ class CaseLayout(OpenEntry):
     schedule: Annotated[Schedule, BeforeValidator(_schedule)] | None = None
     recompute: Recompute | None = None
     recompute_detail: Remark | None = None
-    flash_attention: Switch | None = None
+    flash_attention: Setting | None = None
     overlap: Remark | None = None
-    overlap_grad_reduce: Switch | None = None
-    overlap_param_gather: Switch | None = None
-    tp_comm_overlap: Switch | None = None
-    async_tp: Switch | None = None
-    compile: Switch | None = None
-    cuda_graph: Switch | Literal["transformer_engine"] | None = None
-    grad_accumulation: Literal["fp32", "fp16/bf16"] | None = None
+    overlap_grad_reduce: Setting | None = None
+    overlap_param_gather: Setting | None = None
+    tp_comm_overlap: Setting | None = None
+    async_tp: Setting | None = None
+    compile: Setting | None = None
+    cuda_graph: Setting | None = None
+    grad_accumulation: Text | None = None
     dropout: Number | None = None
-    reuse_fp32_param: Switch | None = None
+    reuse_fp32_param: Setting | None = None
     first_last_pp_layers: Annotated[str, Field(pattern=r"^[0-9]{1,5}(,[0-9]{1,5})*$", max_length=2000)] | None = None
-    vocabulary_parallel: Switch | None = None
+    vocabulary_parallel: Setting | None = None
     asymmetric_pp: Remark | None = None
     pp_partition: Remark | None = None
     no_accumulation_fusion: Remark | None = None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from meshwright.catalog.stack_entry import LossKernels, StackEntry
-from meshwright.planner.accuracy.case import Case, CaseLayout
+from meshwright.planner.accuracy.case import Case, CaseLayout, Setting
 from meshwright.planner.accuracy.case_layout import recomputed_modules
 
 # A captured graph is launched once a step; what is left a layer is its share of that.
@@ -15,6 +15,10 @@ FUSED_LOGITS_BYTES = 6
 # what the stack says.
 SENT_PERMUTATION_BYTES = 8
 GATHERING = "allgather"
+# Bytes of a gradient that is added up in a format.
+GRADIENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+# The switches of a layout that may hold the name of what does it.
+SETTINGS = tuple(name for name, field in CaseLayout.model_fields.items() if field.annotation == Setting | None)
 # What torch.compile makes one kernel of each.
 COMPILED = ("fused_norm", "fused_rotary", "fused_activation", "fused_residual")
 
@@ -54,6 +58,11 @@ def switch_assumptions(layout: CaseLayout) -> Iterator[str]:
     """Give a sentence for each switch of a case that changes nothing, for nothing here knows it."""
     if layout.overlap is not None and not _hides_nothing(layout):
         yield f"layout.overlap {layout.overlap!r:.40} isn't known: what overlaps is what the software does by default"
+    for name in SETTINGS:
+        if isinstance(setting := getattr(layout, name), str):
+            yield f"layout.{name} {setting!r:.40} is taken for on"
+    if layout.grad_accumulation is not None and _accumulated_bytes(layout.grad_accumulation) is None:
+        yield f"layout.grad_accumulation {layout.grad_accumulation!r:.40} isn't known: it changes nothing"
     for key in layout.unknown_keys:
         yield f"layout.{key:.60} isn't a known switch: it changes nothing"
 
@@ -73,13 +82,13 @@ def _overlaps(layout: CaseLayout) -> dict[str, bool]:
         "overlap_parameters": layout.overlap_param_gather,
         "overlap_tensor": layout.tp_comm_overlap if layout.tp_comm_overlap is not None else layout.async_tp,
     }
-    return {name: switch for name, switch in given.items() if switch is not None}
+    return {name: bool(setting) for name, setting in given.items() if setting is not None}
 
 
 def _kernels(layout: CaseLayout) -> dict[str, bool | float | LossKernels]:
     update: dict[str, bool | float | LossKernels] = {}
     if layout.flash_attention is not None:
-        update["fused_attention"] = layout.flash_attention
+        update["fused_attention"] = bool(layout.flash_attention)
     if layout.compile:
         update |= dict.fromkeys(COMPILED, True)
     if layout.dropout is not None:
@@ -97,10 +106,15 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float | LossKernels]:
     return update
 
 
+def _accumulated_bytes(formats: str | None) -> int | None:
+    """Give the bytes of a gradient that is added up in one of some formats ("fp16/bf16"), None where none is known."""
+    sizes = {GRADIENT_BYTES.get(name) for name in (formats or "").split("/")}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _formats(layout: CaseLayout) -> dict[str, bool | int]:
     update: dict[str, bool | int] = {}
-    if layout.grad_accumulation is not None:
-        size = 4 if layout.grad_accumulation == "fp32" else 2
+    if size := _accumulated_bytes(layout.grad_accumulation):
         update |= {"gradient_bytes": size, "fp16_gradient_bytes": size, "reduce_bytes": size}
     if layout.reuse_fp32_param:
         update["master_bytes"] = 2
