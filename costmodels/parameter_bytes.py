@@ -4,6 +4,7 @@
 fp32 training     the parameter 4, its moments 8
 gradient          2 or 4, as the software accumulates it, in fp16 perhaps fewer than in bf16; 6 where the 16-bit form
                   stays beside the fp32 sum
+product           products read 2 bytes of a parameter, in fp32 training 4: what is gathered, unless it is quantised
 wire              what the software reduces in, but no more than what it accumulates in fp16, and 4 in fp32
 step_gradient     a 16-bit gradient is copied to fp32 for the update: 4 bytes while the optimizer steps
 """
@@ -43,6 +44,16 @@ def reduced_bytes(job: Job) -> int:
     if job.precision is Precision.FP16:
         return min(job.stack.reduce_bytes, gradient_bytes(job))
     return job.stack.reduce_bytes
+
+
+def computed_bytes(job: Job) -> int:
+    """Give the bytes of one parameter as products read it."""
+    return MASTER_BYTES if job.precision is Precision.FP32 else PARAMETER_BYTES
+
+
+def gathered_bytes(job: Job) -> int:
+    """Give the bytes of one parameter on the wire: those that products read, unless the software quantises them."""
+    return job.stack.gather_bytes if job.stack.gather_bytes < PARAMETER_BYTES else computed_bytes(job)
 
 
 def parameter_bytes(job: Job) -> ParameterBytes:

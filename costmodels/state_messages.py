@@ -28,7 +28,7 @@ import numpy as np
 from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, IntArray, LayoutTable
-from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, reduced_bytes
+from meshwright.costmodels.parameter_bytes import computed_bytes, gathered_bytes, reduced_bytes
 from meshwright.costmodels.sharding import Sharding, dense_sharding, expert_sharding
 from meshwright.costmodels.state import StageParameters
 
@@ -99,9 +99,10 @@ def _gathered_s(job: Job, group: Group, count: FloatArray, pieces: FloatArray) -
     """Give the seconds of gathering `count` parameters."""
     if group.size.max(initial=1) == 1:
         return np.zeros(count.shape)
-    seconds = pieces * all_gather_s(job.cluster, group, job.stack.gather_bytes * count / pieces)
-    if job.stack.gather_bytes < PARAMETER_BYTES:
-        converted_bytes = (PARAMETER_BYTES + job.stack.gather_bytes) * count * (1.0 + 1.0 / group.size)
+    sent_bytes, read_bytes = gathered_bytes(job), computed_bytes(job)
+    seconds = pieces * all_gather_s(job.cluster, group, sent_bytes * count / pieces)
+    if sent_bytes < read_bytes:
+        converted_bytes = (read_bytes + sent_bytes) * count * (1.0 + 1.0 / group.size)
         seconds = seconds + np.where(group.size > 1, converted_bytes, 0.0) / _streaming_bytes_per_s(job)
     return np.where(count > 0, seconds, 0.0)
 
@@ -123,7 +124,7 @@ def _reduced_s(job: Job, group: Group, count: FloatArray, pieces: FloatArray) ->
 def _exchanged_s(job: Job, group: Group, count: FloatArray, pieces: FloatArray) -> FloatArray:
     """Give the seconds of an all-to-all of `count` 4-bit gradients: converted, sent, and read back to be added up."""
     sent_s = pieces * all_to_all_s(job.cluster, group, QUANTISED_GRADIENT_BYTES * count / pieces)
-    converted_bytes = (PARAMETER_BYTES + 2 * QUANTISED_GRADIENT_BYTES) * count
+    converted_bytes = (computed_bytes(job) + 2 * QUANTISED_GRADIENT_BYTES) * count
     return np.where(group.size > 1, sent_s + converted_bytes / _streaming_bytes_per_s(job), 0.0)
 
 

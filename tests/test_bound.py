@@ -13,6 +13,7 @@ from meshwright.catalog.lookup import entry_names, stack_named
 from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import FloatArray, Layout, LayoutTable, Recompute
+from meshwright.costmodels.parameters import total_parameters
 from meshwright.costmodels.predict import predict_memory, predict_time
 from meshwright.planner.job_inputs import inputs_of, job_of
 from meshwright.planner.layout.bound import branch_bound_s, cut_bound_s, twig_bound_s
@@ -49,6 +50,20 @@ def checked(job: Job, limits_bytes: list[int], *, some: int = 10**9) -> tuple[Fl
 def test_no_layout_of_any_software_is_faster(stack: str, experts: dict[str, int] | None, toy_job: MakeJob) -> None:
     job = toy_job(16, global_batch=32, layers=6, experts=experts, **WIDE)
     checked(replace(job, stack=stack_named(stack)), [gib * GIB for gib in (6, 8, 10, 14, 20, 40)], some=300)
+
+
+def test_a_twig_copies_into_and_out_of_buffers(toy_job: MakeJob) -> None:
+    # ZeRO-3 over 8 ranks, 2 micro-batches: each reads 2 and writes 2 bytes of a parameter twice, and of its gradient
+    # reads 2 and writes 4, beside nothing.
+    job = toy_job(8, global_batch=16, layers=6, **WIDE)
+    job = replace(job, stack=stack_named("fsdp2"))
+    twig = LayoutTable.of([Layout(data_parallel=8, zero_stage=3, zero_shard=8)])
+    free = replace(job, stack=job.stack.model_copy(update={"packs_gradients": False, "unpacks_parameters": False}))
+    with_copies, without = (float(twig_bound_s(each, twig, memory_limit_bytes=80 * GIB)[0]) for each in (job, free))
+    device = job.cluster.device
+    rate = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
+    copied_bytes = 2 * (2 * 4 + 6) * total_parameters(job.model)
+    assert with_copies - without == pytest.approx(copied_bytes / rate)
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from meshwright.catalog.precision import Precision
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layout import Layout, LayoutTable
 from meshwright.costmodels.packing import packing_s
@@ -42,6 +43,19 @@ def test_copies_are_as_many_as_messages(
     # Of a gradient 2 bytes are read and 4 written, of a parameter 2 and 2.
     assert packed == pytest.approx(packs * 6 * MILLION)
     assert unpacked == pytest.approx(unpacks * 4 * MILLION)
+
+
+def test_hybrid_shards_add_up_their_copies_where_they_lie(round_job: Callable[..., Job]) -> None:
+    job = round_job(stack=BOTH)
+    whole, hybrid = (Layout(data_parallel=8, zero_stage=3, zero_shard=shard) for shard in (8, 4))
+    assert copied_bytes(job, hybrid) == copied_bytes(job, whole)
+
+
+def test_fp32_training_copies_4_bytes_a_value(round_job: Callable[..., Job]) -> None:
+    job = round_job(stack=BOTH | {"reduce_bytes": 2, "gather_bytes": 2}, precision=Precision.FP32)
+    packed, unpacked = copied_bytes(job, Layout(data_parallel=8, zero_stage=3, zero_shard=8))
+    assert packed == pytest.approx(MICRO_BATCHES * (4 + 4) * MILLION)
+    assert unpacked == pytest.approx(2 * MICRO_BATCHES * (4 + 4) * MILLION)
 
 
 def test_who_keeps_them_in_the_buffers_copies_nothing(round_job: Callable[..., Job]) -> None:

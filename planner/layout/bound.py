@@ -6,7 +6,7 @@ stages, and w seconds for a micro-batch's way through the whole model (layers wi
 
     T >= M w / P + messages between stages + step overhead
 
-since the busiest stage does no less than the mean one. Of a twig four more things can't be avoided:
+since the busiest stage does no less than the mean one. Of a twig five more things can't be avoided:
 
     gradients  are added up from micro-batch to micro-batch, those of all layers, which is a part of w (accumulation.py)
     memory     Of B bytes of a device, a layer of kind k on a stage that holds H micro-batches takes s_k + H a_k, states
@@ -21,6 +21,8 @@ since the busiest stage does no less than the mean one. Of a twig four more thin
                so stages take no less in the mean than the mean stage does. Rates are those of messages as large as the
                largest layer's with embedding and head, which no message exceeds. What is sent once a step runs beside
                the first or the last pass likewise, at the rates of a message of the whole model.
+    copies     into and out of the buffers of those messages (packing.py), beside which nothing runs, are of all
+               parameters, of the mean stage 1 / P of them
     optimizer  works on all states, the mean stage on 1 / P of them
 
 Schedules of one chunk a stage also wait for one another. In 1F1B and GPipe, whatever the seconds t_s of their stages,
@@ -58,6 +60,7 @@ from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, Pass, layer_time
 from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable
 from meshwright.costmodels.overlap import exposed_s
+from meshwright.costmodels.packing import packing_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.predict import distinct_layer_rows
 from meshwright.costmodels.schedule import micro_batches
@@ -155,7 +158,7 @@ def branch_bound_s(job: Job, branches: LayoutTable) -> FloatArray:
 
 
 def twig_bound_s(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int) -> FloatArray:
-    """Give the least step time that a twig's work, memory, messages and optimizer leave possible, [twigs].
+    """Give the least step time that a twig's work, memory, messages, copies and optimizer leave possible, [twigs].
 
     That is infinity where nothing fits in `memory_limit_bytes`. Schedule and recomputation of the table are ignored.
     """
@@ -235,7 +238,8 @@ def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers |
     work, again_s = _twig_work(job, twigs), _again_s(job, twigs, limit, most=most)
     work = replace(work, backward_s=work.backward_s + again_s)
     step_s = optimizer_s(job, twigs, _whole_model(job, twigs))[:, 0]
-    rest_s = (_exposed_s(job, twigs, work, total=total) + step_s) / twigs.pipeline_parallel
+    copied_s = np.add(*packing_s(job, twigs, _whole_model(job, twigs), total=total))[:, 0]
+    rest_s = (_exposed_s(job, twigs, work, total=total) + copied_s + step_s) / twigs.pipeline_parallel
     rest_s = rest_s + _pipeline_s(job, twigs) + job.stack.step_overhead
     if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
         rest_s = rest_s + tied_embedding_s(job, twigs)
