@@ -104,11 +104,14 @@ class StackEntry(Entry):
     maximum and sum, eight times in fp32 each (Ascend).
     fused_norm, fused_rotary, fused_activation, fused_residual: one kernel does a norm; the rotation of queries, keys;
     a gated activation; dropout and residual. Else PyTorch's operators do, one after another.
+    compiled: a compiler has made the layer's code, which neither keeps nor makes again what nobody reads.
     permutation_bytes: what sorting tokens by expert and putting them back moves, forward, for each value of each
     (token, expert) pair: 8 where each is one kernel, which reads and writes 2 bytes; more where operators do it.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
     deterministic: sums are added up in a fixed order, so that two runs give the same bits.
     selective_recompute: the modules of a layer that its selective recomputation computes again.
+    spared_products: how many products of a layer with a dense MLP full recomputation leaves out, since nothing that was
+    saved follows them: the MLP's last one, and attention's last one where it is recomputed apart from the MLP.
     narrow_inputs: in formats below 16 bits, products keep their inputs and their weights, as they are and transposed,
     in that format (TransformerEngine), instead of making them again.
     dynamic_scaling: in 8 bits an operand is scaled by its own largest value, for which it is read once more, instead of
@@ -127,6 +130,9 @@ class StackEntry(Entry):
     parameters are its upper half (MindSpeed's reuse-fp32-param), 0 where the parameters themselves are fp32 shards.
     overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline: which communication is started beside
     compute.
+    hides_tensor_sums: where it overlaps tensor parallelism, sums of gradients that several products add up to are
+    hidden too, not only those that one product makes.
+    narrow_tensor_gathers: in 8 bits, tensor ranks gather what they have cast already.
     deduplicated_dispatch: a token that several experts of one node want is sent to that node once (DeepEP).
     split_messages: tensor ranks send a share each of what goes to the next stage, and gather it there.
     vocabulary_parallel: it can share embedding and head over all stages of a pipeline (arXiv 2411.05288).
@@ -134,6 +140,8 @@ class StackEntry(Entry):
     hybrid_stages: the other stages of its ZeRO that can shard over the ranks of a node, with a copy in each node: of
     stage 1 the optimizer's instances of Megatron-Core, of stage 2 hybrid FSDP that keeps parameters gathered.
     keeps_stage_outputs: a stage holds what it sent on until its backward pass (DeepSpeed's pipeline engine).
+    micro_batch_a_stage: where nobody says otherwise a pipeline cuts a replica's share into as many micro-batches as it
+    has stages.
     steps_together: stages wait for one another at the end of a step, as a global gradient norm makes them; else, under
     zero-bubble schedules, each starts the next step when it is done (arXiv 2401.10241, section 4).
     reshard_in_pipeline: ZeRO-3 gathers parameters for each micro-batch of a pipeline again, instead of once a step.
@@ -176,10 +184,12 @@ class StackEntry(Entry):
     fused_rotary: bool
     fused_activation: bool
     fused_residual: bool
+    compiled: bool
     permutation_bytes: Annotated[int, Field(ge=8, le=64)]
     fused_accumulation: bool
     deterministic: bool
     selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]
+    spared_products: Literal[0, 1, 2]
     narrow_inputs: bool
     dynamic_scaling: bool
     narrow_parameters: bool
@@ -196,6 +206,8 @@ class StackEntry(Entry):
     overlap_gradients: bool
     overlap_parameters: bool
     overlap_tensor: bool
+    hides_tensor_sums: bool
+    narrow_tensor_gathers: bool
     overlap_pipeline: bool
     deduplicated_dispatch: bool
     split_messages: bool
@@ -203,6 +215,7 @@ class StackEntry(Entry):
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     hybrid_stages: tuple[Literal[1, 2], ...]
     keeps_stage_outputs: bool
+    micro_batch_a_stage: bool
     steps_together: bool
     reshard_in_pipeline: bool
     defers_synchronisation: bool

@@ -23,11 +23,11 @@ import numpy as np
 
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import RecomputedModule
+from meshwright.costmodels.every_other_product import kept_outputs
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import (
     ACTIVATION_BYTES,
     attended_kv_heads,
-    attention_products,
     expert_rows,
     tokens_of,
 )
@@ -88,15 +88,16 @@ def _selectively_kept_bytes(
 
 
 def _every_other_product_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Count a layer's input, attention's output and half of what its products make."""
+    """Count a layer's input, attention's output and what every other product makes; of experts that is half."""
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
-    products = attention_products(job, layer.attention, layouts)
-    outputs = sum(product.rows * product.columns for product in products)
-    width = activated_width(job, layer.mlp, layouts)
-    outputs = outputs + (2 if layer.mlp.gated else 1) * width + hidden * _mlp_rows(job, layer.mlp, layouts)
+    outputs = kept_outputs(job, layer, layouts)
+    if not isinstance(layer.mlp, Mlp):
+        width = activated_width(job, layer.mlp, layouts)
+        made = (2 if layer.mlp.gated else 1) * width + hidden * _mlp_rows(job, layer.mlp, layouts)
+        outputs = outputs + 0.5 * made
     heads = layer.attention.heads / layouts.tensor_parallel
     attention_output = tokens.computed * heads * layer.attention.value_head_dim
-    return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + 0.5 * outputs)
+    return ACTIVATION_BYTES * (hidden * tokens.held + attention_output + outputs)
 
 
 def _recomputed_mlp_bytes(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:

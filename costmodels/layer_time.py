@@ -15,7 +15,7 @@ import numpy as np
 from meshwright.catalog.precision import Precision
 from meshwright.catalog.stack_entry import StackEntry
 from meshwright.costmodels.attention import core_time_s
-from meshwright.costmodels.collectives import Group, all_gather_s, all_reduce_s, all_to_all_s
+from meshwright.costmodels.collectives import Group, all_to_all_s
 from meshwright.costmodels.context_messages import context_messages
 from meshwright.costmodels.elementwise import elementwise_bytes
 from meshwright.costmodels.expert_routing import others_entered
@@ -26,13 +26,12 @@ from meshwright.costmodels.layer_work import (
     attention_products,
     expert_rows,
     mlp_products,
-    tokens_of,
 )
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s, product_precision
-from meshwright.costmodels.overlap import exposed_s
-from meshwright.costmodels.recompute import FULL, SELECTIVE, repeated_shares
+from meshwright.costmodels.recompute import FULL, SELECTIVE, fully_repeated_shares, repeated_shares
 from meshwright.costmodels.schedule.codes import SPLIT_BACKWARD
+from meshwright.costmodels.tensor_messages import TensorMessages, exposed_tensor_s, sums_of_several_s, tensor_messages
 from meshwright.costmodels.transformer import Experts, Layer
 
 
@@ -121,10 +120,14 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     device = job.cluster.device
     streaming = device.calibration.streaming * device.memory_bandwidth_bytes_per_s
     elementwise = elementwise_bytes(job, layer, layouts) / streaming
-    tensor_s = _tensor_communication_s(job, layer, layouts)
-    tensor_forward, tensor_backward = (
-        _exposed_tensor_s(job, layouts, tensor_s, products_s=products_s)
-        for products_s in (matmul_forward, matmul_backward - weight_s)
+    sent = tensor_messages(job, layer, layouts)
+    tensor_forward = exposed_tensor_s(job, layouts, sent, products_s=matmul_forward, alone_s=0.0)
+    tensor_backward = exposed_tensor_s(
+        job,
+        layouts,
+        sent,
+        products_s=matmul_backward - weight_s,
+        alone_s=sums_of_several_s(job, layer, sent),
     )
     messages = context_messages(job, layer.attention, layouts)
     context_forward, context_backward = messages.exposed_s(device.calibration.contention, core_s)
@@ -153,10 +156,10 @@ def layer_time(job: Job, layer: Layer, layouts: LayoutTable) -> LayerTime:
     return LayerTime(
         forward=forward,
         backward=backward,
-        recompute=_recomputed(job, layer, forward, layouts),
+        recompute=_recomputed(job, layer, forward, layouts, sent),
         weight_s=weight_s + idle_s,
         launch_s=2.0 * each_s,
-        hidden_s=2.0 * tensor_s
+        hidden_s=2.0 * sent.total_s
         - (tensor_forward + tensor_backward)
         + sum((*messages.waited_s, *messages.passed_s))
         - (context_forward + context_backward),
@@ -168,49 +171,14 @@ def busy_s(causes: Pass) -> FloatArray:
     return np.asarray(sum(seconds for cause, seconds in causes.items() if cause is not Cause.HOST))
 
 
-def _recomputed(job: Job, layer: Layer, forward: Pass, layouts: LayoutTable) -> Pass:
-    """Full recomputation repeats the forward pass with its messages; selective a share of some causes."""
-    shares = repeated_shares(job, layer, layouts)
+def _recomputed(job: Job, layer: Layer, forward: Pass, layouts: LayoutTable, sent: TensorMessages) -> Pass:
+    """Full recomputation repeats the forward pass with its messages, selective a share of some causes."""
+    shares, whole = repeated_shares(job, layer, layouts, sent), fully_repeated_shares(job, layer, layouts, sent)
     full, selective = layouts.recompute == FULL, layouts.recompute == SELECTIVE
     return {
-        cause: np.where(full, seconds, np.where(selective, shares.get(cause, 0.0) * seconds, 0.0))
+        cause: np.where(full, whole.get(cause, 1.0), np.where(selective, shares.get(cause, 0.0), 0.0)) * seconds
         for cause, seconds in forward.items()
     }
-
-
-def _tensor_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
-    """Exchange behind attention and behind the MLP: all-reduce, or all-gather and reduce-scatter of sequence shards.
-
-    The all-gather that sequence parallelism repeats for the weight gradients runs beside the data gradients (arXiv
-    2205.05198, section 4.2.2) and costs nothing here.
-    """
-    group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
-    state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens_of(job, layouts).computed
-    once = np.where(
-        layouts.sequence_parallel == 1,
-        2.0 * all_gather_s(job.cluster, group, state_bytes),
-        all_reduce_s(job.cluster, group, state_bytes),
-    )
-    if isinstance(layer.mlp, Experts):
-        experts_group = Group(size=layouts.expert_tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
-        pairs_bytes = ACTIVATION_BYTES * job.model.hidden * expert_rows(job, layer.mlp, layouts)
-        total = once * (2 if layer.mlp.shared_ffn_hidden else 1)
-        total = total + 2.0 * all_gather_s(job.cluster, experts_group, pairs_bytes)
-    else:
-        total = 2.0 * once
-    return total
-
-
-def _exposed_tensor_s(job: Job, layouts: LayoutTable, message_s: FloatArray, *, products_s: FloatArray) -> FloatArray:
-    """Give what of the exchange shows in a pass.
-
-    Overlapped, the messages are cut into a chunk a tensor rank, and all but one chunk run beside the pass's products;
-    weight gradients that are put off are no part of them.
-    """
-    if not job.stack.overlap_tensor:
-        return message_s
-    contention = job.cluster.device.calibration.contention
-    return exposed_s(message_s, products_s, contention, tail_s=message_s / layouts.tensor_parallel)
 
 
 def _expert_communication_s(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:

@@ -38,7 +38,7 @@ def tokens_of(job: Job, layouts: LayoutTable) -> Tokens:
     )
 
 
-def _product(
+def product(
     rows: FloatArray,
     columns: FloatArray | float,
     inner: FloatArray | float,
@@ -46,6 +46,7 @@ def _product(
     *,
     wide: bool = False,
 ) -> Matmul:
+    """Give a product of so many rows, columns and inner values, each spread to the shape of the rows."""
     shape = rows.shape
     return Matmul(
         rows=rows,
@@ -86,22 +87,22 @@ def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> 
     """
     tokens, hidden = tokens_of(job, layouts), job.model.hidden
     heads = attention.heads / layouts.tensor_parallel
-    output = _product(tokens.computed, hidden, heads * attention.value_head_dim)
+    output = product(tokens.computed, hidden, heads * attention.value_head_dim)
     latent = attention.latent
     if latent is None:
         columns = (heads + local_kv_heads(attention, layouts)) * attention.head_dim
         columns = columns + local_kv_heads(attention, layouts) * attention.value_head_dim
-        inputs = _product(tokens.computed, columns, hidden)
+        inputs = product(tokens.computed, columns, hidden)
         if attention.linear is not None and attention.linear.gated:
-            return (inputs, _product(tokens.computed, heads * attention.value_head_dim, hidden), output)
+            return (inputs, product(tokens.computed, heads * attention.value_head_dim, hidden), output)
         return (inputs, output)
-    up = _product(tokens.computed, heads * (latent.nope_head_dim + latent.value_head_dim), latent.kv_rank)
-    down = _product(tokens.held, latent.kv_rank + latent.rope_head_dim, hidden)
+    up = product(tokens.computed, heads * (latent.nope_head_dim + latent.value_head_dim), latent.kv_rank)
+    down = product(tokens.held, latent.kv_rank + latent.rope_head_dim, hidden)
     if latent.query_rank is None:
-        return (_product(tokens.computed, heads * attention.head_dim, hidden), down, up, output)
+        return (product(tokens.computed, heads * attention.head_dim, hidden), down, up, output)
     return (
-        _product(tokens.held, latent.query_rank, hidden),
-        _product(tokens.computed, heads * attention.head_dim, latent.query_rank),
+        product(tokens.held, latent.query_rank, hidden),
+        product(tokens.computed, heads * attention.head_dim, latent.query_rank),
         down,
         up,
         output,
@@ -109,7 +110,7 @@ def attention_products(job: Job, attention: Attention, layouts: LayoutTable) -> 
 
 
 def _mlp_products(rows: FloatArray, hidden: int, width: FloatArray | float, *, gated: bool) -> tuple[Matmul, ...]:
-    return (_product(rows, width * (2 if gated else 1), hidden), _product(rows, hidden, width))
+    return (product(rows, width * (2 if gated else 1), hidden), product(rows, hidden, width))
 
 
 def expert_rows(job: Job, experts: Experts, layouts: LayoutTable) -> FloatArray:
@@ -132,9 +133,9 @@ def mlp_products(job: Job, mlp: Mlp | Experts, layouts: LayoutTable) -> tuple[Ma
     rows = expert_rows(job, mlp, layouts) / local_experts + job.cluster.device.tile_rows / 2
     width = mlp.ffn_hidden / layouts.expert_tensor_parallel
     products = [
-        _product(tokens.held, mlp.experts, hidden, wide=True),
-        _product(rows, width * (2 if mlp.gated else 1), hidden, local_experts),
-        _product(rows, hidden, width, local_experts),
+        product(tokens.held, mlp.experts, hidden, wide=True),
+        product(rows, width * (2 if mlp.gated else 1), hidden, local_experts),
+        product(rows, hidden, width, local_experts),
     ]
     if mlp.shared_ffn_hidden:
         shared_width = mlp.shared_ffn_hidden / layouts.tensor_parallel

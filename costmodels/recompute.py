@@ -7,10 +7,15 @@ A stack, or a case, names modules; each drops bytes that a layer would keep and 
     latent_up_projection  queries, keys and values of latent attention  the products from the compressed ranks
     mlp, experts,         all that an MLP, the routed experts, the      their products
     shared_experts        shared ones keep
-    every_other_product   all but half the products' outputs            half the products, all elementwise traffic
+    every_other_product   what every_other_product.py says              products, gathers, all elementwise traffic
 
 Modules as in Megatron-Core's `recompute_modules`; the last is TorchTitan's selective checkpointing. The core of linear
 attention keeps nothing, so that it isn't repeated for what it would free.
+
+Full recomputation repeats a layer's forward pass. PyTorch's torch.utils.checkpoint (not its older form, which enters
+autograd again) stops where the tensor that was saved last is back. That is the input of a part's last product, which
+isn't repeated then, nor is the sum over tensor ranks behind it: of a dense layer the MLP's last product, and where
+attention is a part of its own that one's last too (`spared_products`).
 """
 
 from collections.abc import Mapping
@@ -18,24 +23,47 @@ from collections.abc import Mapping
 import numpy as np
 
 from meshwright.catalog.stack_entry import RecomputedModule
+from meshwright.costmodels.every_other_product import repeated_flop_share, repeated_message_s
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_work import attention_products, expert_rows, mlp_products, tokens_of
 from meshwright.costmodels.layout import RECOMPUTES, FloatArray, LayoutTable, Recompute
 from meshwright.costmodels.schedule.codes import chunks_a_stage
 from meshwright.costmodels.stage_table import StageTable
+from meshwright.costmodels.tensor_messages import TensorMessages
 from meshwright.costmodels.transformer import Attention, Layer, Mlp
 
 FULL = RECOMPUTES.index(Recompute.FULL)
 SELECTIVE = RECOMPUTES.index(Recompute.SELECTIVE)
 
 
-def repeated_shares(job: Job, layer: Layer, layouts: LayoutTable) -> Mapping[str, FloatArray]:
+def fully_repeated_shares(
+    job: Job, layer: Layer, layouts: LayoutTable, sent: TensorMessages
+) -> Mapping[str, FloatArray]:
+    """Give the share of a forward pass that full recomputation repeats, where it isn't all of it, [layouts]."""
+    spared = job.stack.spared_products
+    if spared == 0 or not isinstance(layer.mlp, Mlp):
+        return {}
+    attention, mlp = attention_products(job, layer.attention, layouts), mlp_products(job, layer.mlp, layouts)
+    last = (mlp[-1], attention[-1])[:spared]
+    total_flop = np.asarray(sum(product.flop for product in attention + mlp))
+    return {
+        "matmul": 1.0 - np.asarray(sum(product.flop for product in last)) / total_flop,
+        "tensor_communication": 1.0 - sent.share(0.5 * spared * sent.summed_s),
+    }
+
+
+def repeated_shares(job: Job, layer: Layer, layouts: LayoutTable, sent: TensorMessages) -> Mapping[str, FloatArray]:
     """Give the share of a forward pass that selective recomputation repeats, by what the time goes to, [layouts]."""
     modules = job.stack.selective_recompute
     ones = np.ones(len(layouts))
     attention = ones * (RecomputedModule.ATTENTION_CORE in modules and layer.attention.linear is None)
     if RecomputedModule.EVERY_OTHER_PRODUCT in modules:
-        return {"attention": attention, "elementwise": ones, "matmul": 0.5 * ones}
+        return {
+            "attention": attention,
+            "elementwise": ones,
+            "matmul": repeated_flop_share(job, layer, layouts),
+            "tensor_communication": sent.share(repeated_message_s(layouts, sent)),
+        }
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
     total_flop = np.asarray(sum(product.flop for product in products))
     halves = (RecomputedModule.NORMS in modules) + (RecomputedModule.ACTIVATION in modules)

@@ -85,8 +85,8 @@ def test_selective_recomputation_drops_the_core(round_job: Callable[..., Job]) -
         ((RecomputedModule.MLP, RecomputedModule.ACTIVATION), 32 + LOG_SUM_EXP - 16),
         # Modules that this layer doesn't have.
         ((RecomputedModule.EXPERTS, RecomputedModule.LATENT_UP_PROJECTION), 32 + LOG_SUM_EXP),
-        # The input 2, attention's output 2, and half of the products' outputs, 3 + 1 + 4 + 1 values a channel.
-        ((RecomputedModule.EVERY_OTHER_PRODUCT,), 2 + 2 + 9 + LOG_SUM_EXP),
+        # The input 2, attention's output 2, and of the products' outputs queries, values and up, 1 + 1 + 4 values.
+        ((RecomputedModule.EVERY_OTHER_PRODUCT,), 2 + 2 + 12 + LOG_SUM_EXP),
     ],
 )
 def test_stacks_mean_different_things_by_selective(

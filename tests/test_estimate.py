@@ -246,7 +246,8 @@ def test_formats_lie_over_the_stack(make_case: Callable[..., Case]) -> None:
         ("selective", "selective (attention core)", (RecomputedModule.ATTENTION_CORE,), "selective", None),
         ("none", "none + activation function recompute", (RecomputedModule.ACTIVATION,), "selective", None),
         ("none", "none (not stated)", (), "none", None),
-        ("selective", "selective layer (every 2nd block)", (), "selective", None),
+        ("selective", "selective layer (every 2nd block)", (), "full", 2),  # of 8 layers in two stages
+        ("none", "none (every 2nd block)", (), "none", None),
         ("full", "full (block, 5 layers)", (), "full", 5),
         ("full", "full (method block, num-layers 12)", (), "full", 12),
         ("full", "full (method uniform, num-layers 1)", (), "full", None),
@@ -314,6 +315,19 @@ def test_an_open_recompute_and_micro_batch_give_all_choices(make_case: Callable[
     candidates, _ = layouts_of_case(make_case(layout={"recompute": None}, batch={"micro_batch": None}))
     chosen = {(layout.recompute, layout.micro_batch) for layout in candidates}
     assert chosen == {(recompute, size) for recompute in Recompute for size in (1, 2, 4, 8, 16)}
+
+
+def test_an_open_micro_batch_may_be_a_stage_s_share(make_case: Callable[..., Case]) -> None:
+    # TorchTitan: a replica's 16 sequences are as many micro-batches as the pipeline has stages.
+    case = make_case(batch={"micro_batch": None}, framework="TorchTitan")
+    (layout,) = layouts_of_case(case, micro_batch_a_stage=True)[0]
+    assert (layout.pipeline_parallel, layout.micro_batch) == (2, 8)
+    (found,) = estimate([case])
+    assert found.predicted is not None
+    assert found.predicted.layout.micro_batch == 8
+    assert "as many as stages" in " ".join(found.predicted.assumptions)
+    told = make_case(batch={"micro_batch": 4})
+    assert [each.micro_batch for each in layouts_of_case(told, micro_batch_a_stage=True)[0]] == [4]
 
 
 def test_deferred_synchronisation_holds_what_fits_whole(make_case: Callable[..., Case]) -> None:

@@ -416,7 +416,8 @@ def test_recomputation_repeats_all_or_the_core(round_job: Callable[..., Job], la
             (RecomputedModule.ACTIVATION, RecomputedModule.ATTENTION_CORE),
             {Cause.ELEMENTWISE: 0.5, Cause.ATTENTION: 1.0},
         ),
-        ((RecomputedModule.EVERY_OTHER_PRODUCT,), {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 0.5}),
+        # Of queries, keys, values, output, up and down, h^2 each but for the MLP's 4 h^2, keys and output.
+        ((RecomputedModule.EVERY_OTHER_PRODUCT,), {Cause.ELEMENTWISE: 1.0, Cause.MATMUL: 2 / 12}),
         # The MLP's two products of the layer's 12 h^2 are 8 h^2.
         ((RecomputedModule.MLP,), {Cause.MATMUL: 8 / 12}),
     ],
@@ -428,6 +429,37 @@ def test_stacks_compute_different_things_again(
     for cause in Cause:
         expected = shares.get(cause, 0.0) * float(np.broadcast_to(found.forward[cause], 1)[0])
         assert float(np.broadcast_to(found.recompute[cause], 1)[0]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("spared", "gated", "repeated"),
+    [
+        (0, False, 1.0),
+        # Down 4 h^2 of 12 h^2, and attention's output h^2.
+        (1, False, 8 / 12),
+        (2, False, 7 / 12),
+        # Down 4 h^2 of 16 h^2.
+        (1, True, 12 / 16),
+    ],
+)
+def test_what_nothing_saved_follows_is_not_computed_again(
+    round_job: Callable[..., Job], *, spared: int, gated: bool, repeated: float
+) -> None:
+    job = round_job(stack={"spared_products": spared}, model={"gated_mlp": gated})
+    found = times(job, Layout(recompute=Recompute.FULL))
+    assert found.recompute[Cause.MATMUL] == pytest.approx(repeated * found.forward[Cause.MATMUL])
+    assert found.recompute[Cause.ATTENTION] == pytest.approx(found.forward[Cause.ATTENTION])
+    # Of attention's two messages and the MLP's two, the last of a part is a sum.
+    together = times(job, Layout(tensor_parallel=4, sequence_parallel=True, recompute=Recompute.FULL))
+    assert together.recompute[Cause.TENSOR] == pytest.approx((1 - spared / 4) * together.forward[Cause.TENSOR])
+    apart = times(job, Layout(tensor_parallel=4, recompute=Recompute.FULL))
+    assert apart.recompute[Cause.TENSOR] == pytest.approx((1 - spared / 2) * apart.forward[Cause.TENSOR])
+
+
+def test_experts_are_computed_again_whole(round_job: Callable[..., Job]) -> None:
+    job = round_job(stack={"spared_products": 2}, model={"experts": EXPERTS})
+    found = times(job, Layout(recompute=Recompute.FULL))
+    assert found.recompute[Cause.MATMUL] == pytest.approx(found.forward[Cause.MATMUL])
 
 
 def test_nvfp4_reads_what_it_quantises_twice(round_job: Callable[..., Job]) -> None:

@@ -19,6 +19,7 @@ from meshwright.costmodels.layout import Layout, Recompute
 from meshwright.planner import Plan, inputs_of
 from meshwright.planner.given_layout import plan_of_layout
 from meshwright.planner.verification import Outcome, require_verified, verify
+from meshwright.planner.verification.recomputation import Busiest, recomputation
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*-on-*.yaml"))
 WIDE = "llama-3.1-405b-on-16384-h100"
@@ -354,6 +355,16 @@ def test_json_says_what_was_checked() -> None:
     assert json.loads(result.stdout)["holds"] is False
     assert isinstance(result.exception, InputError)
     assert result.exception.path == "mesh.devices"
+
+
+@pytest.mark.parametrize(
+    ("spares", "again_s", "wrong"), [(False, 9.0, 0), (False, 7.0, 1), (True, 7.0, 0), (True, 3.9, 1)]
+)
+def test_software_may_spare_up_to_half_of_what_it_computes_again(spares: bool, again_s: float, wrong: int) -> None:
+    # Of 10 s of forward passes 1 s at most is of the ends, and 1 s of what is left messages of tensor ranks.
+    stage = Busiest(layers=32, more_layers=0, chunks=1, forward_s=10.0)
+    told = {"recompute": again_s, "embedding_and_head": 1.0, "tensor_communication": 1.0}
+    assert len(list(recomputation(plan_named("fsdp").layout, stage, told, spares=spares))) == wrong
 
 
 def test_a_layout_that_was_given_holds() -> None:

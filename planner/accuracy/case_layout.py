@@ -50,12 +50,15 @@ MODULE_WORDS = {
 SPREADING = re.compile(r"\b(deep|hybrid)[ _-]?ep\b", re.IGNORECASE)
 
 
-def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
+def layouts_of_case(
+    case: Case, *, defers_synchronisation: bool = False, micro_batch_a_stage: bool = False
+) -> tuple[tuple[Layout, ...], tuple[str, ...]]:
     """Give the layouts to choose from, and what had to be assumed of them.
 
     Where recompute is open the layouts go from none to full; where the micro-batch is open it takes the powers of two
-    that divide a replica's share of the batch. Where the software `defers_synchronisation`, parameters and gradients of
-    ZeRO-3 may be held whole within a step, unless the case says how they are sharded.
+    that divide a replica's share of the batch, or is the share of a stage where the software has `micro_batch_a_stage`.
+    Where the software `defers_synchronisation`, parameters and gradients of ZeRO-3 may be held whole within a step,
+    unless the case says how they are sharded.
 
     Raises InputError where the degrees don't fit each other, the devices, the batch or the model.
     """
@@ -63,10 +66,10 @@ def layouts_of_case(case: Case, *, defers_synchronisation: bool = False) -> tupl
     require_stages(case, layout)
     recomputes = _recomputes(case.layout)
     candidates = tuple(
-        replace(shards, recompute=recompute, recompute_layers=_recompute_layers(case.layout), micro_batch=micro_batch)
+        replace(shards, recompute=recompute, recompute_layers=_recompute_layers(case), micro_batch=micro_batch)
         for shards in _shards(case.layout, layout, defers_synchronisation=defers_synchronisation)
         for recompute in recomputes
-        for micro_batch in _micro_batches(case, layout)
+        for micro_batch in _micro_batches(case, layout, a_stage=micro_batch_a_stage)
     )
     return candidates, tuple(_assumptions(case, layout))
 
@@ -202,6 +205,8 @@ def _recomputes(given: CaseLayout) -> tuple[Recompute, ...]:
     """Give what a case's recomputation may be: a module that is computed again beside "none" makes it selective."""
     if given.recompute is None:
         return RECOMPUTES
+    if _every_so_many(given):
+        return (Recompute.FULL,)
     if given.recompute is Recompute.NONE and recomputed_modules(given):
         return (Recompute.SELECTIVE,)
     return (given.recompute,)
@@ -213,13 +218,24 @@ def recomputed_modules(given: CaseLayout) -> tuple[RecomputedModule, ...]:
     return tuple(dict.fromkeys(module for word, module in MODULE_WORDS.items() if word in words))
 
 
-def _recompute_layers(given: CaseLayout) -> int | None:
-    """Give how many layers of a model chunk are recomputed where blocks of layers are ("full (block, 5 layers)")."""
+def _recompute_layers(case: Case) -> int | None:
+    """Give how many layers of a model chunk are recomputed where not all are.
+
+    That is of blocks of layers ("full (block, 5 layers)"), or one in so many ("selective layer (every 2nd block)").
+    """
+    given = case.layout
+    if every := _every_so_many(given):
+        return max(case.model.layers // (given.pipeline_parallel * given.virtual_pipeline) // every, 1)
     found = re.search(r"\bblock\b\D*([1-9][0-9]{0,4})", str(given.recompute_detail or ""))
     return int(found[1]) if found and given.recompute is Recompute.FULL else None
 
 
-def _micro_batches(case: Case, layout: Layout) -> tuple[int, ...]:
+def _every_so_many(given: CaseLayout) -> int | None:
+    found = re.search(r"\bevery ([1-9][0-9]{0,2})(?:st|nd|rd|th) (?:block|layer)\b", str(given.recompute_detail or ""))
+    return int(found[1]) if found and given.recompute is not Recompute.NONE else None
+
+
+def _micro_batches(case: Case, layout: Layout, *, a_stage: bool) -> tuple[int, ...]:
     share, rest = divmod(case.batch.global_batch, layout.data_parallel)
     if rest:
         raise InputError(
@@ -227,6 +243,9 @@ def _micro_batches(case: Case, layout: Layout) -> tuple[int, ...]:
             path="batch.global_batch",
         )
     if case.batch.micro_batch is None:
+        stages = layout.pipeline_parallel
+        if a_stage and stages > 1 and share % stages == 0:
+            return (share // stages,)
         return tuple(_powers_of_two_in(share))
     if share % case.batch.micro_batch:
         raise InputError(
@@ -258,6 +277,6 @@ def _assumptions(case: Case, layout: Layout) -> Iterator[str]:
     yield from pipeline_assumptions(given)
     if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
         yield "the optimizer is counted as Adam"
-    if given.recompute is Recompute.SELECTIVE and not recomputed_modules(given):
+    if given.recompute is Recompute.SELECTIVE and not (recomputed_modules(given) or _every_so_many(given)):
         detail = str(given.recompute_detail or "selective recompute")
         yield f"{detail:.60} is taken to be what the software usually recomputes"

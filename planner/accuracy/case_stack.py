@@ -19,8 +19,8 @@ GATHERING = "allgather"
 GRADIENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # The switches of a layout that may hold the name of what does it.
 SETTINGS = tuple(name for name, field in CaseLayout.model_fields.items() if field.annotation == Setting | None)
-# What torch.compile makes one kernel of each.
-COMPILED = ("fused_norm", "fused_rotary", "fused_activation", "fused_residual")
+# What torch.compile makes one kernel of each, and that it does.
+COMPILED = ("compiled", "fused_norm", "fused_rotary", "fused_activation", "fused_residual")
 
 
 def stack_for(

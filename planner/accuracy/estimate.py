@@ -151,7 +151,11 @@ def _estimate(
 ) -> Estimate:
     try:
         job, of_job = job_of_case(item.case, _machine_of(item.case, machine), stacks)
-        candidates, of_layout = layouts_of_case(item.case, defers_synchronisation=job.stack.defers_synchronisation)
+        candidates, of_layout = layouts_of_case(
+            item.case,
+            defers_synchronisation=job.stack.defers_synchronisation,
+            micro_batch_a_stage=job.stack.micro_batch_a_stage,
+        )
         predicted = _predict(
             job,
             with_full_streams(LayoutTable.of(candidates), job),
@@ -211,7 +215,7 @@ def _predict(
             )
         },
         wider_because=reasons(job, uncertainty, practices_of(table.row(row))),
-        assumptions=(*assumptions, *_chosen(case, table.row(row), any_fits=bool(fits.any()))),
+        assumptions=(*assumptions, *_chosen(case, table, row, any_fits=bool(fits.any()))),
     )
 
 
@@ -253,9 +257,12 @@ def _choose(table: LayoutTable, *, time: TimePrediction, memory: MemoryPredictio
     return int(np.argmin(np.where(fits & (table.recompute == least), time.step_time_s, np.inf)))
 
 
-def _chosen(case: Case, layout: Layout, *, any_fits: bool) -> Iterator[str]:
+def _chosen(case: Case, table: LayoutTable, row: int, *, any_fits: bool) -> Iterator[str]:
     why = "" if any_fits else ", though nothing fits"
+    layout = table.row(row)
     if case.layout.recompute is None:
         yield f"recompute isn't given: {layout.recompute}, the least that fits{why}"
     if case.batch.micro_batch is None:
-        yield f"the micro-batch isn't given: {layout.micro_batch}, the fastest that fits{why}"
+        cut = layout.pipeline_parallel > 1 and len(set(table.micro_batch.tolist())) == 1
+        how = "as many as stages, as the software cuts them" if cut else f"the fastest that fits{why}"
+        yield f"the micro-batch isn't given: {layout.micro_batch}, {how}"

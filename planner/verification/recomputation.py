@@ -5,6 +5,10 @@ each of a stage's c chunks, n layers in all, and forward passes take F seconds, 
 
     recomputed = min(R c / n, 1) (F - E)      0 <= E <= what the breakdown has of embedding and head, both ways
 
+Software that spares a part's last product repeats less: that is half of the part's products at most, for queries are as
+many values as attention's output, and up is as large as down; and the sums of tensor ranks behind it, T seconds of all
+messages. So half of F - E - T is repeated at least there.
+
 Stages that recompute unlike numbers of layers of their chunks (recompute_split) aren't looked at.
 """
 
@@ -28,10 +32,15 @@ class Busiest:
     forward_s: float
 
 
-def recomputation(layout: LayoutSection, stage: Busiest, told: Mapping[str, float]) -> Failures:
-    """Give the field of the layout that says something else than the breakdown does, and what."""
+def recomputation(layout: LayoutSection, stage: Busiest, told: Mapping[str, float], *, spares: bool) -> Failures:
+    """Give the field of the layout that says something else than the breakdown does, and what.
+
+    spares: the software doesn't repeat the last product of what it recomputes.
+    """
     again_s = told.get("recompute", 0.0)
     least_s = max(stage.forward_s - told.get("embedding_and_head", 0.0), 0.0)
+    if spares:
+        least_s = 0.5 * max(least_s - told.get("tensor_communication", 0.0), 0.0)
     if str(layout.recompute) == "none":
         if again_s:
             yield "recompute", f"is none; the breakdown has {again_s:.9g} s of recomputation"

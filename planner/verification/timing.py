@@ -80,7 +80,8 @@ def _work(plan: Plan, each_s: float) -> Failures:
     if not any(same(computed_s, each) for each in expected_s):
         path = f"predicted.passes.forward_s.{busiest[0]}"
         yield path, f"and the stage's other passes come to {expected_s[0]:.9g} s; the breakdown has {computed_s:.9g} s"
-    wrong = [list(recomputation(plan.layout, _busiest(plan, stage), told)) for stage in busiest]
+    spares = plan.inputs.stack.entry.spared_products > 0
+    wrong = [list(recomputation(plan.layout, _busiest(plan, stage), told, spares=spares)) for stage in busiest]
     if all(wrong):
         yield from ((f"layout.{field}", message) for field, message in wrong[0])
     between, chunks = len(passes.forward_s) - 1, len(passes.forward_s[0])

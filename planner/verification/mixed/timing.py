@@ -90,8 +90,10 @@ def _work(plan: MixedPlan, chain: ChainSection, where: str) -> Failures:
         passes_s = f"{rounded} x {each_s:.9g} s"
         yield f"{where}.stages", f"have passes of {passes_s} at most; the breakdown has {computed_s:.9g} s of compute"
     busiest = [stage for stage in chain.stages if same(stage.forward_s + stage.backward_s, each_s)]
+    spares = plan.inputs.stack.entry.spared_products > 0
+    more = plan.inputs.model.entry.mtp_layers
     wrong = [
-        list(recomputation(layout, _busiest(stage, each / repeats, plan.inputs.model.entry.mtp_layers), told))
+        list(recomputation(layout, _busiest(stage, each / repeats, more), told, spares=spares))
         for stage in busiest
         for each in counts
     ]
