@@ -108,6 +108,7 @@ class StackEntry(Entry):
     permutation_bytes: what sorting tokens by expert and putting them back moves, forward, for each value of each
     (token, expert) pair: 8 where each is one kernel, which reads and writes 2 bytes; more where operators do it.
     fused_accumulation: weight gradients are added up by the products that make them, without a copy of their own.
+    dummy_gradients: even so, autograd is handed an empty 16-bit tensor of the weight's shape.
     deterministic: sums are added up in a fixed order, so that two runs give the same bits.
     selective_recompute: the modules of a layer that its selective recomputation computes again.
     spared_products: how many products of a layer with a dense MLP full recomputation leaves out, since nothing that was
@@ -187,6 +188,7 @@ class StackEntry(Entry):
     compiled: bool
     permutation_bytes: Annotated[int, Field(ge=8, le=64)]
     fused_accumulation: bool
+    dummy_gradients: bool
     deterministic: bool
     selective_recompute: Annotated[tuple[RecomputedModule, ...], Field(min_length=1)]
     spared_products: Literal[0, 1, 2]

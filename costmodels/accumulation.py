@@ -1,8 +1,9 @@
-"""Adding up gradients over the micro-batches of a step.
+"""Adding up gradients over the micro-batches of a step, where a pass of its own does.
 
-Products that make weight gradients write them in 16 bits. Where a product adds to the accumulated gradients itself, it
-reads and writes those instead, of g bytes each: 2 g - 2 bytes more for a parameter. Where a pass of its own adds, that
-reads the new gradient, and reads and writes the sum: 2 + 2 g. The first micro-batch has nothing to add to.
+Products that make weight gradients add them to the sums of g bytes themselves where the software has that (`matmul.py`
+counts what they move). Else they write them in 16 bits, and a pass reads the new gradient, and reads and writes the
+sum: 2 + 2 g bytes for a parameter, as it does for a rank's shard where gradients are sharded within a step. The first
+micro-batch has nothing to add to.
 """
 
 import numpy as np
@@ -26,9 +27,13 @@ def accumulation_s(job: Job, layouts: LayoutTable, parameters: StageParameters, 
         total: micro-batches of a step, [layouts].
 
     """
-    device, sum_bytes = job.cluster.device, 2 * gradient_bytes(job)
-    added_bytes = sum_bytes - PARAMETER_BYTES if job.stack.fused_accumulation else sum_bytes + PARAMETER_BYTES
-    dense, experts = dense_sharding(job, layouts), expert_sharding(job, layouts)
-    held = parameters.dense / dense.gradients + parameters.experts / experts.gradients
+    device, added_bytes = job.cluster.device, PARAMETER_BYTES + 2 * gradient_bytes(job)
+    held = np.zeros(parameters.dense.shape)
+    for count, sharding in (
+        (parameters.dense, dense_sharding(job, layouts)),
+        (parameters.experts, expert_sharding(job, layouts)),
+    ):
+        by_product = job.stack.fused_accumulation & (sharding.gradients == 1)
+        held = held + np.where(by_product, 0.0, count / sharding.gradients)
     repeated = 1.0 - 1.0 / total[:, np.newaxis]
     return repeated * added_bytes * held / (device.calibration.streaming * device.memory_bandwidth_bytes_per_s)

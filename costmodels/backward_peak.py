@@ -72,9 +72,9 @@ def kept_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray
 def working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatArray:
     """Give what the backward pass of one layer needs beside what was kept, of the neediest layer, [layouts, stages].
 
-    That is what it computes again, gathered keys and values, and, where products don't add to the gradients
-    themselves, its largest weight gradient: as it is computed, of all experts of a rank at once, and in the format of
-    accumulation, one by one. Where gradients are sharded that is among what is gathered.
+    That is what it computes again, gathered keys and values, and, where gradients have tensors of their own, its
+    largest weight gradient: as it is computed, of all experts of a rank at once, and in the format of accumulation, one
+    by one. Where gradients are sharded that is among what is gathered.
     """
     whole_gradients = dense_sharding(job, layouts).gradients[:, 0] == 1
     needed = np.zeros(stages.index.shape)
@@ -84,7 +84,7 @@ def working_bytes(job: Job, layouts: LayoutTable, stages: StageTable) -> FloatAr
         beside = np.where(stages.recomputed[:, :, kind] > 0, again, 0.0)
         gathered = gathered_bytes(job, layer.attention, layouts)[:, np.newaxis]
         beside = beside + np.where(stages.layers[:, :, kind] > 0, gathered, 0.0)
-        if not job.stack.fused_accumulation:
+        if _has_gradient_tensors(job):
             gradient = _largest_weight_gradient_bytes(job, layer, layouts) * whole_gradients
             beside = beside + np.where(stages.layers[:, :, kind] > 0, gradient[:, np.newaxis], 0.0)
         needed = np.maximum(needed, beside)
@@ -109,11 +109,16 @@ def _largest_weight(job: Job, layer: Layer, layouts: LayoutTable) -> FloatArray:
 
 
 def loss_bytes(job: Job, layouts: LayoutTable) -> FloatArray:
-    """Give what the loss needs: its logits, and the head's weight gradient where products don't add to gradients."""
+    """Give what the loss needs: its logits, and the head's weight gradient where that has a tensor of its own."""
     tokens = tokens_of(job, layouts).computed
     vocabulary = local_vocabulary(job, layouts)
     logits = job.stack.logits_bytes * tokens * vocabulary * (1 + job.model.mtp_layers)
-    return logits if job.stack.fused_accumulation else logits + PARAMETER_BYTES * vocabulary * job.model.hidden
+    return logits + PARAMETER_BYTES * vocabulary * job.model.hidden if _has_gradient_tensors(job) else logits
+
+
+def _has_gradient_tensors(job: Job) -> bool:
+    """Tell whether weight gradients have tensors of their own: real ones, or empty ones that autograd is handed."""
+    return not job.stack.fused_accumulation or job.stack.dummy_gradients
 
 
 def _gathered_bytes(job: Job, layouts: LayoutTable, stages: StageTable, parameters: StageParameters) -> FloatArray:

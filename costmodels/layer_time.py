@@ -29,6 +29,7 @@ from meshwright.costmodels.layer_work import (
 )
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import NARROW, OPERAND_BYTES, Matmul, matmul_time_s, product_precision
+from meshwright.costmodels.parameter_bytes import summed_bytes
 from meshwright.costmodels.recompute import FULL, SELECTIVE, fully_repeated_shares, repeated_shares
 from meshwright.costmodels.schedule.codes import SPLIT_BACKWARD
 from meshwright.costmodels.tensor_messages import TensorMessages, exposed_tensor_s, sums_of_several_s, tensor_messages
@@ -81,7 +82,7 @@ def products_time_s(job: Job, products: tuple[Matmul, ...]) -> tuple[FloatArray,
     for product in products:
         precision = product_precision(job.precision, product)
         forward = forward + matmul_time_s(device, precision, product)
-        for gradient in (product.data_gradient, product.weight_gradient):
+        for gradient in (product.data_gradient, product.weight_gradient(summed_bytes(job))):
             backward = backward + matmul_time_s(device, precision, gradient)
         if precision in NARROW:
             held = (
@@ -104,7 +105,7 @@ def weight_gradients_s(job: Job, products: tuple[Matmul, ...]) -> FloatArray:
     device = job.cluster.device
     return np.asarray(
         sum(
-            matmul_time_s(device, product_precision(job.precision, product), product.weight_gradient)
+            matmul_time_s(device, product_precision(job.precision, product), product.weight_gradient(summed_bytes(job)))
             for product in products
         )
     )

@@ -37,6 +37,11 @@ def gradient_bytes(job: Job) -> int:
     return job.stack.fp16_gradient_bytes if job.precision is Precision.FP16 else job.stack.gradient_bytes
 
 
+def summed_bytes(job: Job) -> int:
+    """Give what the product that makes a weight gradient moves of it: the sum, in and out, where it adds to that."""
+    return 2 * gradient_bytes(job) if job.stack.fused_accumulation else PARAMETER_BYTES
+
+
 def reduced_bytes(job: Job) -> int:
     """Give the bytes of one gradient on the wire: of fp16, whose sums are narrower, those of a sum at most."""
     if job.precision is Precision.FP32:

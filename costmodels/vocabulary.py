@@ -13,6 +13,7 @@ from meshwright.costmodels.layer_time import products_time_s
 from meshwright.costmodels.layer_work import ACTIVATION_BYTES, tokens_of
 from meshwright.costmodels.layout import FloatArray, LayoutTable
 from meshwright.costmodels.matmul import Matmul
+from meshwright.costmodels.parameter_bytes import PARAMETER_BYTES, gradient_bytes
 from meshwright.costmodels.state import local_vocabulary
 
 # Bytes moved for each logit, forward and backward. Fused: 16-bit logits are read twice (maximum, sum), and once more as
@@ -29,13 +30,19 @@ def _streaming_s(job: Job, moved_bytes: FloatArray) -> FloatArray:
 
 
 def embedding_s(job: Job, layouts: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    """Give the seconds of embedding one micro-batch, forward and backward: a gather of rows, and an all-reduce."""
+    """Give the seconds of embedding one micro-batch, forward and backward: a gather of rows, and an all-reduce.
+
+    Backward its rows are added to a table of zeros. No product makes that, so none adds it to the sum over
+    micro-batches: where products do so for other gradients, a pass of its own does it here.
+    """
     tokens = tokens_of(job, layouts).computed
     state_bytes = ACTIVATION_BYTES * job.model.hidden * tokens
+    added_bytes = PARAMETER_BYTES + 2 * gradient_bytes(job) if job.stack.fused_accumulation else 0
+    table_bytes = (PARAMETER_BYTES + added_bytes) * job.model.hidden * local_vocabulary(job, layouts)
     group = Group(size=layouts.tensor_parallel, stride=np.ones_like(layouts.tensor_parallel))
     return (
         _streaming_s(job, 3.0 * state_bytes) + all_reduce_s(job.cluster, group, state_bytes),
-        _streaming_s(job, 4.0 * state_bytes),
+        _streaming_s(job, 4.0 * state_bytes + table_bytes),
     )
 
 

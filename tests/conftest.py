@@ -295,6 +295,7 @@ ROUND_STACK: dict[str, Any] = {
     "compiled": False,
     "permutation_bytes": 8,
     "fused_accumulation": True,
+    "dummy_gradients": False,
     "selective_recompute": ["attention_core"],
     "spared_products": 0,
     "narrow_inputs": False,

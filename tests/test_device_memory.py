@@ -165,6 +165,8 @@ def test_a_separate_head_gradient_lies_beside_the_logits(round_job: Callable[...
         parts(round_job(stack={"fused_accumulation": flag}), Layout())["logits"] for flag in (True, False)
     )
     assert separate - fused == pytest.approx(2 * 1024 * 51200)
+    handed = parts(round_job(stack={"fused_accumulation": True, "dummy_gradients": True}), Layout())["logits"]
+    assert handed == separate
 
 
 def test_gradients_of_experts_are_made_at_once_and_added_one_by_one(round_job: Callable[..., Job]) -> None:

@@ -245,7 +245,7 @@ def test_gradients_are_products_of_the_same_three_sizes(round_job: Callable[...,
         sizes = (np.array([float(size)]) for size in (rows, columns, inner, 1))
         return Matmul(**dict(zip(("rows", "columns", "inner", "count"), sizes, strict=True)))
 
-    job = round_job()
+    job = round_job(stack={"fused_accumulation": False})
     ahead, back = products_time_s(job, (product(500, 3000, 100),))
     data, weights = (
         matmul_time_s(job.cluster.device, job.precision, product(*sizes))
@@ -471,7 +471,8 @@ def test_nvfp4_reads_what_it_quantises_twice(round_job: Callable[..., Job]) -> N
     shapes = [product, Matmul(rows=sizes["rows"], columns=sizes["inner"], inner=sizes["columns"], count=np.ones(1))]
     shapes.append(Matmul(rows=sizes["inner"], columns=sizes["columns"], inner=sizes["rows"], count=np.ones(1)))
     for precision, value_bytes in ((Precision.MXFP8, 2 + 2 * 33 / 32), (Precision.NVFP4, 4 + 2 * 9 / 16)):
-        job = round_job(precision=precision, cluster={"device": {"peak_flop_per_s": peaks}})
+        cluster = {"device": {"peak_flop_per_s": peaks}}
+        job = round_job(precision=precision, cluster=cluster, stack={"fused_accumulation": False})
         alone = [float(matmul_time_s(job.cluster.device, precision, shape)[0]) for shape in shapes]
         forward_s, backward_s = products_time_s(job, (product,))
         assert forward_s[0] - alone[0] == pytest.approx(value_bytes * 3e6 / 500e9)

@@ -116,38 +116,57 @@ def test_recomputation_is_work_but_not_the_model_s(round_job: Callable[..., Job]
 
 
 def test_a_step_on_one_device(round_job: Callable[..., Job]) -> None:
-    # 16 micro-batches of 8 layers, forward and backward, of the embedding and of the head; 15 times 6 bytes a parameter
-    # to add to fp32 gradients, and the optimizer's 42 bytes, at 500 GB/s; 1 ms of the step's own.
+    # 16 micro-batches of 8 layers, forward and backward, of the embedding and of the head, whose products add up
+    # gradients; the optimizer's 42 bytes a parameter at 500 GB/s; 1 ms of the step's own.
     job = round_job()
     found = breakdown(job, Layout())
     layer = layer_of(job, Layout())
     parameters = 8 * (12 * HIDDEN**2 + 2 * HIDDEN) + 2 * 51200 * HIDDEN + HIDDEN
     expected = (
         16 * (8 * (total(layer.forward) + total(layer.backward)) + sum(ends_s(job, Layout())))
-        + parameters * (15 * 6 + 42) / 500e9
+        + parameters * 42 / 500e9
         + 1e-3
     )
     assert sum(found.values()) == pytest.approx(expected)
-    assert found["gradient_accumulation"] == pytest.approx(parameters * 15 * 6 / 500e9)
+    assert found["gradient_accumulation"] == 0.0
     assert found["bubble"] == found["pipeline_communication"] == found["gradient_communication"] == 0.0
 
 
-def test_gradients_of_fp16_are_added_up_in_16_bits(round_job: Callable[..., Job]) -> None:
-    # The round stack adds fp16 gradients up in 2 bytes: 2 more a parameter where products do it, 6 where a pass does.
+def test_products_add_weight_gradients_to_their_sum(round_job: Callable[..., Job]) -> None:
+    # 100 x 500 by 500 x 3000, with depths of 600 and 1 + 50 x 100^2 / 300,000 waves at 50 TFLOP/s: 19.2 us. Beside
+    # that 2 x 500 x 3100 bytes of operands, and 2 bytes of each result or, where those are read and written in fp32, 8:
+    # 7.4 and 11 us at 500 GB/s. A launch takes 10 us.
+    sizes = {name: np.array([size]) for name, size in (("rows", 500.0), ("columns", 3000.0), ("inner", 100.0))}
+    for fused, moved_s in ((False, 7.4e-6), (True, 11e-6)):
+        job = round_job(stack={"fused_accumulation": fused})
+        found = weight_gradients_s(job, (Matmul(**sizes, count=np.ones(1)),))
+        assert found == pytest.approx(np.hypot(19.2e-6, moved_s) + 10e-6)
+
+
+def test_a_pass_of_its_own_adds_up_gradients(round_job: Callable[..., Job]) -> None:
+    # It reads 2 bytes a parameter, and reads and writes the sum: 2 bytes each of fp16 under the round stack, else 4.
+    # The first of 16 micro-batches has nothing to add to; 8 replicas that shard gradients each add a shard.
     parameters = 8 * (12 * HIDDEN**2 + 2 * HIDDEN) + 2 * 51200 * HIDDEN + HIDDEN
-    for fused, moved_bytes in ((True, 2), (False, 6)):
-        job = round_job(precision=Precision.FP16, stack={"fused_accumulation": fused})
-        found = breakdown(job, Layout())["gradient_accumulation"]
+    stack = {"fused_accumulation": False}
+    for precision, moved_bytes in ((Precision.FP16, 6), (Precision.BF16, 10)):
+        found = breakdown(round_job(precision=precision, stack=stack), Layout())["gradient_accumulation"]
         assert found == pytest.approx(parameters * 15 * moved_bytes / 500e9)
+    sharded = Layout(data_parallel=8, zero_stage=2, zero_shard=8)
+    for fused in (True, False):
+        job = round_job(global_batch=128, stack={"fused_accumulation": fused})
+        assert breakdown(job, sharded)["gradient_accumulation"] == pytest.approx(parameters / 8 * 15 * 10 / 500e9)
 
 
 def test_embedding_gathers_rows(round_job: Callable[..., Job]) -> None:
     # 3 passes over 2 s h bytes forward, 4 backward, at 500 GB/s; tensor ranks add up their parts of the vocabulary,
-    # and copy the own quarter at 0.4 of its time on the link.
-    state = 2 * LENGTH * HIDDEN
+    # and copy the own quarter at 0.4 of its time on the link. The gradient is a table of 2 bytes of zeros, which no
+    # product adds to fp32 sums: 2 + 2 x 4 bytes more, of a rank's quarter of 51,200 words.
+    state, table = 2 * LENGTH * HIDDEN, (2 + 2 + 8) * 51200 * HIDDEN
     forward_s, backward_s = embedding_s(round_job(), LayoutTable.of([Layout(), Layout(tensor_parallel=4)]))
     assert forward_s == pytest.approx([3 * state / 500e9, 3 * state / 500e9 + (2 * 0.75 + 0.1) * state / 50e9 + 6e-6])
-    assert backward_s == pytest.approx([4 * state / 500e9] * 2)
+    assert backward_s == pytest.approx([(4 * state + table) / 500e9, (4 * state + table / 4) / 500e9])
+    alone_s = embedding_s(round_job(stack={"fused_accumulation": False}), LayoutTable.of([Layout()]))[1]
+    assert alone_s == pytest.approx((4 * state + 2 * 51200 * HIDDEN) / 500e9)
 
 
 def test_head_is_a_product_over_the_padded_vocabulary_and_a_loss(round_job: Callable[..., Job]) -> None:
@@ -179,11 +198,11 @@ def pipeline_parts(job: Job, layout: Layout) -> tuple[float, float, float]:
 
 def test_a_pipeline_waits_for_its_other_stages(round_job: Callable[..., Job]) -> None:
     # 4 stages of 2 layers; the last, with the head, is the slowest: it works 16 times, and waits for the other three.
-    # Each adds 6 bytes a parameter 15 times of 16.
-    job, layout = round_job(), Layout(pipeline_parallel=4)
+    # Each adds 10 bytes a parameter 15 times of 16.
+    job, layout = round_job(stack={"fused_accumulation": False}), Layout(pipeline_parallel=4)
     middle, embedding, head = pipeline_parts(job, layout)
     layers, table = 2 * (12 * HIDDEN**2 + 2 * HIDDEN), 51200 * HIDDEN
-    each_s = 6 * 15 / 16 / 500e9
+    each_s = 10 * 15 / 16 / 500e9
     middle, embedding, head = (
         middle + layers * each_s,
         embedding + table * each_s,
@@ -229,7 +248,7 @@ def test_zero_bubble_fills_with_weight_gradients(round_job: Callable[..., Job]) 
 
 def test_weight_gradients_are_the_products_that_make_them(round_job: Callable[..., Job]) -> None:
     # As many operations as for the data gradients, and the time of the products that turn rows into depth.
-    job, layouts = round_job(), LayoutTable.of([Layout()])
+    job, layouts = round_job(stack={"fused_accumulation": False}), LayoutTable.of([Layout()])
     layer = job.model.layer_kinds[0]
     products = attention_products(job, layer.attention, layouts) + mlp_products(job, layer.mlp, layouts)
     weights_s = weight_gradients_s(job, products)
