@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from meshwright.catalog.lookup import entry_names, stack_named
@@ -135,6 +135,7 @@ def test_what_cannot_fit_has_no_finite_bound(toy_job: MakeJob) -> None:
 
 
 @settings(max_examples=25, deadline=None)
+@example(seed=0, layers=4, global_batch=24, mixture=False, vocabulary=200_000, limit_gib=5, together=False)
 @given(
     seed=st.integers(0, 10**6),
     layers=st.integers(4, 12),
@@ -179,6 +180,43 @@ def test_no_cut_into_stages_is_faster(
         concerned = np.array([zero_bubble or layout.schedule in IN_TURN for layout in layouts]) & (time_s < below_s)
         over = np.where(concerned & (memory <= limit_gib * GIB), bound_s / time_s, 0.0)
         assert over.max() <= 1 + 1e-9, layouts[int(over.argmax())]
+
+
+@pytest.mark.parametrize("slower", [1, 30])
+@pytest.mark.parametrize("vocabulary", [1000, 200_000])
+@pytest.mark.parametrize("family", ["in turn", "zero bubble"])
+def test_no_cut_at_all_is_faster(toy_job: MakeJob, vocabulary: int, slower: float, family: str) -> None:
+    """Every cut into two stages and every number of recomputed layers, with light and heavy ends, over slow networks.
+
+    A head as heavy as four layers leaves its stage one of six.
+    """
+    schedules = IN_TURN if family == "in turn" else ZERO_BUBBLE
+    asked = {"vocab": vocabulary, "heads": 16, "kv_heads": 16, "head_dim": 64, "ffn_hidden": 4096}
+    job = toy_job(4, global_batch=24, layers=6, hidden=1024, **asked)
+    tiers = tuple(
+        replace(tier, bandwidth_bytes_per_s=tier.bandwidth_bytes_per_s / slower) for tier in job.cluster.tiers
+    )
+    stack = job.stack.model_copy(update={"schedules": schedules, "vocabulary_parallel": False})
+    job = replace(job, cluster=replace(job.cluster, tiers=tiers), stack=stack)
+    space = space_of(job)
+    rows = space.twigs(space.branches.rows).rows
+    in_two = np.flatnonzero((rows["pipeline_parallel"] == 2) & (rows["micro_batch"] <= 2))
+    twigs = space.table(taken(rows, in_two))
+    bound_s = cut_bound_s(
+        job, twigs, memory_limit_bytes=10**13, zero_bubble=family == "zero bubble", below_s=float("inf")
+    )
+    for place, bound in enumerate(bound_s):
+        twig = replace(twigs.row(place), schedule=schedules[-1])
+        cuts = [cut for sizes in zip(range(1, 6), range(5, 0, -1), strict=True) for cut in recomputed_in(twig, sizes)]
+        assert bound <= predict_time(job, LayoutTable.of(cuts)).step_time_s.min() * (1 + 1e-9), twig
+
+
+def recomputed_in(layout: Layout, sizes: tuple[int, ...]) -> list[Layout]:
+    """Give a cut with each number of recomputed layers of each stage."""
+    cut = replace(layout, split=sizes, recompute=Recompute.NONE, recompute_split=())
+    counts = [each for each in itertools.product(*(range(size + 1) for size in sizes)) if any(each)]
+    modes = (Recompute.SELECTIVE, Recompute.FULL)
+    return [cut, *(replace(cut, recompute=mode, recompute_split=each) for mode in modes for each in counts)]
 
 
 IN_TURN = (Schedule.GPIPE, Schedule.ONE_F_ONE_B)

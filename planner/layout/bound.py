@@ -18,9 +18,10 @@ since the busiest stage does no less than the mean one. Of a twig five more thin
                layers that keep the least they can, nothing fits.
     messages   m seconds of ZeRO's gathers and reductions run beside a micro-batch's passes of c seconds, which take
                max(m, c + (1 - 1 / q) m) at least under contention q (overlap.py). That is convex and grows with both,
-               so stages take no less in the mean than the mean stage does. Rates are those of messages as large as the
-               largest layer's with embedding and head, which no message exceeds. What is sent once a step runs beside
-               the first or the last pass likewise, at the rates of a message of the whole model.
+               so stages take no less in the mean than the mean stage does. A bound by the busiest stage, or by a chain
+               through all, counts (1 - 1 / q) m only: what else shows of m may hide beside work of stages that have
+               time left, for which such a bound has no more. Where weight gradients are put off, messages run beside a
+               third of what a micro-batch takes, and two (predict.py), if that is more. exposure.py has the messages.
     copies     into and out of the buffers of those messages (packing.py), beside which nothing runs, are of all
                parameters, of the mean stage 1 / P of them
     optimizer  works on all states, the mean stage on 1 / P of them
@@ -59,17 +60,23 @@ from meshwright.catalog.schedule import Schedule
 from meshwright.costmodels.job import Job
 from meshwright.costmodels.layer_time import Cause, Pass, layer_time
 from meshwright.costmodels.layout import SCHEDULES, FloatArray, IntArray, LayoutTable
-from meshwright.costmodels.overlap import exposed_s
 from meshwright.costmodels.packing import packing_s
 from meshwright.costmodels.pipeline_messages import pipeline_communication_s
 from meshwright.costmodels.predict import distinct_layer_rows
 from meshwright.costmodels.schedule import micro_batches
 from meshwright.costmodels.schedule.codes import DUAL
-from meshwright.costmodels.state import StageParameters, layer_on_rank, vocabulary_on_rank
-from meshwright.costmodels.state_messages import state_messages
+from meshwright.costmodels.state import layer_on_rank
 from meshwright.costmodels.synchronisation import optimizer_s, tied_embedding_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.planner.layout.busiest import least_busiest_s
+from meshwright.planner.layout.exposure import (
+    ENDLESS,
+    Work,
+    least_exposed_s,
+    room_beside,
+    shard_messages,
+    whole_model,
+)
 from meshwright.planner.layout.needs import (
     LayerNeeds,
     accumulated_s,
@@ -89,14 +96,6 @@ IN_ROUNDS = {
     Schedule.ZERO_BUBBLE_2P,
 }
 DUAL_SCHEDULES = tuple(SCHEDULES[code] for code in DUAL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Seconds of the whole model for one micro-batch, forward and backward, [layouts]."""
-
-    forward_s: FloatArray
-    backward_s: FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +141,13 @@ class Held:
 class _TwigParts:
     """Seconds of the whole model for one micro-batch, and of a step what isn't that, [twigs].
 
+    rest_s, least_rest_s: beside no more than the work, and beside as much as one likes, which hides all that can be.
     again_s: what of the work is computed again.
     """
 
     work_s: FloatArray
     rest_s: FloatArray
+    least_rest_s: FloatArray
     again_s: FloatArray
 
 
@@ -163,10 +164,11 @@ def twig_bound_s(job: Job, twigs: LayoutTable, *, memory_limit_bytes: int) -> Fl
     That is infinity where nothing fits in `memory_limit_bytes`. Schedule and recomputation of the table are ignored.
     """
     parts = _twig_parts(job, twigs, memory_limit_bytes, most=None)
-    stage_s = parts.work_s / twigs.pipeline_parallel
+    total = micro_batches(job.global_batch, twigs)
+    bound_s = total * parts.work_s / twigs.pipeline_parallel + parts.rest_s
     if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
-        stage_s = np.maximum(stage_s, _least_busiest_s(job, twigs))
-    return micro_batches(job.global_batch, twigs) * stage_s + parts.rest_s
+        bound_s = np.maximum(bound_s, total * _least_busiest_s(job, twigs) + parts.least_rest_s)
+    return bound_s
 
 
 def cut_bound_s(
@@ -201,18 +203,18 @@ def _one_chunk_s(
 ) -> FloatArray:
     """Give the least step time of schedules of one chunk a stage whose busiest stage takes so long or longer."""
     total, pipeline = micro_batches(job.global_batch, twigs), twigs.pipeline_parallel
-    law_s = total * np.maximum(parts.work_s / pipeline, busiest_s)
-    if zero_bubble and job.stack.steps_together:
-        law_s = np.maximum(law_s, _filled_s(job, twigs, parts))
-    if not zero_bubble:
-        filled = total > pipeline
-        left = (1.0 - 1.0 / total) ** np.where(filled, 0, pipeline - total + 1)
-        passes = np.where(filled, (total + pipeline - 1) / pipeline, 2.0 / (2.0 - left))
-        law_s = np.maximum(law_s, passes * parts.work_s)
-        more = total > pipeline + 1
-        in_turn_s = np.multiply(total - pipeline - 1, busiest_s, out=np.zeros(len(twigs)), where=more)
-        law_s = np.where(more, np.maximum(law_s, in_turn_s + 2.0 * parts.work_s), law_s)
-    return law_s + parts.rest_s
+    if zero_bubble:
+        law_s = total * np.maximum(parts.work_s / pipeline, busiest_s)
+        if job.stack.steps_together:
+            law_s = np.maximum(law_s, _filled_s(job, twigs, parts))
+        return law_s + parts.least_rest_s
+    filled = total > pipeline
+    left = (1.0 - 1.0 / total) ** np.where(filled, 0, pipeline - total + 1)
+    passes = np.where(filled, (total + pipeline - 1) / pipeline, 2.0 / (2.0 - left))
+    more = total > pipeline + 1
+    in_turn_s = np.multiply(total - pipeline - 1, busiest_s, out=np.zeros(len(twigs)), where=more) + 2.0 * parts.work_s
+    busy_s = np.maximum(total * busiest_s, np.where(more, in_turn_s, 0.0))
+    return np.maximum(passes * parts.work_s + parts.rest_s, busy_s + parts.least_rest_s)
 
 
 def _filled_s(job: Job, twigs: LayoutTable, parts: _TwigParts) -> FloatArray:
@@ -237,13 +239,22 @@ def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers |
     total = micro_batches(job.global_batch, twigs)
     work, again_s = _twig_work(job, twigs), _again_s(job, twigs, limit, most=most)
     work = replace(work, backward_s=work.backward_s + again_s)
-    step_s = optimizer_s(job, twigs, _whole_model(job, twigs))[:, 0]
-    copied_s = np.add(*packing_s(job, twigs, _whole_model(job, twigs), total=total))[:, 0]
-    rest_s = (_exposed_s(job, twigs, work, total=total) + copied_s + step_s) / twigs.pipeline_parallel
-    rest_s = rest_s + _pipeline_s(job, twigs) + job.stack.step_overhead
+    step_s = optimizer_s(job, twigs, whole_model(job, twigs))[:, 0]
+    copied_s = np.add(*packing_s(job, twigs, whole_model(job, twigs), total=total))[:, 0]
+    once_s = (copied_s + step_s) / twigs.pipeline_parallel + _pipeline_s(job, twigs) + job.stack.step_overhead
     if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
-        rest_s = rest_s + tied_embedding_s(job, twigs)
-    return _TwigParts(work_s=work.forward_s + work.backward_s, rest_s=rest_s, again_s=again_s)
+        once_s = once_s + tied_embedding_s(job, twigs)
+    messages = shard_messages(job, twigs)
+    exposed_s, least_s = (
+        least_exposed_s(job, twigs, messages, room, total=total) / twigs.pipeline_parallel
+        for room in (room_beside(job, work), ENDLESS)
+    )
+    return _TwigParts(
+        work_s=work.forward_s + work.backward_s,
+        rest_s=once_s + exposed_s,
+        least_rest_s=once_s + least_s,
+        again_s=again_s,
+    )
 
 
 def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
@@ -251,8 +262,10 @@ def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
 
     Layers are whole: of the n of the most frequent kind, t seconds each, P stages of at most T seconds hold
     (P - 2) floor(T / t) + floor((T - e) / t) + floor((T - h) / t), with embedding and head (and MTP's layers) of e and
-    h seconds on two of them. The least T that holds all is k t, k t + e or k t + h for a whole k. Nor is it less than
-    either end with a layer.
+    h seconds on two of them, none below 0. Were layers not whole, T could be T0, the sum of n t and those ends that T0
+    is above, over as many stages; in T0 + t all layers have room. That holds more where T is k t, k t + e or k t + h
+    for a whole k, once each between the two, so that the least T is one of these. Nor is it less than either end with a
+    layer.
     """
     model = job.model
     each_s = _layers_s(job, twigs)
@@ -263,18 +276,27 @@ def _least_busiest_s(job: Job, twigs: LayoutTable) -> FloatArray:
     embedding, head = (np.add(*both)[back] for both in (embedding_s(job, distinct), head_s(job, distinct)))
     head = head + model.mtp_layers * each_s[model.kind_of_layer[-1]]
     pipeline = twigs.pipeline_parallel
+    relaxed_s = _relaxed_busiest_s(count * layer_s, np.minimum(embedding, head), np.maximum(embedding, head), pipeline)
     least_s = np.full(len(twigs), np.inf)
-    for more in range(-1, 3):
-        whole = np.maximum(count // pipeline + more, 0) * layer_s
-        for seconds in (whole, whole + embedding, whole + head):
-            # A little more, so that a whole number of layers isn't lost to rounding.
-            held = [
-                np.floor(np.maximum(seconds - end, 0.0) * (1 + ROUNDING) / layer_s) for end in (0.0, embedding, head)
-            ]
-            enough = (pipeline - 2) * held[0] + held[1] + held[2] >= count
-            least_s = np.where(enough, np.minimum(least_s, seconds), least_s)
+    for end in (0.0, embedding, head):
+        seconds = np.maximum(np.ceil((relaxed_s - end) / layer_s - ROUNDING), 0.0) * layer_s + end
+        # A little more, so that a whole number of layers isn't lost to rounding.
+        held = [np.floor(np.maximum(seconds - own, 0.0) / layer_s + ROUNDING) for own in (0.0, embedding, head)]
+        enough = (pipeline - 2) * held[0] + held[1] + held[2] >= count
+        least_s = np.where(enough, np.minimum(least_s, seconds), least_s)
     least_s = np.maximum(least_s, np.maximum(embedding, head) + shortest_s)
     return np.where(np.isfinite(least_s) & (pipeline > 1), least_s, 0.0)
+
+
+def _relaxed_busiest_s(
+    layers_s: FloatArray, lighter_s: FloatArray, heavier_s: FloatArray, pipeline: IntArray
+) -> FloatArray:
+    """Give T0 of above, [twigs], where all layers take `layers_s`, and the two ends the other two."""
+    both_s = (layers_s + lighter_s + heavier_s) / pipeline
+    lighter_alone_s = (layers_s + lighter_s) / np.maximum(pipeline - 1, 1)
+    neither_s = layers_s / np.maximum(pipeline - 2, 1)
+    one_s = np.where(lighter_alone_s >= lighter_s, lighter_alone_s, neither_s)
+    return np.where(both_s >= heavier_s, both_s, one_s)
 
 
 def _layers_s(job: Job, twigs: LayoutTable) -> list[FloatArray]:
@@ -309,7 +331,7 @@ def _work(job: Job, layouts: LayoutTable) -> Work:
 def _twig_work(job: Job, twigs: LayoutTable) -> Work:
     """Give the same, with the adding up of gradients, which ZeRO decides."""
     work = _work(job, twigs)
-    return replace(work, backward_s=work.backward_s + accumulated_s(job, twigs, _whole_model(job, twigs)))
+    return replace(work, backward_s=work.backward_s + accumulated_s(job, twigs, whole_model(job, twigs)))
 
 
 def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
@@ -324,15 +346,6 @@ def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
     slowed = 1.0 - 1.0 / job.cluster.device.calibration.contention
     share = slowed if hides else 2.0 * slowed if job.stack.overlap_pipeline else 1.0
     return min(share, 1.0) * seconds
-
-
-def _whole_model(job: Job, layouts: LayoutTable) -> StageParameters:
-    """Give the parameters of all stages together, [layouts, 1]."""
-    total = vocabulary_on_rank(job, layouts)
-    for count, layer in zip(layer_counts(job), job.model.layer_kinds, strict=True):
-        own = layer_on_rank(job, layer, layouts)
-        total = StageParameters(dense=total.dense + count * own.dense, experts=total.experts + count * own.experts)
-    return total
 
 
 def _again_s(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> FloatArray:
@@ -416,47 +429,3 @@ def _held(job: Job, twigs: LayoutTable) -> Iterator[Held]:
             least = np.minimum(total, each)
             most = np.minimum(total, each + (schedule in DUAL_SCHEDULES))
             yield Held(pipeline=pipeline, total=total, each=least, most=most, copies=copies)
-
-
-def _exposed_s(job: Job, twigs: LayoutTable, work: Work, *, total: FloatArray) -> FloatArray:
-    """Give the least that messages of shards and replicas add to a step of all stages together, [twigs]."""
-    forward_s, backward_s = _sharding_messages_s(job, twigs)
-    once = state_messages(job, twigs, _whole_model(job, twigs), np.ones((len(twigs), 1), dtype=np.int64))
-    first_s, last_s = once.step_gather_s[:, 0], once.step_reduction_s[:, 0]
-    contention = job.cluster.device.calibration.contention
-    if job.stack.overlap_parameters:
-        usual_s, longest_s = (
-            exposed_s(own_s, work.forward_s, contention) for own_s in (forward_s, forward_s + first_s)
-        )
-        forward_s, first_s = usual_s, longest_s - usual_s
-    if job.stack.overlap_gradients:
-        usual_s, longest_s = (exposed_s(m, work.backward_s, contention) for m in (backward_s, backward_s + last_s))
-        backward_s, last_s = usual_s, longest_s - usual_s
-    else:  # those of later stages may hide behind the first one's last passes
-        last_s = np.where(twigs.pipeline_parallel == 1, last_s, 0.0)
-    return np.asarray(total * (forward_s + backward_s) + first_s + last_s)
-
-
-def _sharding_messages_s(job: Job, twigs: LayoutTable) -> tuple[FloatArray, FloatArray]:
-    """Give the least seconds of gathers forward, and of gathers and reductions backward, of all stages, [twigs].
-
-    Of n parameters in messages of the largest layer's size, as many as there are layers, scaled to the model's own n.
-    """
-    whole, ends = _whole_model(job, twigs), vocabulary_on_rank(job, twigs)
-    layers = np.full((len(twigs), 1), sum(layer_counts(job)))
-    own = [layer_on_rank(job, layer, twigs) for layer in job.model.layer_kinds]
-    forward_s, backward_s = np.zeros(len(twigs)), np.zeros(len(twigs))
-    nothing = np.zeros((len(twigs), 1))
-    for count, largest, is_dense in (
-        (whole.dense, ends.dense + np.max([each.dense for each in own], axis=0), True),
-        (whole.experts, np.max([each.experts for each in own], axis=0), False),
-    ):
-        if not largest.any():
-            continue
-        many = layers * largest
-        parameters = StageParameters(dense=many if is_dense else nothing, experts=nothing if is_dense else many)
-        messages = state_messages(job, twigs, parameters, layers)
-        share = (count / many)[:, 0]
-        forward_s = forward_s + share * messages.forward_gather_s[:, 0]
-        backward_s = backward_s + share * (messages.backward_gather_s + messages.reduction_s)[:, 0]
-    return forward_s, backward_s
