@@ -46,7 +46,7 @@ def plans() -> dict[str, MixedPlan]:
     several = {"links": ["400 Gb/s, 0.1 ms, 0.01 USD/GB"], **JOB}
     across = {"fix": {"data_parallel": 1, "context_parallel": 1}, "max": {"tensor_parallel": 4}}
     slow = {"links": ["1 Gb/s, 20 ms"], "allow": ["diloco:50"], "limits": {"fix": {"pipeline_parallel": 1}}, **JOB}
-    fuller = several | {"sequence_length": 8192}
+    fuller = several | {"sequence_length": 8192, "limits": {"fix": {"pipeline_parallel": 1}}}
     return {
         "short of memory": plan_mixed("llama-3.1-70b", "selene:32+dgx-h100:32", global_batch=128, **fuller),
         "apart": plan_mixed("llama-3.1-8b", "selene:8+dgx-h100:8", global_batch=100, **several),

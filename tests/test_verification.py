@@ -124,8 +124,8 @@ BROKEN = {
     "an embedding on the wrong stage": (DENSE, {"stages.1.embedding": True}, "chunks", "stages.1.embedding"),
     "a head lost": (DENSE, {"stages.1.head": False}, "chunks", "stages.1.head"),
     "more layers recomputed": (
-        "gpt3-175b-on-selene",
-        {"layout.recompute_layers": 5},
+        DENSE,
+        {"layout.recompute": "full", "layout.recompute_layers": 5},
         "work",
         "layout.recompute_layers",
     ),
