@@ -138,7 +138,11 @@ def test_schedules_by_their_published_names(case_document: MakeDocument, spellin
         ({"model": {"moe": MIXTURE | {"top_k": 9}}}, "0.model.moe.top_k", "can't be chosen"),
         ({"model": {"moe": MIXTURE | {"n_group": 3}}}, "0.model.moe.n_group", "shared evenly by 3 groups"),
         ({"model": {"moe": MIXTURE | {"topk_group": 2}}}, "0.model.moe.topk_group", "2 of 1 groups can't be chosen"),
-        ({"model": {"moe": MIXTURE | {"n_group": 8}}}, "0.model.moe.topk_group", "hold 1 experts, fewer than"),
+        (
+            {"model": {"moe": MIXTURE | {"n_group": 8, "topk_group": 1}}},
+            "0.model.moe.topk_group",
+            "hold 1 experts, fewer than",
+        ),
         (
             {"model": {"moe": MIXTURE | {"moe_layer_freq": "[1]*7"}}},
             "0.model.moe.moe_layer_freq",

@@ -66,6 +66,43 @@ def test_a_switch_may_name_what_does_it(make_case: MakeCase) -> None:
     assert none.assumptions == off.assumptions
 
 
+@pytest.mark.parametrize("no", [False, "False", "no", "Off", "None", "disabled"])
+@pytest.mark.parametrize(
+    "name",
+    ["flash_attention", "deterministic", "no_accumulation_fusion", "fp8_params", "cross_entropy_fusion", "compile"],
+)
+def test_a_no_in_any_words_is_a_no(make_case: MakeCase, name: str, no: bool | str) -> None:
+    written = Case.model_validate(make_case(layout={name: no}).model_dump())
+    assert getattr(written.layout, name) is False
+
+
+def test_a_loss_that_is_not_fused_is_not(make_case: MakeCase) -> None:
+    fused, plain, default = (
+        only(make_case(framework="Megatron-Core", layout={"cross_entropy_fusion": setting})).predicted
+        for setting in (True, False, None)
+    )
+    assert fused is not None
+    assert plain is not None
+    assert default is not None
+    assert fused.step_time_s == default.step_time_s < plain.step_time_s
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        ({"optimizer": "adafactor"}, "the optimizer 'adafactor' is counted as Adam"),
+        ({"optimizer": "AdamW (fused)"}, ""),
+        ({"recompute": "full", "recompute_detail": "8 of 32 layers"}, "is taken to be of all layers"),
+        ({"recompute": "full", "recompute_detail": "full (method uniform, num-layers 1)"}, ""),
+    ],
+)
+def test_what_is_read_as_something_else_is_told(make_case: MakeCase, layout: dict[str, Any], told: str) -> None:
+    found = only(make_case(layout=layout)).predicted
+    assert found is not None
+    of_it = [text for text in found.assumptions if "Adam" in text or "all layers" in text]
+    assert (told in " ".join(of_it)) if told else not of_it
+
+
 @pytest.mark.parametrize(
     ("formats", "like", "told"),
     [("bf16", "fp16/bf16", False), ("fp32/bf16", None, True), ("by bucket", None, True)],
@@ -103,8 +140,8 @@ def test_a_model_that_says_what_nothing_knows_is_not_predicted(
 
 
 def test_windows_are_read(make_case: MakeCase) -> None:
-    # Of eight layers at 2,048 tokens: each attends to all, every other to 128 only, or each to 128.
-    texts = ("full", "alternating full / sliding window 128", "sliding window 128")
+    # Of eight layers: each attends to all, every other to 128 tokens only, or each to 128.
+    texts = ("Full", "alternating full / sliding window 128", "sliding window 128")
     full, alternating, narrow = (only(make_case(model={"attention": text})).predicted for text in texts)
     assert full is not None
     assert alternating is not None
@@ -112,3 +149,24 @@ def test_windows_are_read(make_case: MakeCase) -> None:
     saved, all_saved = (full.step_time_s - found.step_time_s for found in (alternating, narrow))
     assert saved > 0
     assert all_saved == pytest.approx(2 * saved, rel=0.05)
+
+
+def test_chunks_are_read(make_case: MakeCase) -> None:
+    full, chunked, windowed = (
+        only(make_case(model={"attention": text})).predicted for text in ("full", "chunked 128", "sliding window 128")
+    )
+    assert full is not None
+    assert chunked is not None
+    assert windowed is not None
+    assert chunked.step_time_s < windowed.step_time_s < full.step_time_s
+
+
+def test_groups_alone_are_all_of_them(make_case: MakeCase) -> None:
+    grouped, limited, plain = (
+        only(make_case(model={"moe": MIXTURE | groups}, layout={"expert_parallel": 4})).predicted
+        for groups in ({"n_group": 4}, {"n_group": 4, "topk_group": 1}, {})
+    )
+    assert grouped is not None
+    assert limited is not None
+    assert plain is not None
+    assert limited.step_time_s <= grouped.step_time_s == plain.step_time_s

@@ -43,8 +43,12 @@ Remark = Annotated[str, Field(max_length=2000)] | bool
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+# How switches are written that YAML doesn't read as such.
+WRITTEN = dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off", "none", "disabled"), False)
+
+
 def _switch(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
-    return {"True": True, "False": False, "none": False}.get(value, value) if isinstance(value, str) else value
+    return WRITTEN.get(value.casefold(), value) if isinstance(value, str) else value
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
@@ -108,7 +112,7 @@ class OpenEntry(Entry):
     def _none_is_misspelt(self) -> Self:
         for key in self.unknown_keys:
             meant = next((known for known in type(self).model_fields if is_slip_of(key, known)), "")
-            if meant or not key.isprintable():
+            if meant or not (key.isprintable() and key.strip()):
                 raise field_error(key, "is not a known key", hint=f"did you mean {meant}?" if meant else "")
         return self
 
@@ -138,7 +142,7 @@ class CaseExperts(OpenEntry):
     dense_first: Annotated[int, Field(ge=-1, strict=True)] | None = None
     moe_layer_freq: Annotated[int, Field(strict=True)] | Annotated[str, Field(max_length=200)] = 1
     n_group: GroupCount = 1
-    topk_group: GroupCount = 1
+    topk_group: GroupCount | None = None
     capacity_factor: Number | None = None
     padded_to_capacity: Switch = False
     load_spread: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -149,10 +153,15 @@ class CaseExperts(OpenEntry):
     def _chosen_exist(self) -> Self:
         if self.top_k > self.experts:
             raise field_error("top_k", f"{self.top_k} of {self.experts} experts can't be chosen")
-        require_groups(self.experts, self.top_k, self.n_group, self.topk_group, names=("n_group", "topk_group"))
+        require_groups(self.experts, self.top_k, self.n_group, self.groups_per_token, names=("n_group", "topk_group"))
         if self.load_spread and self.capacity_factor is not None:
             raise field_error("load_spread", "a capacity_factor sets the load of experts: leave one of the two out")
         return self
+
+    @property
+    def groups_per_token(self) -> int:
+        """Groups that a token's experts are in: all of them where that isn't told."""
+        return self.n_group if self.topk_group is None else self.topk_group
 
     @property
     def shared_ffn_hidden(self) -> int:
@@ -180,8 +189,8 @@ class CaseLatentAttention(Entry):
 class CaseModel(OpenEntry):
     """A decoder-only transformer.
 
-    attention: "full", "sliding window N" where each layer looks back N tokens only, or "alternating full / sliding
-    window N" where every other one does.
+    attention: "full", "sliding window N" where each layer looks back N tokens only, "chunked N" where none looks beyond
+    its chunk of N, or "alternating full / " and one of these where every other layer does.
     """
 
     name: Name = "model"
@@ -259,7 +268,7 @@ class CaseLayout(OpenEntry):
     recompute: Recompute | None = None
     recompute_detail: Remark | None = None
     flash_attention: Setting | None = None
-    overlap: Remark | None = None
+    overlap: Annotated[Remark, BeforeValidator(_switch)] | None = None
     overlap_grad_reduce: Setting | None = None
     overlap_param_gather: Setting | None = None
     tp_comm_overlap: Setting | None = None
@@ -273,11 +282,11 @@ class CaseLayout(OpenEntry):
     vocabulary_parallel: Setting | None = None
     asymmetric_pp: Remark | None = None
     pp_partition: Remark | None = None
-    no_accumulation_fusion: Remark | None = None
-    deterministic: Remark | None = None
+    no_accumulation_fusion: Setting | None = None
+    deterministic: Setting | None = None
     transformer_impl: Remark | None = None
-    cross_entropy_fusion: Remark | None = None
-    fp8_params: Remark | None = None
+    cross_entropy_fusion: Setting | None = None
+    fp8_params: Setting | None = None
     optimizer: Remark | None = None
     dispatcher: Remark | None = None
     kernel: Remark | None = None

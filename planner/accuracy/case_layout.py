@@ -275,8 +275,11 @@ def _assumptions(case: Case, layout: Layout) -> Iterator[str]:
     if given.context_parallel > 1 and given.axis_order is AxisOrder.DATA_OUTERMOST:
         yield "the pipeline is taken to be outermost, as context parallelism asks for here"
     yield from pipeline_assumptions(given)
-    if given.optimizer is not None and "muon" in str(given.optimizer).casefold():
-        yield "the optimizer is counted as Adam"
+    if given.optimizer is not None and not re.search(r"adam(?!uon)", str(given.optimizer).casefold()):
+        yield f"the optimizer {given.optimizer!r:.40} is counted as Adam"
+    of_some = _recompute_layers(case) is not None or re.search(r"\buniform\b", str(given.recompute_detail))
+    if given.recompute is Recompute.FULL and given.recompute_detail is not None and not of_some:
+        yield f"recomputation {given.recompute_detail!r:.60} is taken to be of all layers"
     if given.recompute is Recompute.SELECTIVE and not (recomputed_modules(given) or _every_so_many(given)):
         detail = str(given.recompute_detail or "selective recompute")
         yield f"{detail:.60} is taken to be what the software usually recomputes"

@@ -40,18 +40,22 @@ def _require_known(model: CaseModel) -> None:
         raise InputError("isn't modelled", path=f"model.{unknown[0]}", hint="leave it out where it changes no cost")
 
 
-def _window(attention: str | None) -> tuple[int | None, int]:
-    """Give the tokens that layers look back, and which of them to all: each n-th one, or none for 0."""
-    if attention in {None, "full"}:
-        return None, 0
-    found = re.fullmatch(r"(alternating full / )?sliding window ([1-9][0-9]{0,8})", attention or "")
-    if found is None:
-        raise InputError(
-            f"{attention!r:.60} isn't modelled",
-            path="model.attention",
-            hint='say "full", "sliding window N", or "alternating full / sliding window N"',
-        )
-    return int(found[2]), 2 if found[1] else 0
+def _narrowed(attention: str | None) -> dict[str, int]:
+    """Give what layers attend to, as an entry has it: to the last tokens or to a chunk, and which layers to all."""
+    told = (attention or "full").strip().casefold()
+    found = re.fullmatch(r"(alternating full / )?(sliding window|chunked) ([1-9][0-9]{0,8})", told)
+    if found is not None:
+        return {
+            "window" if found[2] == "sliding window" else "chunk": int(found[3]),
+            "window_frequency": 2 if found[1] else 0,
+        }
+    if told == "full":
+        return {}
+    raise InputError(
+        f"{attention!r:.60} isn't modelled",
+        path="model.attention",
+        hint='say "full", "sliding window N", "chunked N", or one of the last two behind "alternating full / "',
+    )
 
 
 def _load(experts: CaseExperts) -> float:
@@ -77,7 +81,6 @@ def _loaded(layer: Layer, load: float) -> Layer:
 
 def _entry(model: CaseModel, vocab: int) -> ModelEntry:
     gated = model.gated_mlp
-    window, window_frequency = _window(model.attention)
     document = {
         "name": model.name,
         "source": "the case",
@@ -96,8 +99,7 @@ def _entry(model: CaseModel, vocab: int) -> ModelEntry:
         "qkv_bias": not gated,
         "output_bias": not gated,
         "mlp_bias": not gated,
-        "window": window,
-        "window_frequency": window_frequency,
+        **_narrowed(model.attention),
         "latent_attention": _latent(model),
         "mtp_layers": model.mtp_layers,
     }
@@ -119,7 +121,7 @@ def _experts(experts: CaseExperts) -> ExpertsEntry:
         "shared_ffn_hidden": experts.shared_ffn_hidden,
         "load_spread": experts.load_spread,
         "groups": experts.n_group,
-        "groups_per_token": experts.topk_group,
+        "groups_per_token": experts.groups_per_token,
     }
     return validate(ExpertsEntry, document, file="", path="model.moe")
 

@@ -45,13 +45,13 @@ def with_switches(stack: StackEntry, case: Case) -> StackEntry:
     """
     layout = case.layout
     defaults: dict[str, object] = {"dropout": stack.dropout and not case.model.gated_mlp}
-    if layout.transformer_impl == "local" or stack.fused_attention_on_request:
+    if str(layout.transformer_impl).casefold() == "local" or stack.fused_attention_on_request:
         defaults["fused_attention"] = False
     if modules := recomputed_modules(layout):
         defaults["selective_recompute"] = modules
     if case.model.moe is not None and (case.model.moe.dispatcher or GATHERING) != GATHERING:
         defaults["permutation_bytes"] = SENT_PERMUTATION_BYTES
-    return stack.model_copy(update=defaults | _overlaps(layout) | _kernels(layout) | _formats(layout))
+    return stack.model_copy(update=defaults | _overlaps(layout) | _kernels(layout, stack) | _formats(layout))
 
 
 def switch_assumptions(layout: CaseLayout) -> Iterator[str]:
@@ -69,7 +69,7 @@ def switch_assumptions(layout: CaseLayout) -> Iterator[str]:
 
 def _hides_nothing(layout: CaseLayout) -> bool:
     if isinstance(layout.overlap, str):
-        return re.match(r"none\b", layout.overlap) is not None
+        return re.match(r"none\b", layout.overlap.casefold()) is not None
     return layout.overlap is False
 
 
@@ -85,7 +85,7 @@ def _overlaps(layout: CaseLayout) -> dict[str, bool]:
     return {name: bool(setting) for name, setting in given.items() if setting is not None}
 
 
-def _kernels(layout: CaseLayout) -> dict[str, bool | float | LossKernels]:
+def _kernels(layout: CaseLayout, stack: StackEntry) -> dict[str, bool | float | LossKernels]:
     update: dict[str, bool | float | LossKernels] = {}
     if layout.flash_attention is not None:
         update["fused_attention"] = bool(layout.flash_attention)
@@ -93,9 +93,11 @@ def _kernels(layout: CaseLayout) -> dict[str, bool | float | LossKernels]:
         update |= dict.fromkeys(COMPILED, True)
     if layout.dropout is not None:
         update["dropout"] = layout.dropout > 0
-    if layout.cross_entropy_fusion is not None:
+    if layout.cross_entropy_fusion:
         update |= {"loss": LossKernels.FUSED, "logits_bytes": FUSED_LOGITS_BYTES}
-    if layout.fp8_params in {True, "True"}:
+    elif layout.cross_entropy_fusion is not None and stack.loss is LossKernels.FUSED:
+        update |= {"loss": LossKernels.OPERATORS}
+    if layout.fp8_params:
         update["narrow_parameters"] = True
     if layout.deterministic:
         update["deterministic"] = True
