@@ -70,11 +70,11 @@ from meshwright.costmodels.synchronisation import optimizer_s, tied_embedding_s
 from meshwright.costmodels.vocabulary import embedding_s, head_s
 from meshwright.planner.layout.busiest import least_busiest_s
 from meshwright.planner.layout.exposure import (
-    ENDLESS,
     Work,
-    least_exposed_s,
+    least_shown_s,
     room_beside,
     shard_messages,
+    shown_s,
     whole_model,
 )
 from meshwright.planner.layout.needs import (
@@ -141,7 +141,7 @@ class Held:
 class _TwigParts:
     """Seconds of the whole model for one micro-batch, and of a step what isn't that, [twigs].
 
-    rest_s, least_rest_s: beside no more than the work, and beside as much as one likes, which hides all that can be.
+    rest_s, least_rest_s: beside no more than the work, and beside as much as one may think of.
     again_s: what of the work is computed again.
     """
 
@@ -237,22 +237,22 @@ def _filled_s(job: Job, twigs: LayoutTable, parts: _TwigParts) -> FloatArray:
 def _twig_parts(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> _TwigParts:
     twigs = replace(twigs, schedule=np.full(len(twigs), SCHEDULES.index(Schedule.ONE_F_ONE_B)))
     total = micro_batches(job.global_batch, twigs)
-    work, again_s = _twig_work(job, twigs), _again_s(job, twigs, limit, most=most)
-    work = replace(work, backward_s=work.backward_s + again_s)
+    bare, needs = _twig_work(job, twigs), tuple(layer_needs(job, twigs))
+    again_s = _again_s(job, twigs, needs, limit, most=most)
+    work = replace(bare, backward_s=bare.backward_s + again_s)
+    most_again_s = np.sum([need.count * np.max(need.again_s, axis=0) for need in needs], axis=0)
     step_s = optimizer_s(job, twigs, whole_model(job, twigs))[:, 0]
     copied_s = np.add(*packing_s(job, twigs, whole_model(job, twigs), total=total))[:, 0]
     once_s = (copied_s + step_s) / twigs.pipeline_parallel + _pipeline_s(job, twigs) + job.stack.step_overhead
     if set(job.stack.schedules) <= IN_ROUNDS and not job.stack.vocabulary_parallel:
         once_s = once_s + tied_embedding_s(job, twigs)
     messages = shard_messages(job, twigs)
-    exposed_s, least_s = (
-        least_exposed_s(job, twigs, messages, room, total=total) / twigs.pipeline_parallel
-        for room in (room_beside(job, work), ENDLESS)
-    )
+    exposed_s = shown_s(job, twigs, messages, room_beside(job, work), total=total)
+    least_s = least_shown_s(job, twigs, messages, replace(bare, backward_s=bare.backward_s + most_again_s), total=total)
     return _TwigParts(
         work_s=work.forward_s + work.backward_s,
-        rest_s=once_s + exposed_s,
-        least_rest_s=once_s + least_s,
+        rest_s=once_s + exposed_s / twigs.pipeline_parallel,
+        least_rest_s=once_s + least_s / twigs.pipeline_parallel,
         again_s=again_s,
     )
 
@@ -348,12 +348,13 @@ def _pipeline_s(job: Job, layouts: LayoutTable) -> FloatArray:
     return min(share, 1.0) * seconds
 
 
-def _again_s(job: Job, twigs: LayoutTable, limit: int, *, most: StageLayers | None) -> FloatArray:
+def _again_s(
+    job: Job, twigs: LayoutTable, needs: tuple[LayerNeeds, ...], limit: int, *, most: StageLayers | None
+) -> FloatArray:
     """Give x of above, the seconds of a micro-batch that layers are computed again, [twigs]; infinity if none fits.
 
     Where stages have no time for more layers of the heaviest kind than `most`, only those are counted.
     """
-    needs = tuple(layer_needs(job, twigs))
     heaviest = heaviest_of(needs)
     if most is not None:
         needs, heaviest = (needs[heaviest],), 0

@@ -4,6 +4,9 @@ m seconds of gathers and reductions run beside a micro-batch's passes of c secon
 at least under contention q (costmodels/overlap.py). Rates are those of messages as large as the largest layer's with
 embedding and head, which no message exceeds. What is sent once a step runs beside the first or the last pass likewise,
 at the rates of a message of the whole model.
+
+What is computed again on stages that have time left hides messages at no cost. So a bound that counts a busiest stage's
+work adds only what shows beside endless work; what is sent once a step, beside all that a pass can be.
 """
 
 from dataclasses import dataclass
@@ -42,9 +45,14 @@ def whole_model(job: Job, layouts: LayoutTable) -> StageParameters:
     return total
 
 
+def puts_off(job: Job) -> bool:
+    """Tell whether any of the software's schedules puts weight gradients off."""
+    return not set(job.stack.schedules).isdisjoint(PUT_OFF)
+
+
 def room_beside(job: Job, work: Work) -> Work:
     """Give what messages run beside at most, where the work is no more than that."""
-    if set(job.stack.schedules).isdisjoint(PUT_OFF):
+    if not puts_off(job):
         return work
     third_s = (work.forward_s + work.backward_s) / 3.0
     return Work(forward_s=np.maximum(work.forward_s, third_s), backward_s=np.maximum(work.backward_s, 2.0 * third_s))
@@ -72,25 +80,37 @@ def shard_messages(job: Job, twigs: LayoutTable) -> ShardMessages:
     )
 
 
-def least_exposed_s(
-    job: Job, twigs: LayoutTable, messages: ShardMessages, room: Work, *, total: FloatArray
+def shown_s(job: Job, twigs: LayoutTable, messages: ShardMessages, room: Work, *, total: FloatArray) -> FloatArray:
+    """Give what messages add to a step of all stages together, each micro-batch's beside so much work, [twigs]."""
+    each_s, longest_s = _shown_s(job, twigs, messages, room)
+    return (total - 1.0) * each_s + longest_s
+
+
+def least_shown_s(
+    job: Job, twigs: LayoutTable, messages: ShardMessages, most: Work, *, total: FloatArray
 ) -> FloatArray:
-    """Give the least that messages add to a step of all stages together, beside so much work, [twigs]."""
+    """Give the same beside any work, of which a stage has no more than `most` for the micro-batch that has the rest."""
+    each_s, least_s = _shown_s(job, twigs, messages, ENDLESS)
+    longest_s = least_s if puts_off(job) else _shown_s(job, twigs, messages, most)[1]
+    return (total - 1.0) * each_s + longest_s
+
+
+def _shown_s(job: Job, twigs: LayoutTable, messages: ShardMessages, room: Work) -> tuple[FloatArray, FloatArray]:
+    """Give what shows of messages in a micro-batch, and in the ones that also have what is sent once a step."""
     contention = job.cluster.device.calibration.contention
 
     def shown(each_s: FloatArray, once_s: FloatArray, room_s: FloatArray) -> tuple[FloatArray, FloatArray]:
-        usual_s, longest_s = (exposed_s(sent_s, room_s, contention) for sent_s in (each_s, each_s + once_s))
-        return usual_s, longest_s - usual_s
+        return exposed_s(each_s, room_s, contention), exposed_s(each_s + once_s, room_s, contention)
 
-    forward_s, first_s = messages.forward_s, messages.first_s
+    forward = messages.forward_s, messages.forward_s + messages.first_s
     if job.stack.overlap_parameters:
-        forward_s, first_s = shown(forward_s, first_s, room.forward_s)
-    backward_s, last_s = messages.backward_s, messages.last_s
+        forward = shown(messages.forward_s, messages.first_s, room.forward_s)
+    # Where nothing hides them, those of later stages may hide behind the first one's last passes.
+    last_s = np.where(twigs.pipeline_parallel == 1, messages.last_s, 0.0)
+    backward = messages.backward_s, messages.backward_s + last_s
     if job.stack.overlap_gradients:
-        backward_s, last_s = shown(backward_s, last_s, room.backward_s)
-    else:  # those of later stages may hide behind the first one's last passes
-        last_s = np.where(twigs.pipeline_parallel == 1, last_s, 0.0)
-    return np.asarray(total * (forward_s + backward_s) + first_s + last_s)
+        backward = shown(messages.backward_s, messages.last_s, room.backward_s)
+    return np.asarray(forward[0] + backward[0]), np.asarray(forward[1] + backward[1])
 
 
 def _sharding_messages_s(job: Job, twigs: LayoutTable) -> tuple[FloatArray, FloatArray]:
