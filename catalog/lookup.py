@@ -1,5 +1,6 @@
 """Looking entries up: by name in the catalog, or in a file of the user."""
 
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -22,6 +23,7 @@ def _folder(kind: str) -> Traversable:
     return files("meshwright.catalog") / kind
 
 
+@cache
 def entry_names(kind: str) -> tuple[str, ...]:
     """List the names of one kind ("devices", "clusters", "models", "stacks"), sorted."""
     return tuple(
@@ -30,9 +32,15 @@ def entry_names(kind: str) -> tuple[str, ...]:
 
 
 def _named(schema: type[Kind], kind: str, name: str) -> Kind:
-    found = match_name(name, entry_names(kind), kind=kind.removesuffix("s"))
-    file = f"{kind}/{found}.yaml"
-    return validate(schema, parse_yaml((_folder(kind) / f"{found}.yaml").read_text("utf-8"), file=file), file=file)
+    entry: Kind = _shipped(schema, kind, match_name(name, entry_names(kind), kind=kind.removesuffix("s")))
+    return entry
+
+
+@cache
+def _shipped(schema: type[Kind], kind: str, name: str) -> Kind:
+    """Read an entry of the catalog, once: neither the files nor the values change while a program runs."""
+    file = f"{kind}/{name}.yaml"
+    return validate(schema, parse_yaml((_folder(kind) / f"{name}.yaml").read_text("utf-8"), file=file), file=file)
 
 
 def looks_like_path(name: str) -> bool:
